@@ -1,0 +1,141 @@
+//! The landing: the only place where the control thread and the cores meet.
+//!
+//! Control sends a [`Directive`], a core answers with a [`Report`]. Both travel in bounded [`Mailbox`]es woken by eventfd.
+
+mod mailbox;
+
+use std::sync::Arc;
+
+pub use mailbox::Mailbox;
+
+use crate::model::{CoreId, Generation, InterlayName, RoutePlan, Side};
+use crate::telemetry::CoreCounters;
+
+/// From the control thread to one core.
+#[derive(Debug)]
+pub enum Directive {
+    /// Adopt this plan; answered by [`Report::PlanAcked`] once no command of the previous plan is outstanding on this core.
+    /// When a plan changes the authority of a dual interlay, the lane stays fenced until [`LaneOrder::Release`].
+    Publish(Arc<RoutePlan>),
+    /// For the lane of an interlay; sent to core [`lane_core`] only.
+    Lane { interlay: InterlayName, order: LaneOrder },
+    /// Send [`Report::Counters`].
+    Sample,
+    /// Stop accepting, let outstanding commands finish for at most this long, close, answer [`Report::Drained`].
+    Drain { deadline_ms: u64 },
+}
+
+/// What control and its jobs ask of a lane. Every order carries a ticket that comes back in the answer.
+#[derive(Debug)]
+pub enum LaneOrder {
+    /// Copy these keys of logical database `database` at the lane's present position, unless the pass already holds them clean.
+    /// Answered by [`LaneEvent::Copied`] when the shadow has applied (or refused into dirty) every one. Ignored if `pass` is over.
+    Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },
+    /// Both scans of this pass have named every key: nothing is uncopied any more. Ignored if `pass` is over.
+    PassDone { pass: u64 },
+    /// Run the same read-only commands (encoded RESP requests) at one position on both sides: the lane and the shadow queue.
+    /// Both are answered in RESP2. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
+    Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>> },
+    /// This key was proven different: mark it dirty so that the lane copies it again. No answer.
+    Repair { database: u32, keys: Vec<Box<[u8]>> },
+    /// Hold new writes and drain everything. Answered by [`LaneEvent::Fenced`] or [`LaneEvent::FenceExpired`] within `budget_us`.
+    Fence { ticket: u64, budget_us: u64 },
+    /// Ends a fence under the authority of the plan published last (roles exchanged or as before) and releases held writes.
+    /// Answered by [`LaneEvent::Released`].
+    Release { ticket: u64 },
+}
+
+/// From one core to the control thread.
+#[derive(Debug)]
+pub enum Report {
+    PlanAcked { core: CoreId, interlay: InterlayName, generation: Generation },
+    Lane { interlay: InterlayName, event: LaneEvent },
+    Counters { core: CoreId, counters: Box<CoreCounters> },
+    Drained { core: CoreId },
+    /// The core cannot go on (for example io_uring and epoll both refused); the process should stop with this reason.
+    CoreFailed { core: CoreId, reason: String },
+}
+
+/// Why the lane wants every key named again, and which of them it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassKind {
+    /// Copy every key of the authority, and look at every key of the shadow (it may hold keys the authority does not).
+    Full,
+    /// After a flip: both sides are equal, only deadlines of volatile keys must be written again. Naming persistent keys too is harmless.
+    Volatile,
+}
+
+/// What a lane tells control.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// From now on every key is uncopied until [`LaneOrder::PassDone`] with this number. `reason` is for the journal.
+    PassStarted { pass: u64, kind: PassKind, reason: String },
+    /// `copied` keys exist and were copied, `absent` do not exist on the authority (and were removed from the shadow), `clean` needed nothing.
+    Copied { ticket: u64, copied: u64, absent: u64, clean: u64, failed: u64, bytes: u64 },
+    /// Replies in request order, raw RESP2 frames.
+    Probed { ticket: u64, authority: Vec<Box<[u8]>>, shadow: Vec<Box<[u8]>> },
+    ProbeFailed { ticket: u64, reason: String },
+    /// Writes are held, nothing is dirty, in flight or queued: both sides are equal. Control now persists, publishes and releases.
+    Fenced { ticket: u64 },
+    /// The budget ran out; held writes were released to the current authority and nothing changed. `reason` says what was left.
+    FenceExpired { ticket: u64, reason: String },
+    /// `pause_us`: from the moment the fence began to hold writes until they were released.
+    Released { ticket: u64, pause_us: u64, held: u64 },
+    /// Sent every 100 ms while dual, and after each change of a set from or to zero.
+    Status(LaneStatus),
+    /// A compared read differed at one position. The key is marked dirty by the lane itself.
+    ReadDivergence { database: u32, key: Box<[u8]>, command: String },
+    SideLost { side: Side, reason: String },
+    SideBack { side: Side },
+}
+
+/// The lane's sets and queues at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Positions handed out since the lane began.
+    pub position: u64,
+    pub pass: u64,
+    /// True until [`LaneOrder::PassDone`]: some key may be uncopied.
+    pub uncopied: bool,
+    pub dirty: u64,
+    /// Entries sent to or queued for the shadow and not yet answered.
+    pub in_flight: u64,
+    pub shadow_queue_bytes: u64,
+    pub shadow_lag_us: u64,
+    pub copied_keys: u64,
+    pub copied_bytes: u64,
+    pub effects: u64,
+    /// Times a key was marked dirty, by any cause, since the lane began.
+    pub dirtied: u64,
+    pub reads_compared: u64,
+    pub reads_not_comparable: u64,
+    pub read_divergences: u64,
+    pub authority_connected: bool,
+    pub shadow_connected: bool,
+}
+
+/// The core that owns the lane of an interlay: the first, for every interlay, until a measurement says otherwise.
+#[must_use]
+pub fn lane_core(_interlay: &InterlayName) -> CoreId {
+    CoreId(0)
+}
+
+/// Control's end of the bus: one mailbox per core in, one shared mailbox out.
+#[derive(Debug, Clone)]
+pub struct Switchboard {
+    pub cores: Vec<Mailbox<Directive>>,
+    pub reports: Mailbox<Report>,
+}
+
+impl Switchboard {
+    /// # Errors
+    /// The operating system's, when an eventfd cannot be made.
+    pub fn new(cores: u16) -> std::io::Result<Self> {
+        use crate::model::limits;
+        let cores = (0..cores)
+            .map(|_| Mailbox::new(limits::DIRECTIVE_QUEUE_LEN))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { cores, reports: Mailbox::new(limits::REPORT_QUEUE_LEN)? })
+    }
+}
+

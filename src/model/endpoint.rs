@@ -1,0 +1,213 @@
+//! One database server Crossfade can connect to, and how its URL is read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::ids::EndpointName;
+use super::plan::ProtocolKind;
+
+/// A password. Never printed: its `Debug` and `Display` show stars.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// The bytes themselves, for a handshake and for nothing else.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a login needs. `user` is absent for the server's default user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    pub user: Option<String>,
+    pub password: Secret,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One server. `database` is the logical database Crossfade's own connections select (Redis: 0 to 15).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub name: EndpointName,
+    pub kind: ProtocolKind,
+    pub address: Address,
+    pub credentials: Option<Credentials>,
+    pub database: u32,
+}
+
+/// Why an endpoint URL was refused. Never contains the URL itself, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UrlError(String);
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, UrlError> {
+    Err(UrlError(why.into()))
+}
+
+impl Endpoint {
+    /// Reads `redis://[user][:password]@host[:port][/db]` and `unix:///path[?db=N]` (`redis+unix` too).
+    ///
+    /// # Errors
+    /// [`UrlError`] naming the part that is wrong and the form expected; never the password.
+    pub fn from_url(name: EndpointName, kind: ProtocolKind, url: &str) -> Result<Self, UrlError> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return refuse("the url has no scheme: write redis://host:port/0 or unix:///path");
+        };
+        match (kind, scheme) {
+            (ProtocolKind::Redis, "redis") => Self::from_tcp(name, kind, rest),
+            (ProtocolKind::Redis, "unix" | "redis+unix") => Self::from_unix(name, kind, rest),
+            (ProtocolKind::Redis, "rediss") => {
+                refuse("TLS (rediss://) is not carried yet: use redis:// over a trusted network or a local TLS tunnel")
+            }
+            (ProtocolKind::Redis, other) => {
+                refuse(format!("scheme {other:?} does not fit kind \"redis\": use redis:// or unix://"))
+            }
+        }
+    }
+
+    fn from_tcp(name: EndpointName, kind: ProtocolKind, rest: &str) -> Result<Self, UrlError> {
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, place) = match authority.rsplit_once('@') {
+            Some((login, place)) => (Some(login), place),
+            None => (None, authority),
+        };
+        let (host, port) = split_host_port(place)?;
+        let database = if path.is_empty() { 0 } else { parse_database(path)? };
+        let credentials = login.map(parse_login).transpose()?.flatten();
+        Ok(Self { name, kind, address: Address::Tcp { host, port }, credentials, database })
+    }
+
+    fn from_unix(name: EndpointName, kind: ProtocolKind, rest: &str) -> Result<Self, UrlError> {
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !path.starts_with('/') {
+            return refuse("a unix url needs an absolute path: unix:///run/redis.sock");
+        }
+        let database = match query.strip_prefix("db=") {
+            Some(db) => parse_database(db)?,
+            None if query.is_empty() => 0,
+            None => return refuse("a unix url takes only ?db=N"),
+        };
+        Ok(Self { name, kind, address: Address::Unix(PathBuf::from(path)), credentials: None, database })
+    }
+}
+
+fn split_host_port(place: &str) -> Result<(String, u16), UrlError> {
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.starts_with('[')) => (host, port),
+        _ => (place, "6379"),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return refuse("the url has no host: write redis://host:port/0");
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port != 0 => Ok((host.to_owned(), port)),
+        _ => refuse(format!("port {port:?} is not a number from 1 to 65535")),
+    }
+}
+
+fn parse_database(text: &str) -> Result<u32, UrlError> {
+    match text.trim_end_matches('/').parse::<u32>() {
+        Ok(db) if db <= 65_535 => Ok(db),
+        _ => refuse(format!("database {text:?} is not a number from 0 to 65535")),
+    }
+}
+
+fn parse_login(login: &str) -> Result<Option<Credentials>, UrlError> {
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let user = percent_decode(user)?;
+    let password = percent_decode(password)?;
+    if password.is_empty() {
+        return if user.is_empty() { Ok(None) } else { refuse("the url names a user but no password: redis://user:password@host") };
+    }
+    let user = if user.is_empty() {
+        None
+    } else {
+        Some(String::from_utf8(user).map_err(|_| UrlError("the user name is not UTF-8".to_owned()))?)
+    };
+    Ok(Some(Credentials { user, password: Secret::new(&password) }))
+}
+
+fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' {
+            let hex = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
+            match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                Some(byte) => out.push(byte),
+                None => return refuse("a '%' in user or password must be followed by two hex digits"),
+            }
+            at += 3;
+        } else {
+            out.push(bytes[at]);
+            at += 1;
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<Endpoint, UrlError> {
+        Endpoint::from_url(EndpointName::new("e").unwrap(), ProtocolKind::Redis, url)
+    }
+
+    #[test]
+    fn urls_are_read_whole() {
+        let full = read("redis://user:p%40ss@10.0.0.1:6380/3").unwrap();
+        assert_eq!(full.address, Address::Tcp { host: "10.0.0.1".into(), port: 6380 });
+        assert_eq!(full.database, 3);
+        let login = full.credentials.unwrap();
+        assert_eq!((login.user.as_deref(), login.password.expose()), (Some("user"), b"p@ss".as_slice()));
+        assert_eq!(read("redis://:pw@h").unwrap().credentials.unwrap().user, None);
+        assert_eq!(read("redis://[::1]:7000").unwrap().address, Address::Tcp { host: "::1".into(), port: 7000 });
+        assert_eq!(read("unix:///run/r.sock?db=2").unwrap().database, 2);
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_showing_the_password() {
+        for bad in ["nonsense", "http://h", "redis://u:hunter2@h:99999", "redis://u:hunter2@h/x", "redis://user@h", "rediss://h", "unix://r", "redis://:%zz@h"] {
+            let error = read(bad).expect_err(bad).to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(format!("{:?}", Secret::new(b"hunter2")), "***");
+    }
+}

@@ -1,0 +1,60 @@
+//! Every limit of the program, in one place, each with its reason. A full queue is a typed outcome, never growth.
+
+use std::time::Duration;
+
+/// Longest name of an endpoint, interlay or migration: fits a file name, a metric label and a line of a table.
+pub const NAME_BYTES_MAX: usize = 64;
+
+// ---- frames -------------------------------------------------------------------------------------------------------
+
+/// Longest bulk string accepted; Redis' own `proto-max-bulk-len` default (512 MB), so that whatever Redis takes passes.
+pub const BULK_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Longest inline command or line header; Redis' `PROTO_INLINE_MAX_SIZE`.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Most elements in a command array; Redis' own bound is 1 M (networking.c, `processMultibulkBuffer`).
+pub const COMMAND_ARGS_MAX: u64 = 1024 * 1024;
+/// Deepest nesting of a reply; deepest seen in Redis is 5 (`COMMAND DOCS`), scripts may return more.
+pub const REPLY_DEPTH_MAX: usize = 64;
+
+// ---- cores --------------------------------------------------------------------------------------------------------
+
+/// Directives waiting for one core; control sends a handful per second plus copy batches bounded by credits.
+pub const DIRECTIVE_QUEUE_LEN: usize = 1024;
+/// Reports waiting for the control thread, from all cores.
+pub const REPORT_QUEUE_LEN: usize = 16 * 1024;
+/// Messages between two cores (lane hand-over); more makes the sender pause its client reads.
+pub const HANDOVER_QUEUE_LEN: usize = 64 * 1024;
+/// How long control waits for every core's ack of a plan before it names the laggards.
+pub const PLAN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a core lets local commands of the old plan finish before it closes the connections that hold it up.
+pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(3);
+
+// ---- backfill and verification --------------------------------------------------------------------------------------
+
+/// Keys named in one copy order, and by one SCAN call.
+pub const COPY_BATCH_KEYS: usize = 512;
+/// Copy orders outstanding at once; bounds the lane's memory and the time a client's write waits behind copies.
+pub const COPY_BATCHES_IN_FLIGHT: usize = 4;
+/// Probe orders outstanding at once.
+pub const PROBES_IN_FLIGHT: usize = 256;
+
+// ---- workflow -------------------------------------------------------------------------------------------------------
+
+/// Time budget of a flip's fence; exceeded means released to the current authority with nothing changed.
+pub const FENCE_BUDGET_DEFAULT: Duration = Duration::from_millis(500);
+/// Default grace of the TTL rule: at least 2 × (clock skew + round trip).
+pub const TTL_GRACE_DEFAULT_MS: u64 = 1000;
+/// Divergences kept by name in the ledger; the rest are counted.
+pub const DIVERGENCE_LEDGER_LEN: usize = 1000;
+/// Events kept in memory for replay to a late subscriber; older ones are in the journal.
+pub const EVENT_RING_LEN: usize = 4096;
+
+// ---- admin API ------------------------------------------------------------------------------------------------------
+
+/// Largest request body the admin API reads.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest an admin request may take before it is answered with 503.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
+const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);

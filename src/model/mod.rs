@@ -1,0 +1,15 @@
+//! The vocabulary of the product: plain data with invariants, no I/O and no protocol.
+//!
+//! Crosses threads: every type here is `Send` and is copied or shared by `Arc` between the control thread and the cores.
+
+pub mod authority;
+pub mod endpoint;
+pub mod ids;
+pub mod limits;
+pub mod migration;
+pub mod plan;
+
+pub use authority::{Authority, Epoch, Side};
+pub use endpoint::{Address, Credentials, Endpoint, Secret, UrlError};
+pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
+pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};

@@ -1,0 +1,72 @@
+//! What a core is told to do: an immutable, numbered plan with no choices left in it.
+//!
+//! Crosses: built on the control thread by `workflow`, shared with every core by `Arc`. A core never learns the phase.
+
+use std::net::SocketAddr;
+
+use super::authority::{Authority, Side};
+use super::endpoint::Endpoint;
+use super::ids::{Generation, InterlayName};
+
+/// The wire protocol of an endpoint or interlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProtocolKind {
+    Redis,
+}
+
+impl ProtocolKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// A listener, fixed from start to stop of the process.
+#[derive(Debug, Clone)]
+pub struct InterlaySpec {
+    pub name: InterlayName,
+    pub kind: ProtocolKind,
+    pub listen: SocketAddr,
+}
+
+/// Whether writes go straight to the authority or through the lane that keeps the shadow in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanMode {
+    /// Every command goes to the authority; the other side is not touched.
+    PassThrough,
+    /// Writes go through the lane and their effects to the shadow.
+    Dual,
+}
+
+/// Which share of comparable reads is repeated on the shadow and compared. 0 = none, 10 000 = all. Only in [`PlanMode::Dual`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompareReads {
+    pub sample_per_ten_thousand: u16,
+}
+
+/// The orders of one interlay. `target` is present whenever `mode` is [`PlanMode::Dual`] or the authority is the target.
+#[derive(Debug, Clone)]
+pub struct RoutePlan {
+    pub interlay: InterlayName,
+    pub generation: Generation,
+    pub authority: Authority,
+    pub source: Endpoint,
+    pub target: Option<Endpoint>,
+    pub mode: PlanMode,
+    pub compare: CompareReads,
+    /// G of the TTL rule: the shadow keeps a volatile key this much longer than the authority, in milliseconds.
+    pub ttl_grace_ms: u64,
+}
+
+impl RoutePlan {
+    /// The endpoint of one side; the source stands in for an absent target so that a lookup never fails on a core.
+    #[must_use]
+    pub fn endpoint(&self, side: Side) -> &Endpoint {
+        match (side, &self.target) {
+            (Side::Target, Some(target)) => target,
+            (Side::Target, None) | (Side::Source, _) => &self.source,
+        }
+    }
+}

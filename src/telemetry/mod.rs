@@ -1,0 +1,29 @@
+//! What a core counts: plain cells on its own core, merged on the control thread.
+
+/// Highest latency a histogram records, in microseconds; slower ones count as this.
+pub const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// Counters of one core for all its interlays, since start. Lives on one core; a copy crosses in a report.
+#[derive(Debug, Clone, Default)]
+pub struct CoreCounters {
+    pub connections_accepted: u64,
+    pub connections_open: u64,
+    pub connections_refused: u64,
+    pub commands: u64,
+    pub commands_read: u64,
+    pub commands_write: u64,
+    pub commands_lane: u64,
+    pub commands_pinned: u64,
+    /// Replies beginning with '-' that the authority gave.
+    pub replies_error: u64,
+    /// Replies Crossfade itself made to refuse a command.
+    pub replies_refused: u64,
+    pub protocol_errors: u64,
+    pub upstream_connections: u64,
+    pub upstream_connects: u64,
+    pub upstream_losses: u64,
+    pub bytes_from_clients: u64,
+    pub bytes_to_clients: u64,
+    /// Commands by name, only those seen; bounded by the command table plus "other".
+    pub commands_by_name: Vec<(&'static str, u64)>,
+}
