@@ -48,12 +48,27 @@ pub enum LaneOrder {
 /// From one core to the control thread.
 #[derive(Debug)]
 pub enum Report {
-    PlanAcked { core: CoreId, interlay: InterlayName, generation: Generation },
-    Lane { interlay: InterlayName, event: LaneEvent },
-    Counters { core: CoreId, counters: Box<CoreCounters> },
-    Drained { core: CoreId },
+    PlanAcked {
+        core: CoreId,
+        interlay: InterlayName,
+        generation: Generation,
+    },
+    Lane {
+        interlay: InterlayName,
+        event: LaneEvent,
+    },
+    Counters {
+        core: CoreId,
+        counters: Box<CoreCounters>,
+    },
+    Drained {
+        core: CoreId,
+    },
     /// The core cannot go on (for example io_uring and epoll both refused); the process should stop with this reason.
-    CoreFailed { core: CoreId, reason: String },
+    CoreFailed {
+        core: CoreId,
+        reason: String,
+    },
 }
 
 /// Why the lane wants every key named again, and which of them it needs.
@@ -69,24 +84,60 @@ pub enum PassKind {
 #[derive(Debug)]
 pub enum LaneEvent {
     /// From now on every key is uncopied until [`LaneOrder::PassDone`] with this number. `reason` is for the journal.
-    PassStarted { pass: u64, kind: PassKind, reason: String },
+    PassStarted {
+        pass: u64,
+        kind: PassKind,
+        reason: String,
+    },
     /// `copied` keys exist and were copied, `absent` do not exist on the authority (and were removed from the shadow), `clean` needed nothing.
-    Copied { ticket: u64, copied: u64, absent: u64, clean: u64, failed: u64, bytes: u64 },
+    Copied {
+        ticket: u64,
+        copied: u64,
+        absent: u64,
+        clean: u64,
+        failed: u64,
+        bytes: u64,
+    },
     /// Replies in request order, raw RESP2 frames.
-    Probed { ticket: u64, authority: Vec<Box<[u8]>>, shadow: Vec<Box<[u8]>> },
-    ProbeFailed { ticket: u64, reason: String },
+    Probed {
+        ticket: u64,
+        authority: Vec<Box<[u8]>>,
+        shadow: Vec<Box<[u8]>>,
+    },
+    ProbeFailed {
+        ticket: u64,
+        reason: String,
+    },
     /// Writes are held, nothing is dirty, in flight or queued: both sides are equal. Control now persists, publishes and releases.
-    Fenced { ticket: u64 },
+    Fenced {
+        ticket: u64,
+    },
     /// The budget ran out; held writes were released to the current authority and nothing changed. `reason` says what was left.
-    FenceExpired { ticket: u64, reason: String },
+    FenceExpired {
+        ticket: u64,
+        reason: String,
+    },
     /// `pause_us`: from the moment the fence began to hold writes until they were released.
-    Released { ticket: u64, pause_us: u64, held: u64 },
+    Released {
+        ticket: u64,
+        pause_us: u64,
+        held: u64,
+    },
     /// Sent every 100 ms while dual, and after each change of a set from or to zero.
     Status(LaneStatus),
     /// A compared read differed at one position. The key is marked dirty by the lane itself.
-    ReadDivergence { database: u32, key: Box<[u8]>, command: String },
-    SideLost { side: Side, reason: String },
-    SideBack { side: Side },
+    ReadDivergence {
+        database: u32,
+        key: Box<[u8]>,
+        command: String,
+    },
+    SideLost {
+        side: Side,
+        reason: String,
+    },
+    SideBack {
+        side: Side,
+    },
 }
 
 /// The lane's sets and queues at one moment.
@@ -132,10 +183,8 @@ impl Switchboard {
     /// The operating system's, when an eventfd cannot be made.
     pub fn new(cores: u16) -> std::io::Result<Self> {
         use crate::model::limits;
-        let cores = (0..cores)
-            .map(|_| Mailbox::new(limits::DIRECTIVE_QUEUE_LEN))
-            .collect::<std::io::Result<Vec<_>>>()?;
+        let cores =
+            (0..cores).map(|_| Mailbox::new(limits::DIRECTIVE_QUEUE_LEN)).collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self { cores, reports: Mailbox::new(limits::REPORT_QUEUE_LEN)? })
     }
 }
-

@@ -152,7 +152,11 @@ fn parse_login(login: &str) -> Result<Option<Credentials>, UrlError> {
     let user = percent_decode(user)?;
     let password = percent_decode(password)?;
     if password.is_empty() {
-        return if user.is_empty() { Ok(None) } else { refuse("the url names a user but no password: redis://user:password@host") };
+        return if user.is_empty() {
+            Ok(None)
+        } else {
+            refuse("the url names a user but no password: redis://user:password@host")
+        };
     }
     let user = if user.is_empty() {
         None
@@ -204,7 +208,16 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_without_showing_the_password() {
-        for bad in ["nonsense", "http://h", "redis://u:hunter2@h:99999", "redis://u:hunter2@h/x", "redis://user@h", "rediss://h", "unix://r", "redis://:%zz@h"] {
+        for bad in [
+            "nonsense",
+            "http://h",
+            "redis://u:hunter2@h:99999",
+            "redis://u:hunter2@h/x",
+            "redis://user@h",
+            "rediss://h",
+            "unix://r",
+            "redis://:%zz@h",
+        ] {
             let error = read(bad).expect_err(bad).to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
