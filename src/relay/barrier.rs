@@ -70,6 +70,7 @@ impl Relay {
                 }
                 continue;
             }
+            client.unblocking |= mode_changed && client.path == Path::Lane && client.blocked.is_some();
             if client.watching && (mode_changed || side_changed) {
                 client.watching = false;
                 client.watch_lost = true;
@@ -77,7 +78,6 @@ impl Relay {
                     self.push_forget(key);
                 }
             }
-            client.unblocking |= mode_changed && client.path == Path::Lane && client.blocked.is_some();
             self.release_pinned(key);
         }
     }
