@@ -82,7 +82,9 @@ impl Config {
 }
 
 fn read_address(item: &Item<'_>, example: &str) -> Result<SocketAddr, ConfigError> {
-    item.text()?.parse().map_err(|_| item.error(format!("is not an address: write an IP and a port, as in {example:?}")))
+    item.text()?
+        .parse()
+        .map_err(|_| item.error(format!("is not an address: write an IP and a port, as in {example:?}")))
 }
 
 fn read_admin(root: &Section<'_>) -> Result<SocketAddr, ConfigError> {
@@ -166,8 +168,9 @@ fn read_url<'a>(section: &'a Section<'a>) -> Result<(String, Item<'a>), ConfigEr
     };
     let text = item.text()?;
     let url = match item.key() {
-        "url_env" => std::env::var(text)
-            .map_err(|_| item.error(format!("names the environment variable {text:?}, which is not set or not UTF-8")))?,
+        "url_env" => std::env::var(text).map_err(|_| {
+            item.error(format!("names the environment variable {text:?}, which is not set or not UTF-8"))
+        })?,
         "url_file" => std::fs::read_to_string(text)
             .map_err(|error| item.error(format!("names the file {text:?}, which cannot be read: {error}")))?,
         _ => text.to_owned(),
@@ -222,7 +225,8 @@ fn read_endpoint_name(item: &Item<'_>, endpoints: &[Endpoint]) -> Result<Endpoin
         Some(endpoint) => Ok(endpoint.name.clone()),
         None => {
             let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-            Err(item.error(format!("names the endpoint {text:?}, which is not defined; defined are: {}", names.join(", "))))
+            Err(item
+                .error(format!("names the endpoint {text:?}, which is not defined; defined are: {}", names.join(", "))))
         }
     }
 }
@@ -273,7 +277,13 @@ target = "new"
             ("count = 2", "count = 5000", 6, "cores.count", "from 0 to 256"),
             ("count = 2", "count = -1", 6, "cores.count", "whole number"),
             ("redis://u:hunter2@127.0.0.1:6379/0", "redis://u:hunter2@127.0.0.1:x", 9, "endpoints.old.url", "port"),
-            ("kind = \"redis\"\nurl = \"redis://u", "kind = \"mongo\"\nurl = \"redis://u", 8, "endpoints.old.kind", "not carried"),
+            (
+                "kind = \"redis\"\nurl = \"redis://u",
+                "kind = \"mongo\"\nurl = \"redis://u",
+                8,
+                "endpoints.old.kind",
+                "not carried",
+            ),
             ("[endpoints.old]", "[endpoints.\"o ld\"]", 7, "endpoints.o ld", "not a valid name"),
             ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "defined are: old, new"),
             ("target = \"new\"", "target = \"old\"", 17, "interlays.orders.target", "source old itself"),

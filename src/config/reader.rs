@@ -123,7 +123,7 @@ impl<'a> Section<'a> {
             if known.contains(&name) {
                 continue;
             }
-            let hint = nearest(name, known).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            let hint = nearest(name, known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
             let message = format!("is not a known key{hint} Known here: {}", known.join(", "));
             return Err(self.document.error(key.span().start, &dotted(&self.path, name), message));
         }
@@ -166,7 +166,12 @@ impl<'a> Item<'a> {
 
 /// The known word within two edits, if any.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().map(|candidate| (edits(word, candidate), *candidate)).filter(|(edits, _)| *edits <= 2).min().map(|(_, c)| c)
+    known
+        .iter()
+        .map(|candidate| (edits(word, candidate), *candidate))
+        .filter(|(edits, _)| *edits <= 2)
+        .min()
+        .map(|(_, c)| c)
 }
 
 /// Levenshtein distance; keys are short.
