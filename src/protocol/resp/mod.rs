@@ -1,0 +1,3 @@
+//! RESP2 and RESP3.
+
+pub mod value;
