@@ -1,1 +1,3 @@
-//! (being built)
+//! Wire grammars: bytes in, values out. Pure: no I/O, no clock, no randomness; runs on any thread.
+
+pub mod resp;
