@@ -1,29 +1,18 @@
 //! What the cores report, taken off the bus as it comes. Lives on the control thread; decides nothing.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use super::events::About;
 use super::state::{Control, Interlay, Migration, Pass, now};
-use crate::bus::{LaneEvent, LaneStatus, Mailbox, PassKind, Report};
+use crate::bus::{LaneEvent, LaneStatus, PassKind, Report};
 use crate::jobs::Progress;
 use crate::model::{CoreId, Generation, InterlayName, Side, Sighting};
 
 /// Reports handled before others on this thread get a turn.
 const REPORTS_PER_TURN: usize = 256;
-
-/// Lets tokio poll the eventfd of the mailbox, which the mailbox keeps open.
-struct Wake(Mailbox<Report>);
-
-impl AsRawFd for Wake {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.wake_fd()
-    }
-}
 
 impl Control {
     /// Takes reports for as long as the thread lives.
@@ -32,7 +21,8 @@ impl Control {
     /// The operating system's, when the eventfd cannot be polled.
     pub async fn pump(self: Rc<Self>) -> std::io::Result<()> {
         let reports = self.bus.reports.clone();
-        let wake = AsyncFd::with_interest(Wake(reports.clone()), Interest::READABLE)?;
+        // To tokio an eventfd polls and reads like the end of a pipe.
+        let wake = pipe::Receiver::from_owned_fd_unchecked(reports.wake_owned()?)?;
         loop {
             reports.arm();
             let mut taken = 0;
@@ -43,7 +33,9 @@ impl Control {
                     tokio::task::yield_now().await;
                 }
             }
-            wake.readable().await?.clear_ready();
+            wake.readable().await?;
+            // Read until it would block: only that makes the next wait wait.
+            while wake.try_read(&mut [0; 8]).is_ok() {}
         }
     }
 

@@ -7,11 +7,11 @@ use super::handle::ControlError;
 use super::state::{Control, Interlay, Migration};
 pub use crate::bus::{LaneStatus, PassKind};
 pub use crate::jobs::EndpointFacts;
-use crate::model::Endpoint;
+pub use crate::model::Endpoint;
 pub use crate::model::{
-    ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName, FailureHandling,
-    InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError, PlanMode, ReadRouting, ShadowFrom,
-    Side, Strategy, Thresholds, Timestamp, WriteConsistency, limits,
+    Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
+    FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError, PlanMode,
+    ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
 };
 pub use crate::telemetry::CoreCounters;
 pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
