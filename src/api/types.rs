@@ -2,7 +2,12 @@
 //!
 //! Not the program's types; `convert.rs` translates. Times are milliseconds since the Unix epoch.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// Longest a caller should keep trying a step whose gates are unmet.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// RFC 9457.
 #[derive(Debug, Clone, Serialize, Deserialize)]

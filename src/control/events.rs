@@ -122,10 +122,13 @@ impl EventHub {
     pub fn past(&self, after: u64) -> Result<Vec<Event>, StoreError> {
         let ring = self.ring.borrow();
         let ring_from = ring.front().map_or(u64::MAX, |event| event.number);
-        let mut events = Vec::new();
-        if after.saturating_add(1) < ring_from {
-            events = self.store.journal_after(after)?;
-            events.retain(|event| event.number < ring_from);
+        let mut events: Vec<Event> = Vec::new();
+        let mut from = after;
+        while from.saturating_add(1) < ring_from {
+            let page = self.store.journal_after(from)?;
+            let Some(last) = page.last() else { break };
+            from = last.number;
+            events.extend(page.into_iter().filter(|event| event.number < ring_from));
         }
         events.extend(ring.iter().filter(|event| event.number > after).cloned());
         Ok(events)

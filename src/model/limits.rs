@@ -97,8 +97,6 @@ pub const EVENT_SUBSCRIBER_LEN: usize = 1024;
 pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
 /// Longest name or reason a person may give in an approval, waiver, rollback or forced commit.
 pub const REASON_BYTES_MAX: usize = 1000;
-/// Longest `advance --wait`.
-pub const ADVANCE_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// More cores than this is a mistake in the configuration.
 pub const CORES_MAX: u64 = 256;
 /// Largest configuration file read.
