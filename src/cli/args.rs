@@ -121,7 +121,7 @@ pub enum MigrationCommand {
         #[arg(long)]
         reason: String,
         /// migrate, flip or commit; without it, whichever is due.
-        #[arg(long = "for", value_name = "STEP")]
+        #[arg(long, alias = "for", value_name = "STEP")]
         scope: Option<String>,
     },
     /// Accept one critical compatibility finding by name.

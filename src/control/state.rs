@@ -101,6 +101,8 @@ pub struct Observed {
     pub clean_since: Option<Timestamp>,
     pub verifying: Option<Rc<Progress>>,
     pub verify_after: Instant,
+    /// When to compare again although nothing asks for it.
+    pub verify_again: Instant,
     pub keys_verified: u64,
     pub verifications: u64,
     pub ledger: Ledger,
@@ -139,6 +141,7 @@ impl Observed {
             clean_since: None,
             verifying: None,
             verify_after: now,
+            verify_again: now,
             keys_verified: 0,
             verifications: 0,
             ledger,

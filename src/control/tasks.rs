@@ -234,6 +234,8 @@ impl Control {
             seen.verification =
                 Some(Verification { started_at: began, finished_at: at, epoch, keys, divergent, inconclusive });
             seen.verify_after = Instant::now() + limits::JOB_RETRY_PAUSE;
+            let took = std::time::Duration::from_millis(at.0.saturating_sub(began.0));
+            seen.verify_again = Instant::now() + limits::VERIFY_PAUSE_MIN.max(4 * took);
         }
         for divergence in &verified.divergent {
             // Marked dirty, the lane copies it again; the next comparison tells.

@@ -82,6 +82,8 @@ pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
 pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
 /// Pause before a failed job (check, backfill, verification) is tried again.
 pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two whole comparisons that nothing asks for; four times their own length if that is more (a fifth of the time).
+pub const VERIFY_PAUSE_MIN: Duration = Duration::from_secs(10);
 /// How often the control loop looks at every migration.
 pub const CONTROL_TICK: Duration = Duration::from_millis(100);
 /// How often counters are sampled and job progress is announced.
