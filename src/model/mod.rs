@@ -12,4 +12,8 @@ pub mod plan;
 pub use authority::{Authority, Epoch, Side};
 pub use endpoint::{Address, Credentials, Endpoint, Secret, UrlError};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
+pub use migration::{
+    Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
+    Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
+};
 pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
