@@ -59,6 +59,38 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
+// ---- jobs -----------------------------------------------------------------------------------------------------------
+
+/// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
+pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
+pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
+pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
+/// Times a job reconnects in a row without getting one answer before it gives up and says so.
+pub const JOB_RECONNECTS_MAX: u32 = 8;
+/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
+pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long an order waits for room in the lane core's mailbox.
+pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
+pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
+pub const VERIFY_KEYS_PER_PROBE: usize = 32;
+/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
+pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
+/// Estimated value bytes in one probe; a larger value travels alone.
+pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
+/// Times a key is read again when its type changed between being named and being probed.
+pub const VERIFY_TYPE_RETRIES: u8 = 3;
+/// Divergences a verification keeps by name; the ledger keeps no more.
+pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
+/// Keys in one pipelined batch of a whole-server digest.
+pub const DIGEST_BATCH_KEYS: usize = 256;
+
+const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
+const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
 // ---- control side ---------------------------------------------------------------------------------------------------
 
 /// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
@@ -106,36 +138,3 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
-
-// ---- jobs -----------------------------------------------------------------------------------------------------------
-
-/// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
-pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
-pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
-pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
-/// Times a job reconnects in a row without getting one answer before it gives up and says so.
-pub const JOB_RECONNECTS_MAX: u32 = 8;
-/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
-pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
-pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long an order waits for room in the lane core's mailbox.
-pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
-pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
-pub const VERIFY_KEYS_PER_PROBE: usize = 32;
-/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
-pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
-/// Estimated value bytes in one probe; a larger value travels alone.
-pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
-/// Times a key is read again when its type changed between being named and being probed.
-pub const VERIFY_TYPE_RETRIES: u8 = 3;
-/// Divergences a verification keeps by name; the ledger keeps no more.
-pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
-/// Keys in one pipelined batch of a whole-server digest.
-pub const DIGEST_BATCH_KEYS: usize = 256;
-
-const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
-const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
