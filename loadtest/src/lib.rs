@@ -1,1 +1,20 @@
+//! End-to-end harness: real servers, the real binary, real clients. Links none of the product, so that it cannot share a mistake.
+//!
+//! Every guard stops what it started when dropped, also on a panic; ports are free ones; waiting is for an event, with a deadline.
 
+pub mod crossfade;
+pub mod digest;
+pub mod process;
+pub mod rig;
+pub mod server;
+pub mod slow;
+pub mod wait;
+
+/// Says loudly that a test cannot run here, and why.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        eprintln!("SKIPPED: {}", format!($($why)*));
+        return;
+    }};
+}

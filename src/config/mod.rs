@@ -1,1 +1,328 @@
-//! (being built)
+//! The configuration file: TOML in, a validated [`Config`] out, or one error that names file, line, key and the fix.
+//!
+//! Read once at start, on whatever thread starts the program. Unknown keys are refused: a typing error must not become a default.
+
+mod reader;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use reader::ConfigError;
+use reader::{Document, Item, Section};
+use toml::de::DeTable;
+
+use crate::model::{Endpoint, EndpointName, InterlayName, InterlaySpec, ProtocolKind, limits};
+
+/// Everything the program is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub file: PathBuf,
+    pub admin_listen: SocketAddr,
+    /// Relative paths are relative to the working directory.
+    pub data_dir: PathBuf,
+    /// 0 = one per CPU.
+    pub cores: u16,
+    pub drain_deadline_ms: u64,
+    /// In the order of the file.
+    pub endpoints: Vec<Endpoint>,
+    pub interlays: Vec<InterlayConfig>,
+}
+
+#[derive(Debug, Clone)]
+pub struct InterlayConfig {
+    pub spec: InterlaySpec,
+    pub source: EndpointName,
+    pub target: Option<EndpointName>,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first one found.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let whole = |message: String| ConfigError { file: file.to_owned(), line: 0, key: String::new(), message };
+        let size = std::fs::metadata(file).map_err(|error| whole(format!("cannot be read: {error}")))?.len();
+        if size > limits::CONFIG_BYTES_MAX {
+            return Err(whole(format!("is {size} bytes long; at most {} are read", limits::CONFIG_BYTES_MAX)));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| whole(format!("cannot be read: {error}")))?;
+        Self::parse(file, &text)
+    }
+
+    /// As [`Self::load`], from text. Environment variables and secret files that the text names are read.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first one found.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let document = Document { file, text };
+        let table = DeTable::parse(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            document.error(at, "", format!("is not valid TOML: {}", error.message().trim().replace('\n', ", ")))
+        })?;
+        let root = Section::root(document, table.get_ref());
+        root.only(&["admin", "data", "cores", "endpoints", "interlays"])?;
+        let admin_listen = read_admin(&root)?;
+        let data_dir = read_data(&root)?;
+        let (cores, drain_deadline_ms) = read_cores(&root)?;
+        let endpoints = read_endpoints(&root)?;
+        let interlays = read_interlays(&root, &endpoints)?;
+        Ok(Self { file: file.to_owned(), admin_listen, data_dir, cores, drain_deadline_ms, endpoints, interlays })
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, name: &EndpointName) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| &endpoint.name == name)
+    }
+
+    #[must_use]
+    pub fn interlay(&self, name: &InterlayName) -> Option<&InterlayConfig> {
+        self.interlays.iter().find(|interlay| &interlay.spec.name == name)
+    }
+}
+
+fn read_address(item: &Item<'_>, example: &str) -> Result<SocketAddr, ConfigError> {
+    item.text()?
+        .parse()
+        .map_err(|_| item.error(format!("is not an address: write an IP and a port, as in {example:?}")))
+}
+
+fn read_admin(root: &Section<'_>) -> Result<SocketAddr, ConfigError> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 7171));
+    let Some(item) = root.get("admin") else { return Ok(default) };
+    let admin = item.section()?;
+    admin.only(&["listen"])?;
+    let Some(item) = admin.get("listen") else { return Ok(default) };
+    let listen = read_address(&item, "127.0.0.1:7171")?;
+    if !listen.ip().is_loopback() {
+        return Err(item.error(
+            "is not a loopback address: the admin API has no tokens and no TLS yet, so it listens on 127.0.0.1 or [::1] only; \
+             reach it from elsewhere through an SSH tunnel",
+        ));
+    }
+    Ok(listen)
+}
+
+fn read_data(root: &Section<'_>) -> Result<PathBuf, ConfigError> {
+    let default = PathBuf::from("crossfade-data");
+    let Some(item) = root.get("data") else { return Ok(default) };
+    let data = item.section()?;
+    data.only(&["dir"])?;
+    let Some(item) = data.get("dir") else { return Ok(default) };
+    match item.text()? {
+        "" => Err(item.error("is empty: name a directory, it is made when missing")),
+        dir => Ok(PathBuf::from(dir)),
+    }
+}
+
+fn read_cores(root: &Section<'_>) -> Result<(u16, u64), ConfigError> {
+    let (mut count, mut drain_deadline_ms) = (0, limits::DRAIN_DEADLINE_DEFAULT_MS);
+    if let Some(item) = root.get("cores") {
+        let cores = item.section()?;
+        cores.only(&["count", "drain_deadline_ms"])?;
+        if let Some(item) = cores.get("count") {
+            count = item.number(0, limits::CORES_MAX)?;
+        }
+        if let Some(item) = cores.get("drain_deadline_ms") {
+            drain_deadline_ms = item.number(0, limits::DRAIN_DEADLINE_MAX_MS)?;
+        }
+    }
+    Ok((u16::try_from(count).unwrap_or(0), drain_deadline_ms))
+}
+
+fn read_kind(section: &Section<'_>) -> Result<ProtocolKind, ConfigError> {
+    let item = section.need("kind", "\"redis\"")?;
+    match item.text()? {
+        "redis" => Ok(ProtocolKind::Redis),
+        "postgres" | "mongo" => Err(item.error("is not carried yet: this version carries \"redis\"")),
+        _ => Err(item.error("is unknown: write kind = \"redis\"")),
+    }
+}
+
+fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
+    let item = root.need("endpoints", "... as tables: [endpoints.NAME] with kind and url")?;
+    let tables = item.section()?;
+    let mut endpoints = Vec::new();
+    for item in tables.items() {
+        let name = EndpointName::new(item.key()).map_err(|error| item.error(error.to_string()))?;
+        let section = item.section()?;
+        section.only(&["kind", "url", "url_env", "url_file"])?;
+        let kind = read_kind(&section)?;
+        let (url, place) = read_url(&section)?;
+        let endpoint = Endpoint::from_url(name, kind, url.trim()).map_err(|error| place.error(error.to_string()))?;
+        endpoints.push(endpoint);
+    }
+    if endpoints.is_empty() {
+        return Err(item.error("has no endpoint: write [endpoints.NAME] with kind and url"));
+    }
+    Ok(endpoints)
+}
+
+/// The URL itself, from the file, the environment or a secret file; and the item to blame when it is wrong.
+fn read_url<'a>(section: &'a Section<'a>) -> Result<(String, Item<'a>), ConfigError> {
+    let given: Vec<_> = ["url", "url_env", "url_file"].into_iter().filter_map(|key| section.get(key)).collect();
+    let [item] = given.as_slice() else {
+        return Err(section.error(
+            "needs exactly one of url = \"redis://host:6379/0\", url_env = \"VARIABLE\" and url_file = \"/path/to/secret\"",
+        ));
+    };
+    let text = item.text()?;
+    let url = match item.key() {
+        "url_env" => std::env::var(text).map_err(|_| {
+            item.error(format!("names the environment variable {text:?}, which is not set or not UTF-8"))
+        })?,
+        "url_file" => std::fs::read_to_string(text)
+            .map_err(|error| item.error(format!("names the file {text:?}, which cannot be read: {error}")))?,
+        _ => text.to_owned(),
+    };
+    Ok((url, *item))
+}
+
+fn read_interlays(root: &Section<'_>, endpoints: &[Endpoint]) -> Result<Vec<InterlayConfig>, ConfigError> {
+    let item = root.need("interlays", "... as tables: [interlays.NAME] with kind, listen and source")?;
+    let tables = item.section()?;
+    let mut interlays: Vec<InterlayConfig> = Vec::new();
+    for item in tables.items() {
+        let name = InterlayName::new(item.key()).map_err(|error| item.error(error.to_string()))?;
+        let interlay = read_interlay(name, &item.section()?, endpoints)?;
+        if let Some(other) = interlays.iter().find(|other| other.spec.listen == interlay.spec.listen) {
+            return Err(item.error(format!("listens on {}, as interlay {} does", other.spec.listen, other.spec.name)));
+        }
+        interlays.push(interlay);
+    }
+    if interlays.is_empty() {
+        return Err(item.error("has no interlay: write [interlays.NAME] with kind, listen and source"));
+    }
+    Ok(interlays)
+}
+
+fn read_interlay(
+    name: InterlayName,
+    section: &Section<'_>,
+    endpoints: &[Endpoint],
+) -> Result<InterlayConfig, ConfigError> {
+    if let Some(policies) = section.get("policies") {
+        return Err(policies.error("policies are not carried yet: remove this table"));
+    }
+    section.only(&["kind", "listen", "source", "target"])?;
+    let kind = read_kind(section)?;
+    let listen = read_address(&section.need("listen", "\"0.0.0.0:6380\"")?, "0.0.0.0:6380")?;
+    let source_item = section.need("source", "\"NAME of an endpoint\"")?;
+    let source = read_endpoint_name(&source_item, endpoints)?;
+    let target_item = section.get("target");
+    let target = target_item.as_ref().map(|item| read_endpoint_name(item, endpoints)).transpose()?;
+    if let (Some(item), Some(target)) = (target_item, &target)
+        && *target == source
+    {
+        return Err(item.error(format!("is the source {source} itself: name the server to move to")));
+    }
+    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen }, source, target })
+}
+
+fn read_endpoint_name(item: &Item<'_>, endpoints: &[Endpoint]) -> Result<EndpointName, ConfigError> {
+    let text = item.text()?;
+    match endpoints.iter().find(|endpoint| endpoint.name.as_str() == text) {
+        Some(endpoint) => Ok(endpoint.name.clone()),
+        None => {
+            let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+            Err(item
+                .error(format!("names the endpoint {text:?}, which is not defined; defined are: {}", names.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"[admin]
+listen = "127.0.0.1:7272"
+[data]
+dir = "d"
+[cores]
+count = 2
+[endpoints.old]
+kind = "redis"
+url = "redis://u:hunter2@127.0.0.1:6379/0"
+[endpoints.new]
+kind = "redis"
+url = "redis://127.0.0.1:6380"
+[interlays.orders]
+kind = "redis"
+listen = "127.0.0.1:6390"
+source = "old"
+target = "new"
+"#;
+
+    fn refuse(text: &str) -> String {
+        Config::parse(Path::new("x.toml"), text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_good_file_is_read_whole() {
+        let config = Config::parse(Path::new("x.toml"), GOOD).unwrap();
+        assert_eq!((config.admin_listen.port(), config.cores, config.endpoints.len()), (7272, 2, 2));
+        assert_eq!(config.interlays[0].target.as_ref().unwrap().as_str(), "new");
+        assert_eq!(config.endpoint(&config.interlays[0].source).unwrap().name.as_str(), "old");
+    }
+
+    #[test]
+    fn every_error_names_file_line_key_and_fix() {
+        // (text to replace, replacement, line, key, words of the message)
+        let cases = [
+            ("listen = \"127.0.0.1:7272\"", "listn = \"127.0.0.1:7272\"", 2, "admin.listn", "did you mean \"listen\""),
+            ("127.0.0.1:7272", "0.0.0.0:7272", 2, "admin.listen", "not a loopback address"),
+            ("127.0.0.1:7272", "localhost", 2, "admin.listen", "not an address"),
+            ("dir = \"d\"", "dir = 7", 4, "data.dir", "must be a string"),
+            ("count = 2", "count = 5000", 6, "cores.count", "from 0 to 256"),
+            ("count = 2", "count = -1", 6, "cores.count", "whole number"),
+            ("redis://u:hunter2@127.0.0.1:6379/0", "redis://u:hunter2@127.0.0.1:x", 9, "endpoints.old.url", "port"),
+            (
+                "kind = \"redis\"\nurl = \"redis://u",
+                "kind = \"mongo\"\nurl = \"redis://u",
+                8,
+                "endpoints.old.kind",
+                "not carried",
+            ),
+            ("[endpoints.old]", "[endpoints.\"o ld\"]", 7, "endpoints.o ld", "not a valid name"),
+            ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "defined are: old, new"),
+            ("target = \"new\"", "target = \"old\"", 17, "interlays.orders.target", "source old itself"),
+            ("target = \"new\"", "policies = {}", 17, "interlays.orders.policies", "not carried yet"),
+            ("[cores]", "[core]", 5, "core", "did you mean \"cores\""),
+        ];
+        for (from, to, line, key, words) in cases {
+            let error = refuse(&GOOD.replacen(from, to, 1));
+            assert!(error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn broken_toml_names_the_line_and_never_the_secret() {
+        let error = refuse(&GOOD.replace("/0\"", "/0"));
+        assert!(error.starts_with("x.toml:9: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn missing_parts_say_what_to_write() {
+        assert!(refuse("").contains("[endpoints.NAME]"));
+        assert!(refuse("[endpoints.a]\nkind = \"redis\"\n").contains("exactly one of url"));
+        assert!(refuse(&GOOD.replace("source = \"old\"\n", "")).contains("\"source\" is missing"));
+        let unset = GOOD.replace("url = \"redis://127.0.0.1:6380\"", "url_env = \"CROSSFADE_TEST_UNSET\"");
+        assert!(refuse(&unset).contains("CROSSFADE_TEST_UNSET"));
+    }
+
+    #[test]
+    fn every_example_configuration_parses() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ext| ext == "toml") {
+                Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+                seen += 1;
+            }
+        }
+        assert!(seen > 0);
+    }
+}

@@ -3,11 +3,35 @@
 //! Everything here is async on the control thread's current-thread tokio runtime and `!Send`. Nothing here decides; the
 //! workflow does. A job reports through a [`Progress`] cell that anyone on the thread may read.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+mod backfill;
+mod check;
+mod client;
+mod compat;
+mod content;
+mod digest;
+mod lane_client;
+mod names;
+mod smoke;
+mod verify;
 
-use crate::bus::{LaneEvent, Mailbox, PassKind};
-use crate::model::{Endpoint, InterlayName};
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+pub use backfill::{BackfillSpec, backfill};
+pub use check::{EndpointFacts, check_endpoint};
+pub use client::RedisClient;
+pub use compat::{Finding, Severity, compatibility};
+pub use digest::{ServerDigest, TypeCount, compare_servers, digest_server};
+pub use lane_client::{Copied, LaneClient, Probed};
+pub use smoke::smoke;
+pub use verify::{Divergence, Verified, VerifySpec, verify};
+
+/// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by whoever made them.
+pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";
 
 /// How far a job has come. Shared by `Rc`; written by the job, read by control.
 #[derive(Debug, Default)]
@@ -23,6 +47,50 @@ pub struct Progress {
     pub cancelled: Cell<bool>,
 }
 
+/// How often a paused job looks whether it may go on; nobody waits for it.
+const PAUSE_POLL: Duration = Duration::from_millis(50);
+
+impl Progress {
+    /// Between two steps: waits while paused, ends when cancelled.
+    ///
+    /// # Errors
+    /// [`JobError::Cancelled`].
+    pub async fn checkpoint(&self) -> Result<(), JobError> {
+        while self.paused.get() && !self.cancelled.get() {
+            tokio::time::sleep(PAUSE_POLL).await;
+        }
+        if self.cancelled.get() { Err(JobError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Rate over the last second or so, for a progress bar.
+#[derive(Debug)]
+struct Meter {
+    since: tokio::time::Instant,
+    done_then: u64,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self { since: tokio::time::Instant::now(), done_then: 0 }
+    }
+
+    fn add(&mut self, progress: &Progress, keys: u64, bytes: u64) {
+        progress.done.set(progress.done.get() + keys);
+        progress.bytes.set(progress.bytes.get() + bytes);
+        let seconds = self.since.elapsed().as_secs_f64();
+        if seconds >= 0.5 || progress.rate_per_second.get() == 0.0 && seconds > 0.01 {
+            let rate = (progress.done.get() - self.done_then) as f64 / seconds;
+            let before = progress.rate_per_second.get();
+            progress.rate_per_second.set(if before == 0.0 { rate } else { 0.5 * before + 0.5 * rate });
+            if seconds >= 0.5 {
+                self.since = tokio::time::Instant::now();
+                self.done_then = progress.done.get();
+            }
+        }
+    }
+}
+
 /// Why a job ended early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobError {
@@ -35,194 +103,13 @@ pub enum JobError {
     Protocol(String),
 }
 
-/// An async front for the lane of one interlay: sends orders with tickets, resolves them when the answer comes.
-#[derive(Debug, Clone)]
-pub struct LaneClient {
-    _inner: Rc<RefCell<()>>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
-    pub copied: u64,
-    pub absent: u64,
-    pub clean: u64,
-    pub failed: u64,
-    pub bytes: u64,
-}
-
-/// Raw RESP2 reply frames of both sides, in request order.
-#[derive(Debug)]
-pub struct Probed {
-    pub authority: Vec<Box<[u8]>>,
-    pub shadow: Vec<Box<[u8]>>,
-}
-
-impl LaneClient {
-    #[must_use]
-    pub fn new(_interlay: InterlayName, _mailbox: Mailbox<crate::bus::Directive>) -> Self {
-        todo!()
-    }
-
-    /// Control calls this with every lane event of the interlay; answers to tickets wake their waiters.
-    pub fn on_event(&self, _event: &LaneEvent) {
-        todo!()
-    }
-
-    /// # Errors
-    /// [`JobError::Lane`] when the order could not be queued or no answer came in time.
-    pub async fn copy(&self, _pass: u64, _database: u32, _keys: Vec<Box<[u8]>>) -> Result<Copied, JobError> {
-        todo!()
-    }
-
-    /// # Errors
-    /// As [`Self::copy`].
-    pub fn pass_done(&self, _pass: u64) -> Result<(), JobError> {
-        todo!()
-    }
-
-    /// # Errors
-    /// As [`Self::copy`]; also when a connection was lost between the two reads.
-    pub async fn probe(&self, _database: u32, _commands: Vec<Box<[u8]>>) -> Result<Probed, JobError> {
-        todo!()
-    }
-
-    /// # Errors
-    /// As [`Self::copy`].
-    pub fn repair(&self, _database: u32, _keys: Vec<Box<[u8]>>) -> Result<(), JobError> {
-        todo!()
-    }
-
-    /// Holds writes and drains. `Ok(Ok(()))`: fenced; `Ok(Err(reason))`: budget exceeded, nothing changed.
-    ///
-    /// # Errors
-    /// As [`Self::copy`].
-    pub async fn fence(&self, _budget: std::time::Duration) -> Result<Result<(), String>, JobError> {
-        todo!()
-    }
-
-    /// Ends a fence; returns (pause in microseconds, commands held).
-    ///
-    /// # Errors
-    /// As [`Self::copy`].
-    pub async fn release(&self) -> Result<(u64, u64), JobError> {
-        todo!()
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Endpoint(why) | Self::Lane(why) | Self::Protocol(why) => f.write_str(why),
+        }
     }
 }
 
-/// What one look at a server found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndpointFacts {
-    /// "redis" or "valkey".
-    pub server: String,
-    pub version: String,
-    pub run_id: String,
-    pub role: String,
-    /// Keys per logical database, only non-empty ones: (database, keys, keys with expiry).
-    pub databases: Vec<(u32, u64, u64)>,
-    pub used_memory_bytes: u64,
-    pub maxmemory_bytes: u64,
-    pub maxmemory_policy: String,
-    pub cluster_enabled: bool,
-    /// Command names, lower case, sorted.
-    pub commands: Vec<String>,
-    pub modules: Vec<String>,
-    /// Names of ACL users other than `default`.
-    pub acl_users: Vec<String>,
-    pub ping_us: u64,
-    /// Local clock minus server clock, milliseconds.
-    pub clock_skew_ms: i64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    Info,
-    Warning,
-    /// Blocks the phase that needs it until waived by name.
-    Critical,
-}
-
-/// One compatibility finding: a stable name (kebab-case, used to waive it), how bad, and a sentence with the fix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub name: String,
-    pub severity: Severity,
-    pub detail: String,
-}
-
-/// # Errors
-/// [`JobError::Endpoint`] naming the endpoint and what to do (unreachable, wrong password, not a Redis).
-pub async fn check_endpoint(_endpoint: &Endpoint) -> Result<EndpointFacts, JobError> {
-    todo!()
-}
-
-/// Compares two servers: version, commands missing on the target, modules, maxmemory and eviction policy, cluster mode, ACL users, clock skew,
-/// DUMP payload acceptance both ways, same server on both ends (run_id).
-///
-/// # Errors
-/// As [`check_endpoint`].
-pub async fn compatibility(_source: &Endpoint, _target: &Endpoint) -> Result<Vec<Finding>, JobError> {
-    todo!()
-}
-
-#[derive(Debug, Clone)]
-pub struct BackfillSpec {
-    pub authority: Endpoint,
-    pub shadow: Endpoint,
-    pub pass: u64,
-    pub kind: PassKind,
-}
-
-/// Names every key of the authority (and, in a full pass, of the shadow) by SCAN and has the lane copy them; ends with `pass_done`.
-/// Covers every logical database that is not empty, and retries a lost connection with the cursor it had.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn backfill(_spec: BackfillSpec, _lane: LaneClient, _progress: Rc<Progress>) -> Result<Copied, JobError> {
-    todo!()
-}
-
-/// One key proven different at one lane position (or by a whole-server digest).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Divergence {
-    pub database: u32,
-    pub key: Vec<u8>,
-    /// "value", "type", "ttl", "missing", "extra".
-    pub class: &'static str,
-    /// Short, human: what each side holds (type, length, first bytes, TTL).
-    pub source: String,
-    pub target: String,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Verified {
-    pub keys: u64,
-    pub divergent: Vec<Divergence>,
-    /// Keys that could not be compared (probe failed); counted, never assumed equal.
-    pub inconclusive: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct VerifySpec {
-    pub authority: Endpoint,
-    pub shadow: Endpoint,
-    pub ttl_tolerance_ms: u64,
-    /// Share of keys looked at, in ten thousandths; 10 000 = a full pass.
-    pub sample_per_ten_thousand: u16,
-}
-
-/// Compares keys of both sides under load, exactly: each pair is read at one lane position. Scans both sides for names.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn verify(_spec: VerifySpec, _lane: LaneClient, _progress: Rc<Progress>) -> Result<Verified, JobError> {
-    todo!()
-}
-
-/// Typed smoke tests on reserved keys (`__crossfade:smoke:*`), removed afterwards: every type, TTL, a large value, EVAL, MULTI.
-/// Returns one line per check with its outcome.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn smoke(_endpoint: &Endpoint) -> Result<Vec<(String, Result<(), String>)>, JobError> {
-    todo!()
-}
+impl std::error::Error for JobError {}

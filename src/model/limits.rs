@@ -104,3 +104,82 @@ pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
 pub const LANE_STATUS_US: u64 = 100_000;
 /// Safety net for blocked clients: every waiter tries again this often, microseconds. Ordinary wake-ups come with the write itself.
 pub const WAITER_RETRY_US: u64 = 1_000_000;
+// ---- jobs -----------------------------------------------------------------------------------------------------------
+
+/// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
+pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
+pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
+pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
+/// Times a job reconnects in a row without getting one answer before it gives up and says so.
+pub const JOB_RECONNECTS_MAX: u32 = 8;
+/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
+pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long an order waits for room in the lane core's mailbox.
+pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
+pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
+pub const VERIFY_KEYS_PER_PROBE: usize = 32;
+/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
+pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
+/// Estimated value bytes in one probe; a larger value travels alone.
+pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
+/// Times a key is read again when its type changed between being named and being probed.
+pub const VERIFY_TYPE_RETRIES: u8 = 3;
+/// Divergences a verification keeps by name; the ledger keeps no more.
+pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
+/// Keys in one pipelined batch of a whole-server digest.
+pub const DIGEST_BATCH_KEYS: usize = 256;
+
+const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
+const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
+// ---- control side ---------------------------------------------------------------------------------------------------
+
+/// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
+pub const FENCE_BUDGET_DEFAULT_MS: u64 = 500;
+/// A fence shorter than this cannot drain one round trip on a real network.
+pub const FENCE_BUDGET_MIN_MS: u64 = 10;
+/// A fence longer than this outlasts the read time-out of common clients: it would be an outage, not a pause.
+pub const FENCE_BUDGET_MAX_MS: u64 = 30_000;
+/// More grace than this would hide a lost expiry for hours.
+pub const TTL_GRACE_MAX_MS: u64 = 3_600_000;
+/// Commands seen before `analyze` may be left: enough that the common commands of an application have appeared.
+pub const ANALYZE_MIN_COMMANDS_DEFAULT: u64 = 1000;
+pub const ANALYZE_MIN_SECONDS_DEFAULT: u64 = 3;
+/// Reads compared before `compare` may be left.
+pub const COMPARE_MIN_READS_DEFAULT: u64 = 1000;
+/// Dirty keys a fence can copy well within its default budget.
+pub const DIRTY_BEFORE_FENCE_MAX: u64 = 1000;
+/// Pause between two tries of a fence: three per second, so that clients get most of each second.
+pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
+/// A lane status older than this proves nothing: the gates that read it are unmet. The lane sends one every 100 ms.
+pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// Pause before a failed job (check, backfill, verification) is tried again.
+pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two whole comparisons that nothing asks for; four times their own length if that is more (a fifth of the time).
+pub const VERIFY_PAUSE_MIN: Duration = Duration::from_secs(10);
+/// How often the control loop looks at every migration.
+pub const CONTROL_TICK: Duration = Duration::from_millis(100);
+/// How often counters are sampled and job progress is announced.
+pub const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+/// Default time commands in flight get to finish at a stop.
+pub const DRAIN_DEADLINE_DEFAULT_MS: u64 = 5_000;
+pub const DRAIN_DEADLINE_MAX_MS: u64 = 600_000;
+/// Admin requests waiting for the control loop; more are answered with 503.
+pub const ADMIN_QUEUE_LEN: usize = 256;
+/// Events waiting for one SSE subscriber; a slower one is cut off and resumes with `Last-Event-ID`.
+pub const EVENT_SUBSCRIBER_LEN: usize = 1024;
+/// Event numbers reserved durably at a time, so that a restart never gives a number twice.
+pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
+/// Longest name or reason a person may give in an approval, waiver, rollback or forced commit.
+pub const REASON_BYTES_MAX: usize = 1000;
+/// More cores than this is a mistake in the configuration.
+pub const CORES_MAX: u64 = 256;
+/// Largest configuration file read.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
+const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);

@@ -1,1 +1,20 @@
-//! (being built)
+//! The workflow of a migration, pure: what may happen next, what it depends on, and which orders follow from it.
+//!
+//! No I/O, no clock, no randomness: `now` and [`Evidence`] are arguments. Runs on the control thread, but would run anywhere.
+
+mod evidence;
+mod gates;
+mod lower;
+mod phase;
+mod record;
+mod transition;
+
+#[cfg(test)]
+mod tests;
+
+pub use evidence::{Check, Evidence, Finding, LaneFacts, Severity, Verification};
+pub use gates::{Gate, flip_gates, gates_now, unmet};
+pub use lower::{is_dual, plan};
+pub use phase::Phase;
+pub use record::{Ended, MigrationRecord, NewMigration, Rehearsal, SmokeResult};
+pub use transition::{Command, Fact, JournalLine, Refusal, Transition, auto_step, observe, transition};

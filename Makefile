@@ -1,0 +1,32 @@
+# Crossfade. `make` alone prints this list.
+#   make demo [ARGS=--valkey]   two throw-away servers, a live migration there and back, a report
+#   make test                   everything that can fail: unit, property and end-to-end tests against real servers
+#   make check                  format, lints and the repository's own rules
+#   make bench                  redis-benchmark through the proxy against direct, with ratios
+
+.PHONY: help demo test check bench servers build
+ARGS ?=
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+servers:
+	@scripts/install-test-servers.sh
+
+build:
+	cargo build --release --locked
+
+demo: servers build
+	target/release/crossfade demo $(ARGS)
+
+# The end-to-end tests drive the release binary, as users do.
+test: servers build
+	cargo test --locked --workspace
+
+check:
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --lib tidy::
+
+bench: servers build
+	scripts/bench.sh

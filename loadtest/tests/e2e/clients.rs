@@ -1,0 +1,194 @@
+//! Drop-in: real clients cannot tell the proxy from the server.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crossfade_loadtest::crossfade::Crossfade;
+use crossfade_loadtest::process::die_with_parent;
+use crossfade_loadtest::server::{Kind, RealServer, repository, run};
+use crossfade_loadtest::skip;
+
+fn in_front() -> (Crossfade, RealServer) {
+    let server = RealServer::start(Kind::Redis);
+    (Crossfade::start(&server.url(), None), server)
+}
+
+fn benchmark(extra: &[&str]) {
+    let (proxy, _server) = in_front();
+    let mut command = Command::new("redis-benchmark");
+    command.args(["-p", &proxy.port.to_string(), "-q", "-n", "4000", "-c", "50"]).args(extra);
+    die_with_parent(&mut command);
+    let output = command.stdin(Stdio::null()).output().expect("redis-benchmark: run scripts/install-test-servers.sh");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{}", proxy.log_tail(10));
+    let complaint = text.split(['\n', '\r']).find(|line| line.contains("Error") || line.contains("ERR"));
+    assert_eq!(complaint, None);
+    // The whole default suite: PING_INLINE to MSET.
+    let results = text.split(['\n', '\r']).filter(|line| line.contains("requests per second")).count();
+    assert!(results >= 18, "{results} results: {text}");
+}
+
+#[test]
+fn redis_benchmark_whole_suite() {
+    benchmark(&[]);
+}
+
+#[test]
+fn redis_benchmark_whole_suite_pipelined() {
+    benchmark(&["-P", "16"]);
+}
+
+#[test]
+fn redis_benchmark_whole_suite_resp3() {
+    benchmark(&["-3"]);
+}
+
+fn redis_cli(port: u16, args: &[&str], input: Option<&str>) -> String {
+    use std::io::Write;
+    let mut command = Command::new("redis-cli");
+    command.args(["-p", &port.to_string()]).args(args);
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    die_with_parent(&mut command);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("redis-cli");
+    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(text.as_bytes()).expect("redis-cli reads");
+    }
+    String::from_utf8_lossy(&child.wait_with_output().expect("redis-cli ends").stdout).trim_end().to_owned()
+}
+
+#[test]
+fn redis_cli_says_the_same_through_the_proxy_as_directly() {
+    let (proxy, server) = in_front();
+    let lines: &[&[&str]] = &[
+        &["SET", "k", "v"],
+        &["GET", "k"],
+        &["GET", "nothing"],
+        &["INCR", "k"],
+        &["LPUSH", "l", "a", "b"],
+        &["LRANGE", "l", "0", "-1"],
+        &["HSET", "h", "f", "v"],
+        &["HGETALL", "h"],
+        &["-3", "HGETALL", "h"],
+        &["-n", "3", "SET", "k", "in-3"],
+        &["-n", "3", "GET", "k"],
+        &["TYPE", "l"],
+        &["NOSUCH", "command"],
+        &["SET", "k"],
+        &["EVAL", "return {1, 'two', KEYS[1]}", "1", "k"],
+        &["DBSIZE"],
+        &["OBJECT", "ENCODING", "l"],
+        &["--no-raw", "ZRANGE", "none", "0", "-1"],
+    ];
+    for line in lines {
+        assert_eq!(redis_cli(proxy.port, line, None), redis_cli(server.port, line, None), "{line:?}");
+        // Leaves both runs the same start.
+        redis_cli(server.port, &["FLUSHALL"], None);
+        redis_cli(server.port, &["RPUSH", "l", "x"], None);
+        redis_cli(server.port, &["HSET", "h", "f", "w"], None);
+    }
+    // As a person would use it: one connection, a transaction, another database.
+    let session = "SET a 1\nMULTI\nINCR a\nGET a\nEXEC\nSELECT 2\nSET b 2\nDBSIZE\nCLIENT SETNAME me\nCLIENT GETNAME\n";
+    let through = redis_cli(proxy.port, &[], Some(session));
+    redis_cli(server.port, &["FLUSHALL"], None);
+    assert_eq!(through, redis_cli(server.port, &[], Some(session)));
+}
+
+#[test]
+fn redis_py_uses_everything_it_has() {
+    let library = repository().join(".tools/py");
+    if !library.join("redis").is_dir() {
+        skip!("redis-py is not in .tools/py: run scripts/install-test-servers.sh");
+    }
+    let (proxy, _server) = in_front();
+    let script = repository().join("loadtest/tests/clients/redis_py.py");
+    let mut command = Command::new("python3");
+    command.arg(script).arg(proxy.port.to_string()).env("PYTHONPATH", library);
+    die_with_parent(&mut command);
+    let output = command.stdin(Stdio::null()).output().expect("python3");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("all passed"), "{text}\n{}", proxy.log_tail(10));
+}
+
+#[test]
+fn the_rust_client_pipelines_transacts_and_subscribes() {
+    let (proxy, _server) = in_front();
+    let mut connection = proxy.connection();
+    let (a, b): (i64, String) =
+        redis::pipe().cmd("INCR").arg("n").cmd("SET").arg("k").arg("v").query(&mut connection).unwrap();
+    assert_eq!((a, b.as_str()), (1, "OK"));
+    let (sum,): (i64,) = redis::transaction(&mut connection, &["n"], |connection, pipe| {
+        let n: i64 = redis::cmd("GET").arg("n").query(connection)?;
+        pipe.cmd("SET").arg("n").arg(n + 41).ignore().cmd("GET").arg("n").query(connection)
+    })
+    .unwrap();
+    assert_eq!(sum, 42);
+
+    let mut listening = proxy.connection();
+    listening.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut subscription = listening.as_pubsub();
+    subscription.subscribe("news").unwrap();
+    subscription.psubscribe("n*").unwrap();
+    let heard: i64 = redis::cmd("PUBLISH").arg("news").arg("hello").query(&mut connection).unwrap();
+    assert_eq!(heard, 2);
+    for _ in 0..2 {
+        let message = subscription.get_message().unwrap();
+        assert_eq!((message.get_channel_name(), message.get_payload::<String>().unwrap().as_str()), ("news", "hello"));
+    }
+}
+
+#[test]
+fn a_blocked_client_is_woken_by_another() {
+    let (proxy, _server) = in_front();
+    let port = proxy.port;
+    let blocked = std::thread::spawn(move || {
+        let mut connection = crossfade_loadtest::server::connect(port);
+        redis::cmd("BLPOP").arg("jobs").arg(20).query::<(String, String)>(&mut connection)
+    });
+    let mut connection = proxy.connection();
+    // The push may come before the other blocks: both orders are right.
+    let _: i64 = run(&mut connection, "RPUSH jobs one");
+    assert_eq!(blocked.join().unwrap().unwrap(), ("jobs".to_owned(), "one".to_owned()));
+    let nothing: Option<(String, String)> = redis::cmd("BLPOP").arg("jobs").arg("0.05").query(&mut connection).unwrap();
+    assert_eq!(nothing, None);
+}
+
+#[test]
+fn two_thousand_idle_connections_stay_open() {
+    const COUNT: usize = 2_000;
+    let limit = raise_open_files();
+    if limit < 3 * COUNT as u64 {
+        skip!("only {limit} open files are allowed here, {} needed", 3 * COUNT);
+    }
+    let (proxy, _server) = in_front();
+    let mut idle: Vec<redis::Connection> = (0..COUNT).map(|_| proxy.connection()).collect();
+    for (n, connection) in idle.iter_mut().enumerate() {
+        assert_eq!(run::<String>(connection, &format!("SET idle:{n} {n}")), "OK");
+    }
+    // Others work meanwhile, and every idle one still does.
+    assert_eq!(run::<usize>(&mut proxy.connection(), "DBSIZE"), COUNT);
+    for (n, connection) in idle.iter_mut().enumerate() {
+        assert_eq!(run::<usize>(connection, &format!("GET idle:{n}")), n);
+    }
+}
+
+/// Lifts the soft limit of open files to the hard one, for this process and its children.
+fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write one rlimit that lives across them.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+    }
+    limit.rlim_cur
+}
+
+#[test]
+fn sigterm_drains_and_ends_with_success() {
+    let (mut proxy, _server) = in_front();
+    let mut connection = proxy.connection();
+    assert_eq!(run::<String>(&mut connection, "SET k v"), "OK");
+    let status = proxy.terminate();
+    assert!(status.success(), "{status}");
+}

@@ -1,0 +1,140 @@
+//! Killed, slow, restarted: clients see at most what Redis itself would show, nothing hangs, nothing acknowledged is lost.
+
+use std::time::{Duration, Instant};
+
+use crossfade_loadtest::crossfade::Crossfade;
+use crossfade_loadtest::rig::{MIGRATION, Rig, STEP, Writers, fill, losses};
+use crossfade_loadtest::server::{Kind, RealServer, run, try_run};
+use crossfade_loadtest::slow::SlowProxy;
+use crossfade_loadtest::wait::until;
+
+#[test]
+fn kill_9_of_the_proxy_in_dual_operation_loses_nothing_and_converges() {
+    let mut rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 300);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 3);
+    rig.advance_to("compare");
+    for _ in 0..3 {
+        writers.progress(300);
+        rig.proxy.kill();
+        rig.proxy.up();
+    }
+    writers.progress(300);
+    let known = writers.finish();
+    rig.drained();
+    rig.assert_equal();
+    assert_eq!(losses(&mut rig.source.connection(), &known), Vec::<String>::new());
+    let now = rig.proxy.show(MIGRATION);
+    assert_eq!((&now["phase"], &now["authority"]), (&"compare".into(), &"source".into()), "{now}");
+}
+
+#[test]
+fn kill_9_of_the_proxy_after_the_flip_keeps_the_authority() {
+    let mut rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 100);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.advance_to("migrate");
+    rig.authority("target");
+    writers.progress(200);
+    rig.proxy.kill();
+    rig.proxy.up();
+    writers.progress(200);
+    let known = writers.finish();
+    let now = rig.drained();
+    assert_eq!(now["authority"], "target", "{now}");
+    rig.assert_equal();
+    assert_eq!(losses(&mut rig.target.connection(), &known), Vec::<String>::new());
+}
+
+#[test]
+fn a_target_that_goes_down_harms_no_client_and_catches_up() {
+    let mut rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 200);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.advance_to("compare");
+    rig.drained();
+    rig.target.down();
+    writers.progress(500);
+    // It comes back empty: nothing of what it had may be assumed.
+    rig.target.up();
+    writers.progress(200);
+    let known = writers.finish();
+    assert!(known.iter().all(|writer| writer.messages.is_empty()), "{known:?}");
+    rig.drained();
+    until("both sides to agree", STEP, || {
+        let keys: usize = try_run(&mut rig.target.connection(), "DBSIZE").map_err(|error| error.to_string())?;
+        let wanted: usize = run(&mut rig.source.connection(), "DBSIZE");
+        if keys == wanted { Ok(()) } else { Err(format!("{keys} of {wanted}")) }
+    });
+    rig.drained();
+    rig.assert_equal();
+}
+
+#[test]
+fn a_slow_target_does_not_slow_clients() {
+    let (source, target) = (RealServer::start(Kind::Redis), RealServer::start(Kind::Redis));
+    let slow = SlowProxy::start(target.port);
+    let proxy = Crossfade::start(&source.url(), Some(&format!("redis://127.0.0.1:{}/0", slow.port)));
+    let rig = Rig { proxy, source, target };
+    fill(&mut rig.source.connection(), 50);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.advance_to("compare");
+    rig.drained();
+    slow.delay(Duration::from_millis(300));
+    let mut connection = rig.proxy.connection();
+    let mut longest = Duration::ZERO;
+    for n in 0..200 {
+        let started = Instant::now();
+        run::<String>(&mut connection, &format!("SET quick:{n} v"));
+        longest = longest.max(started.elapsed());
+    }
+    assert!(longest < Duration::from_millis(250), "a client waited {longest:?} for a slow target");
+    slow.delay(Duration::ZERO);
+    let known = writers.finish();
+    assert!(known.iter().all(|writer| writer.messages.is_empty()), "{known:?}");
+    rig.drained();
+    rig.assert_equal();
+}
+
+#[test]
+fn a_restarted_source_shows_clients_a_lost_connection_and_no_more() {
+    let source = RealServer::start_with(Kind::Redis, &["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut rig = Rig::of(source, RealServer::start(Kind::Redis));
+    fill(&mut rig.source.connection(), 100);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.advance_to("compare");
+    writers.progress(100);
+    rig.source.down();
+    // Down is answered, not waited out: within Redis' own reaction to a dead server.
+    let started = Instant::now();
+    let answer = crossfade_loadtest::server::try_connect(rig.proxy.port)
+        .and_then(|mut connection| try_run::<String>(&mut connection, "GET string:1"));
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}", started.elapsed());
+    rig.source.up();
+    writers.progress(200);
+    let known = writers.finish();
+    rig.drained();
+    rig.assert_equal();
+    assert_eq!(losses(&mut rig.source.connection(), &known), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_migration_a_restarted_server_is_served_again() {
+    let mut server = RealServer::start_with(Kind::Redis, &["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut proxy = Crossfade::start(&server.url(), None);
+    run::<String>(&mut proxy.connection(), "SET k v");
+    server.down();
+    server.up();
+    let value = until("the server through the proxy", STEP, || {
+        let mut connection = crossfade_loadtest::server::try_connect(proxy.port).map_err(|error| error.to_string())?;
+        try_run::<String>(&mut connection, "GET k").map_err(|error| error.to_string())
+    });
+    assert_eq!(value, "v");
+    assert!(proxy.alive());
+}

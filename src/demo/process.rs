@@ -1,0 +1,163 @@
+//! Processes, ports and files that never outlive the demo: each is stopped or removed when its guard is dropped, also on a panic.
+//!
+//! Children also ask the kernel to be killed with the thread that started them, so that not even `kill -9` leaves one behind.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a child may take to end after SIGTERM before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// True once the user asked the demo to stop (SIGINT, SIGTERM or SIGHUP).
+pub fn stop_requested() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// From now on the three polite signals only set a flag, so that guards run. Its thread lives as long as the process.
+pub fn catch_signals() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let wait = async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hangup = signal(SignalKind::hangup())?;
+            let _ = ready.send(Ok(()));
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                STOP.store(true, Ordering::Relaxed);
+            }
+        };
+        let ended: io::Result<()> = match runtime {
+            Ok(runtime) => runtime.block_on(wait),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            let _ = ready.send(Err(error));
+        }
+    })?;
+    is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the signal thread ended")))
+}
+
+/// A directory that goes with its guard.
+#[derive(Debug)]
+pub struct WorkDir(PathBuf);
+
+impl WorkDir {
+    pub fn make() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("crossfade-demo-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("demo: {} could not be removed: {error}", self.0.display());
+        }
+    }
+}
+
+/// A port nobody listens on at this moment.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A child process; stopped and reaped when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    name: String,
+    pub log: PathBuf,
+}
+
+impl Running {
+    /// Starts `command` with both outputs in `directory/NAME.log`.
+    pub fn start(mut command: Command, name: &str, directory: &Path) -> io::Result<Self> {
+        let log = directory.join(format!("{name}.log"));
+        let output = std::fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).current_dir(directory);
+        die_with_parent(&mut command);
+        let child = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The exit status if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// The last lines of what it wrote.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn stop(&mut self) {
+        if self.ended().is_some() {
+            return;
+        }
+        // SAFETY: kill takes no pointer; the child is ours and not reaped yet, so its number is not reused.
+        unsafe {
+            libc::kill(self.child.id().cast_signed(), libc::SIGTERM);
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.ended().is_none() {
+            if Instant::now() > deadline {
+                eprintln!("demo: {} did not end within {} s and is killed", self.name, STOP_PATIENCE.as_secs());
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Has the kernel kill the child when the thread that starts it ends, and keeps the terminal's Ctrl-C away from it: the demo
+/// stops its children itself, in order.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    command.process_group(0);
+    // SAFETY: between fork and exec only prctl and getppid are called, both async-signal-safe, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have gone before the request was made.
+            if libc::getppid().cast_unsigned() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,137 @@
+//! What the demo found, as text, and whether it is good.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// One change of authority.
+#[derive(Debug, Clone)]
+pub struct FlipSeen {
+    pub to: String,
+    /// `None` when the API did not know.
+    pub pause_us: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub struct Report {
+    pub source: String,
+    pub target: String,
+    pub seed: u64,
+    pub took: Duration,
+    pub keys_loaded: u64,
+    pub keys_moved: u64,
+    pub bytes_moved: u64,
+    pub keys_per_second: f64,
+    pub flips: Vec<FlipSeen>,
+    pub requests_checker: u64,
+    pub requests_benchmark: u64,
+    pub writes_acknowledged: u64,
+    pub longest_wait_us: u64,
+    pub client_errors: u64,
+    pub wrong_replies: u64,
+    pub keys_compared: [u64; 2],
+    pub digests: [u128; 2],
+    pub divergences: Vec<String>,
+    pub items_read_back: u64,
+    pub lost: u64,
+    pub surplus: u64,
+    /// Why, for everything above that is not zero and should be.
+    pub notes: Vec<String>,
+}
+
+/// Flips a passage makes: there, back, there again.
+const FLIPS_EXPECTED: usize = 3;
+
+impl Report {
+    /// What is wrong; empty when the demo succeeded.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut check = |count: u64, what: &str| {
+            if count > 0 {
+                failures.push(format!("{count} {what}"));
+            }
+        };
+        check(self.lost, "acknowledged writes lost");
+        check(self.surplus, "writes applied that nobody was told of");
+        check(self.divergences.len() as u64, "divergent keys");
+        check(self.client_errors, "client errors");
+        check(self.wrong_replies, "wrong replies");
+        if self.flips.len() != FLIPS_EXPECTED {
+            failures.push(format!("{} flips instead of {FLIPS_EXPECTED}", self.flips.len()));
+        }
+        if self.writes_acknowledged == 0 || self.requests_benchmark == 0 {
+            failures.push("the clients did nothing".to_owned());
+        }
+        failures
+    }
+
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "  {name:<32} {value}");
+        };
+        row("source", self.source.clone());
+        row("target", self.target.clone());
+        row("time", format!("{:.1} s (seed {})", self.took.as_secs_f64(), self.seed));
+        row("keys loaded beforehand", self.keys_loaded.to_string());
+        row("keys moved", format!("{} ({:.1} MB)", self.keys_moved, self.bytes_moved as f64 / 1e6));
+        row("first copy", format!("{:.0} keys/s", self.keys_per_second));
+        for (at, flip) in self.flips.iter().enumerate() {
+            let pause = flip.pause_us.map_or("unknown".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0));
+            row(&format!("flip {} to {}", at + 1, flip.to), format!("writes held for {pause}"));
+        }
+        row(
+            "client requests",
+            format!("{} checked, {} by redis-benchmark", self.requests_checker, self.requests_benchmark),
+        );
+        row("client errors", self.client_errors.to_string());
+        row("wrong replies", self.wrong_replies.to_string());
+        row("longest a client waited", format!("{:.1} ms", self.longest_wait_us as f64 / 1000.0));
+        let digests =
+            if self.digests[0] == self.digests[1] { "equal" } else { "differ by keys within the expiry tolerance" };
+        let digests = if self.divergences.is_empty() { digests } else { "differ" };
+        row("keys compared before commit", format!("{} and {}", self.keys_compared[0], self.keys_compared[1]));
+        row("typed digests", format!("{digests} ({:032x}, {:032x})", self.digests[0], self.digests[1]));
+        row("divergences", self.divergences.len().to_string());
+        row(
+            "acknowledged writes",
+            format!("{}; {} items read back after commit", self.writes_acknowledged, self.items_read_back),
+        );
+        row("acknowledged writes lost", self.lost.to_string());
+        row("writes applied twice", self.surplus.to_string());
+        for line in self.divergences.iter().take(10).chain(self.notes.iter().take(20)) {
+            let _ = writeln!(out, "    {line}");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Report {
+        let flip = FlipSeen { to: "target".into(), pause_us: Some(900) };
+        Report { flips: vec![flip; 3], writes_acknowledged: 1, requests_benchmark: 1, ..Report::default() }
+    }
+
+    #[test]
+    fn any_loss_divergence_or_error_fails_the_demo() {
+        assert_eq!(good().failures(), Vec::<String>::new());
+        let breaks: [fn(&mut Report); 7] = [
+            |r| r.lost = 1,
+            |r| r.surplus = 1,
+            |r| r.divergences.push("k".into()),
+            |r| r.client_errors = 1,
+            |r| r.wrong_replies = 1,
+            |r| drop(r.flips.pop()),
+            |r| r.writes_acknowledged = 0,
+        ];
+        for change in breaks {
+            let mut report = good();
+            change(&mut report);
+            assert_eq!(report.failures().len(), 1, "{report:?}");
+            assert!(!report.render().is_empty());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A plain RESP2 client for jobs: one connection, pipelined, every wait bounded.
+//!
+//! Not for the data path and not a pool. Lives on the control thread (or on any thread with a tokio runtime).
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::JobError;
+use crate::model::{Address, Endpoint, limits};
+use crate::protocol::resp::value::{Extent, Value, decode_whole, encode_request};
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+/// One logged-in connection. After an `Err` it is of no more use: connect again.
+pub struct RedisClient {
+    reader: ReplyReader,
+    writer: WriteHalf<Box<dyn Duplex>>,
+    /// "source (10.0.0.1:6379)": for messages.
+    who: String,
+}
+
+impl std::fmt::Debug for RedisClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisClient").field("who", &self.who).finish_non_exhaustive()
+    }
+}
+
+impl RedisClient {
+    /// Connects, logs in and selects the endpoint's database.
+    ///
+    /// # Errors
+    /// [`JobError::Endpoint`] naming the endpoint, the reason and what to look at.
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
+        let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
+        match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, &who)).await {
+            Ok(result) => result,
+            Err(_) => Err(JobError::Endpoint(format!(
+                "{who}: no answer within {} s: is the address right and the server up?",
+                limits::JOB_CONNECT_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    async fn connect_within(endpoint: &Endpoint, who: &str) -> Result<Self, JobError> {
+        let lost = |error: std::io::Error| JobError::Endpoint(format!("{who}: cannot connect: {error}"));
+        let stream: Box<dyn Duplex> = match &endpoint.address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(lost)?;
+                stream.set_nodelay(true).map_err(lost)?;
+                Box::new(stream)
+            }
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(lost)?),
+        };
+        let (read, writer) = tokio::io::split(stream);
+        let mut client = Self { reader: ReplyReader::new(read), writer, who: who.to_owned() };
+        client.log_in(endpoint).await?;
+        Ok(client)
+    }
+
+    async fn log_in(&mut self, endpoint: &Endpoint) -> Result<(), JobError> {
+        if let Some(login) = &endpoint.credentials {
+            let password = login.password.expose();
+            let reply = match &login.user {
+                Some(user) => self.call(&[b"AUTH", user.as_bytes(), password]).await?,
+                None => self.call(&[b"AUTH", password]).await?,
+            };
+            if let Some(error) = reply.error() {
+                return Err(JobError::Endpoint(format!("{}: login refused: {error}", self.who)));
+            }
+        }
+        let reply = self.call(&[b"PING"]).await?;
+        if let Some(error) = reply.error() {
+            let hint = if error.starts_with("NOAUTH") { ": put user and password into the endpoint's url" } else { "" };
+            return Err(JobError::Endpoint(format!("{}: {error}{hint}", self.who)));
+        }
+        if endpoint.database == 0 { Ok(()) } else { self.select(endpoint.database).await }
+    }
+
+    #[must_use]
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// # Errors
+    /// [`JobError::Endpoint`] when the server refuses the database or is lost.
+    pub async fn select(&mut self, database: u32) -> Result<(), JobError> {
+        let reply = self.call(&[b"SELECT", database.to_string().as_bytes()]).await?;
+        match reply.error() {
+            Some(error) => Err(JobError::Endpoint(format!("{}: SELECT {database}: {error}", self.who))),
+            None => Ok(()),
+        }
+    }
+
+    /// One command, one reply; an error reply is `Ok(Value::Error)`.
+    ///
+    /// # Errors
+    /// [`JobError::Endpoint`] when the connection is lost, [`JobError::Protocol`] when the reply is not RESP.
+    pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
+        let mut replies = self.pipeline(&encode_request(args), 1).await?;
+        replies.pop().ok_or_else(|| JobError::Protocol(format!("{}: no reply", self.who)))
+    }
+
+    /// As [`Self::call`], but an error reply is an error too.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and [`JobError::Protocol`] naming the command and the reply.
+    pub async fn must(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
+        let reply = self.call(args).await?;
+        match reply.error() {
+            Some(error) => {
+                let command = args.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+                Err(JobError::Protocol(format!("{}: {command}: {error}", self.who)))
+            }
+            None => Ok(reply),
+        }
+    }
+
+    /// Sends `count` encoded requests and reads `count` replies, both at once so that neither side's buffer can block the other.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn pipeline(&mut self, requests: &[u8], count: usize) -> Result<Vec<Value>, JobError> {
+        let who = &self.who;
+        let writer = &mut self.writer;
+        let reader = &mut self.reader;
+        let write = async {
+            writer.write_all(requests).await.map_err(|error| JobError::Endpoint(format!("{who}: lost: {error}")))?;
+            writer.flush().await.map_err(|error| JobError::Endpoint(format!("{who}: lost: {error}")))
+        };
+        let read = async {
+            let mut replies = Vec::with_capacity(count);
+            while replies.len() < count {
+                replies.push(reader.next(who).await?);
+            }
+            Ok::<_, JobError>(replies)
+        };
+        let ((), replies) = tokio::try_join!(write, read)?;
+        Ok(replies)
+    }
+}
+
+/// The receiving half: a buffer that replies are cut from.
+struct ReplyReader {
+    stream: ReadHalf<Box<dyn Duplex>>,
+    buffer: Vec<u8>,
+    /// Bytes before this belong to replies already given.
+    begin: usize,
+    extent: Extent,
+}
+
+const READ_BYTES: usize = 64 * 1024;
+
+impl ReplyReader {
+    fn new(stream: ReadHalf<Box<dyn Duplex>>) -> Self {
+        Self { stream, buffer: Vec::new(), begin: 0, extent: Extent::default() }
+    }
+
+    async fn next(&mut self, who: &str) -> Result<Value, JobError> {
+        let broken = |why: crate::protocol::resp::value::Invalid| JobError::Protocol(format!("{who}: {why}"));
+        loop {
+            let found = self.extent.find(&self.buffer[self.begin..], limits::JOB_REPLY_BYTES_MAX).map_err(broken)?;
+            if let Some(length) = found {
+                let value = decode_whole(&self.buffer[self.begin..self.begin + length]).map_err(broken)?;
+                self.begin += length;
+                self.extent = Extent::default();
+                self.trim();
+                return Ok(value);
+            }
+            self.fill(who, limits::JOB_REPLY_TIMEOUT).await?;
+        }
+    }
+
+    async fn fill(&mut self, who: &str, patience: Duration) -> Result<(), JobError> {
+        if self.begin > 0 {
+            self.buffer.drain(..self.begin);
+            self.begin = 0;
+        }
+        self.buffer.reserve(READ_BYTES);
+        match timeout(patience, self.stream.read_buf(&mut self.buffer)).await {
+            Ok(Ok(0)) => Err(JobError::Endpoint(format!("{who}: the server closed the connection"))),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(JobError::Endpoint(format!("{who}: lost: {error}"))),
+            Err(_) => Err(JobError::Endpoint(format!("{who}: no reply within {} s", patience.as_secs()))),
+        }
+    }
+
+    /// Lets go of a large buffer once it is used up.
+    fn trim(&mut self) {
+        if self.begin == self.buffer.len() {
+            self.begin = 0;
+            if self.buffer.capacity() > 16 * READ_BYTES {
+                self.buffer = Vec::new();
+            } else {
+                self.buffer.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! An async front for the lane of one interlay: orders go out with tickets, answers wake whoever holds the ticket.
+//!
+//! Lives on the control thread. Not the lane: it knows nothing of keys or effects. Every wait is bounded; an answer that comes
+//! after its waiter gave up is dropped.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::JobError;
+use crate::bus::{Directive, LaneEvent, LaneOrder, Mailbox};
+use crate::model::{InterlayName, limits};
+
+/// Tickets are unique in the process, so that a late answer to one client can never be taken for an answer to another.
+static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    pub copied: u64,
+    pub absent: u64,
+    pub clean: u64,
+    pub failed: u64,
+    pub bytes: u64,
+}
+
+impl Copied {
+    /// Keys this answer speaks of.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.copied + self.absent + self.clean + self.failed
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.copied += other.copied;
+        self.absent += other.absent;
+        self.clean += other.clean;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Raw RESP2 reply frames of both sides, in request order.
+#[derive(Debug)]
+pub struct Probed {
+    pub authority: Vec<Box<[u8]>>,
+    pub shadow: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Copied(Copied),
+    Probed(Probed),
+    ProbeFailed(String),
+    Fenced,
+    FenceExpired(String),
+    Released { pause_us: u64, held: u64 },
+}
+
+#[derive(Debug)]
+struct Inner {
+    interlay: InterlayName,
+    mailbox: Mailbox<Directive>,
+    waiting: RefCell<HashMap<u64, oneshot::Sender<Answer>>>,
+}
+
+/// Clones share the tickets. One per interlay.
+#[derive(Debug, Clone)]
+pub struct LaneClient {
+    inner: Rc<Inner>,
+}
+
+/// An order under way. Dropping it forgets the ticket.
+#[derive(Debug)]
+struct Pending {
+    ticket: u64,
+    what: &'static str,
+    receiver: oneshot::Receiver<Answer>,
+    inner: Rc<Inner>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.inner.waiting.borrow_mut().remove(&self.ticket);
+    }
+}
+
+/// A copy order under way.
+#[derive(Debug)]
+pub(super) struct PendingCopy(Pending);
+
+impl PendingCopy {
+    pub(super) async fn wait(self) -> Result<Copied, JobError> {
+        let interlay = self.0.inner.interlay.clone();
+        match self.0.wait(limits::LANE_ANSWER_TIMEOUT).await? {
+            Answer::Copied(copied) => Ok(copied),
+            other => Err(mismatch(&interlay, "copy", &other)),
+        }
+    }
+}
+
+/// A probe under way.
+#[derive(Debug)]
+pub(super) struct PendingProbe(Pending);
+
+impl PendingProbe {
+    pub(super) async fn wait(self) -> Result<Probed, JobError> {
+        let interlay = self.0.inner.interlay.clone();
+        match self.0.wait(limits::LANE_ANSWER_TIMEOUT).await? {
+            Answer::Probed(probed) => Ok(probed),
+            Answer::ProbeFailed(reason) => {
+                Err(JobError::Lane(format!("interlay {interlay}: the probe failed: {reason}")))
+            }
+            other => Err(mismatch(&interlay, "probe", &other)),
+        }
+    }
+}
+
+fn mismatch(interlay: &InterlayName, what: &str, answer: &Answer) -> JobError {
+    JobError::Lane(format!("interlay {interlay}: a {what} was answered by {answer:?}"))
+}
+
+impl Pending {
+    async fn wait(mut self, patience: Duration) -> Result<Answer, JobError> {
+        match timeout(patience, &mut self.receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => {
+                Err(JobError::Lane(format!("interlay {}: the {} was abandoned", self.inner.interlay, self.what)))
+            }
+            Err(_) => Err(JobError::Lane(format!(
+                "interlay {}: the lane did not answer a {} within {} s",
+                self.inner.interlay,
+                self.what,
+                patience.as_secs()
+            ))),
+        }
+    }
+}
+
+impl LaneClient {
+    #[must_use]
+    pub fn new(interlay: InterlayName, mailbox: Mailbox<Directive>) -> Self {
+        Self { inner: Rc::new(Inner { interlay, mailbox, waiting: RefCell::new(HashMap::new()) }) }
+    }
+
+    /// Control calls this with every lane event of the interlay; answers to tickets wake their waiters.
+    pub fn on_event(&self, event: &LaneEvent) {
+        let (ticket, answer) = match event {
+            LaneEvent::Copied { ticket, copied, absent, clean, failed, bytes } => {
+                let copied = Copied { copied: *copied, absent: *absent, clean: *clean, failed: *failed, bytes: *bytes };
+                (*ticket, Answer::Copied(copied))
+            }
+            LaneEvent::Probed { ticket, authority, shadow } => {
+                if !self.inner.waiting.borrow().contains_key(ticket) {
+                    return;
+                }
+                let probed = Probed { authority: authority.clone(), shadow: shadow.clone() };
+                (*ticket, Answer::Probed(probed))
+            }
+            LaneEvent::ProbeFailed { ticket, reason } => (*ticket, Answer::ProbeFailed(reason.clone())),
+            LaneEvent::Fenced { ticket } => (*ticket, Answer::Fenced),
+            LaneEvent::FenceExpired { ticket, reason } => (*ticket, Answer::FenceExpired(reason.clone())),
+            LaneEvent::Released { ticket, pause_us, held } => {
+                (*ticket, Answer::Released { pause_us: *pause_us, held: *held })
+            }
+            LaneEvent::PassStarted { .. }
+            | LaneEvent::Status(_)
+            | LaneEvent::ReadDivergence { .. }
+            | LaneEvent::SideLost { .. }
+            | LaneEvent::SideBack { .. } => return,
+        };
+        if let Some(sender) = self.inner.waiting.borrow_mut().remove(&ticket) {
+            // A waiter that just gave up is no error.
+            let _ = sender.send(answer);
+        }
+    }
+
+    /// # Errors
+    /// [`JobError::Lane`] when the order could not be queued or no answer came in time.
+    pub async fn copy(&self, pass: u64, database: u32, keys: Vec<Box<[u8]>>) -> Result<Copied, JobError> {
+        self.begin_copy(pass, database, keys).await?.wait().await
+    }
+
+    pub(super) async fn begin_copy(
+        &self,
+        pass: u64,
+        database: u32,
+        keys: Vec<Box<[u8]>>,
+    ) -> Result<PendingCopy, JobError> {
+        let pending = self.ticket("copy");
+        self.queue(LaneOrder::Copy { ticket: pending.ticket, pass, database, keys }).await?;
+        Ok(PendingCopy(pending))
+    }
+
+    /// # Errors
+    /// As [`Self::copy`].
+    pub fn pass_done(&self, pass: u64) -> Result<(), JobError> {
+        self.try_queue(LaneOrder::PassDone { pass }).map_err(|_| self.full())
+    }
+
+    /// # Errors
+    /// As [`Self::copy`]; also when a connection was lost between the two reads.
+    pub async fn probe(&self, database: u32, commands: Vec<Box<[u8]>>) -> Result<Probed, JobError> {
+        self.begin_probe(database, commands).await?.wait().await
+    }
+
+    pub(super) async fn begin_probe(&self, database: u32, commands: Vec<Box<[u8]>>) -> Result<PendingProbe, JobError> {
+        let pending = self.ticket("probe");
+        self.queue(LaneOrder::Probe { ticket: pending.ticket, database, commands }).await?;
+        Ok(PendingProbe(pending))
+    }
+
+    /// # Errors
+    /// As [`Self::copy`].
+    pub fn repair(&self, database: u32, keys: Vec<Box<[u8]>>) -> Result<(), JobError> {
+        self.try_queue(LaneOrder::Repair { database, keys }).map_err(|_| self.full())
+    }
+
+    /// Holds writes and drains. `Ok(Ok(()))`: fenced; `Ok(Err(reason))`: budget exceeded, nothing changed.
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    pub async fn fence(&self, budget: Duration) -> Result<Result<(), String>, JobError> {
+        let pending = self.ticket("fence");
+        let budget_us = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
+        self.queue(LaneOrder::Fence { ticket: pending.ticket, budget_us }).await?;
+        match pending.wait(budget + limits::LANE_QUEUE_TIMEOUT).await? {
+            Answer::Fenced => Ok(Ok(())),
+            Answer::FenceExpired(reason) => Ok(Err(reason)),
+            other => Err(mismatch(&self.inner.interlay, "fence", &other)),
+        }
+    }
+
+    /// Ends a fence; returns (pause in microseconds, commands held).
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    pub async fn release(&self) -> Result<(u64, u64), JobError> {
+        let pending = self.ticket("release");
+        self.queue(LaneOrder::Release { ticket: pending.ticket }).await?;
+        match pending.wait(limits::LANE_ANSWER_TIMEOUT).await? {
+            Answer::Released { pause_us, held } => Ok((pause_us, held)),
+            other => Err(mismatch(&self.inner.interlay, "release", &other)),
+        }
+    }
+
+    fn ticket(&self, what: &'static str) -> Pending {
+        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.inner.waiting.borrow_mut().insert(ticket, sender);
+        Pending { ticket, what, receiver, inner: Rc::clone(&self.inner) }
+    }
+
+    /// Queues an order, waiting a bounded time for room.
+    async fn queue(&self, mut order: LaneOrder) -> Result<(), JobError> {
+        let deadline = Instant::now() + limits::LANE_QUEUE_TIMEOUT;
+        loop {
+            match self.try_queue(order) {
+                Ok(()) => return Ok(()),
+                Err(back) if Instant::now() < deadline => {
+                    order = *back;
+                    sleep(Duration::from_millis(1)).await;
+                }
+                Err(_) => return Err(self.full()),
+            }
+        }
+    }
+
+    fn try_queue(&self, order: LaneOrder) -> Result<(), Box<LaneOrder>> {
+        let interlay = self.inner.interlay.clone();
+        self.inner.mailbox.push(Directive::Lane { interlay, order }).map_err(|back| match back {
+            Directive::Lane { order, .. } => Box::new(order),
+            Directive::Publish(_) | Directive::Sample | Directive::Drain { .. } => {
+                unreachable!("the mailbox gives back what was pushed")
+            }
+        })
+    }
+
+    fn full(&self) -> JobError {
+        JobError::Lane(format!("interlay {}: the lane's core takes no more orders", self.inner.interlay))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    fn client(capacity: usize) -> (LaneClient, Mailbox<Directive>) {
+        let mailbox = Mailbox::new(capacity).unwrap();
+        (LaneClient::new(InterlayName::new("orders").unwrap(), mailbox.clone()), mailbox)
+    }
+
+    fn ticket_of(directive: Option<Directive>) -> u64 {
+        match directive {
+            Some(Directive::Lane { order: LaneOrder::Copy { ticket, .. }, .. }) => ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_find_their_waiters_in_any_order() {
+        runtime().block_on(async {
+            let (client, mailbox) = client(8);
+            let first = client.begin_copy(1, 0, vec![]).await.unwrap();
+            let second = client.begin_copy(1, 0, vec![]).await.unwrap();
+            let tickets = [ticket_of(mailbox.pop()), ticket_of(mailbox.pop())];
+            for (ticket, copied) in [(tickets[1], 2), (tickets[0], 1), (u64::MAX, 9)] {
+                client.on_event(&LaneEvent::Copied { ticket, copied, absent: 0, clean: 0, failed: 0, bytes: 0 });
+            }
+            assert_eq!(first.wait().await.unwrap().copied, 1);
+            assert_eq!(second.wait().await.unwrap().copied, 2);
+            assert!(client.inner.waiting.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_full_mailbox_is_waited_for_and_a_dropped_order_forgets_its_ticket() {
+        runtime().block_on(async {
+            let (client, mailbox) = client(1);
+            let first = client.begin_copy(1, 0, vec![]).await.unwrap();
+            assert!(matches!(client.pass_done(1), Err(JobError::Lane(_))));
+            let (second, ()) = tokio::join!(client.begin_copy(1, 0, vec![]), async {
+                tokio::task::yield_now().await;
+                let _ = mailbox.pop();
+            });
+            drop((first, second.unwrap()));
+            assert!(client.inner.waiting.borrow().is_empty());
+        });
+    }
+}

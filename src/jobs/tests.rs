@@ -1,0 +1,341 @@
+//! Jobs against real servers on unix sockets, with a stand-in for the lane that copies and probes directly.
+//!
+//! Needs `redis-server` on the path (`scripts/install-test-servers.sh`).
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::bus::{Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
+use crate::model::{Address, Credentials, Endpoint, EndpointName, InterlayName, ProtocolKind, Secret};
+use crate::protocol::resp::value::{Value, decode, encode_request};
+
+struct Server {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Server {
+    fn start(name: &str, extra: &[&str]) -> Self {
+        let directory = std::env::temp_dir().join(format!("crossfade-jobs-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no", "--dir"]);
+        let child = command.arg(&directory).args(extra).current_dir(&directory).stdout(Stdio::null()).spawn();
+        let server = Self { child: child.expect("redis-server: run scripts/install-test-servers.sh"), directory };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::os::unix::net::UnixStream::connect(server.socket()).is_err() {
+            assert!(Instant::now() < deadline, "redis-server did not come up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("redis.sock")
+    }
+
+    fn endpoint(&self, name: &str) -> Endpoint {
+        endpoint(name, &self.socket())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn endpoint(name: &str, socket: &Path) -> Endpoint {
+    Endpoint {
+        name: EndpointName::new(name).unwrap(),
+        kind: ProtocolKind::Redis,
+        address: Address::Unix(socket.to_owned()),
+        credentials: None,
+        database: 0,
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute") })
+}
+
+/// Redis commands as one would type them; words only.
+async fn run(client: &mut RedisClient, lines: &[&str]) {
+    for line in lines {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        client.must(&words).await.unwrap();
+    }
+}
+
+const EVERY_TYPE: &[&str] = &[
+    "SET string value",
+    "SET string:ttl value PX 500000",
+    "RPUSH list a b c",
+    "SADD set a b c",
+    "SADD intset 1 2 3",
+    "HSET hash f v g w",
+    "ZADD zset 3.14 a -1 b inf c",
+    "XADD stream 1-1 f v",
+    "XADD stream 2-1 f w",
+    "XGROUP CREATE stream readers 0",
+    "XREADGROUP GROUP readers me COUNT 1 STREAMS stream >",
+    "SELECT 3",
+    "SET elsewhere 1",
+    "SELECT 0",
+];
+
+/// Answers orders as a lane would, without being one: no clients, so any moment is a position.
+struct StandIn {
+    mailbox: Mailbox<Directive>,
+    client: LaneClient,
+    authority: RedisClient,
+    shadow: RedisClient,
+    passes_done: Vec<u64>,
+    named: HashSet<(u32, Vec<u8>)>,
+}
+
+impl StandIn {
+    async fn new(authority: &Endpoint, shadow: &Endpoint) -> Self {
+        let mailbox = Mailbox::new(1024).unwrap();
+        Self {
+            client: LaneClient::new(InterlayName::new("orders").unwrap(), mailbox.clone()),
+            mailbox,
+            authority: RedisClient::connect(authority).await.unwrap(),
+            shadow: RedisClient::connect(shadow).await.unwrap(),
+            passes_done: vec![],
+            named: HashSet::new(),
+        }
+    }
+
+    /// Serves orders until `job` ends.
+    async fn serve<T>(&mut self, job: impl Future<Output = T>) -> T {
+        tokio::pin!(job);
+        loop {
+            tokio::select! {
+                result = &mut job => {
+                    self.step().await;
+                    return result;
+                }
+                () = tokio::time::sleep(Duration::from_millis(1)) => self.step().await,
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        while let Some(Directive::Lane { order, .. }) = self.mailbox.pop() {
+            match order {
+                LaneOrder::Copy { ticket, database, keys, .. } => {
+                    let event = self.copy(ticket, database, keys).await;
+                    self.client.on_event(&event);
+                }
+                LaneOrder::Probe { ticket, database, commands } => {
+                    let requests: Vec<u8> = commands.concat();
+                    let (mut authority, mut shadow) = (vec![], vec![]);
+                    for (client, out) in [(&mut self.authority, &mut authority), (&mut self.shadow, &mut shadow)] {
+                        client.select(database).await.unwrap();
+                        let replies = client.pipeline(&requests, commands.len()).await.unwrap();
+                        out.extend(replies.iter().map(|reply| frame(reply).into_boxed_slice()));
+                    }
+                    self.client.on_event(&LaneEvent::Probed { ticket, authority, shadow });
+                }
+                LaneOrder::PassDone { pass } => self.passes_done.push(pass),
+                LaneOrder::Repair { .. } | LaneOrder::Fence { .. } | LaneOrder::Release { .. } => unreachable!(),
+            }
+        }
+    }
+
+    async fn copy(&mut self, ticket: u64, database: u32, keys: Vec<Box<[u8]>>) -> LaneEvent {
+        self.authority.select(database).await.unwrap();
+        self.shadow.select(database).await.unwrap();
+        let (mut copied, mut absent, mut bytes) = (0, 0, 0);
+        for key in keys {
+            self.named.insert((database, key.to_vec()));
+            let deadline = self.authority.call(&[b"PEXPIRETIME", &key]).await.unwrap().integer().unwrap().max(0);
+            match self.authority.call(&[b"DUMP", &key]).await.unwrap() {
+                Value::Bulk(payload) => {
+                    let deadline = deadline.to_string();
+                    let args: [&[u8]; 6] = [b"RESTORE", &key, deadline.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
+                    self.shadow.must(&args).await.unwrap();
+                    copied += 1;
+                    bytes += payload.len() as u64;
+                }
+                _ => {
+                    self.shadow.must(&[b"DEL", &key]).await.unwrap();
+                    absent += 1;
+                }
+            }
+        }
+        LaneEvent::Copied { ticket, copied, absent, clean: 0, failed: 0, bytes }
+    }
+}
+
+/// RESP2, the types RESP2 has.
+fn frame(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Null => b"$-1\r\n".to_vec(),
+        Value::Integer(n) => format!(":{n}\r\n").into_bytes(),
+        Value::Simple(text) => [b"+", text.as_slice(), b"\r\n"].concat(),
+        Value::Error(text) => [b"-", text.as_slice(), b"\r\n"].concat(),
+        other => match (other.items(), other.bytes()) {
+            (Some(items), _) => {
+                let body: Vec<Vec<u8>> = items.iter().map(frame).collect();
+                [format!("*{}\r\n", items.len()).into_bytes(), body.concat()].concat()
+            }
+            (None, Some(bytes)) => [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat(),
+            (None, None) => unreachable!(),
+        },
+    }
+}
+
+fn backfill_spec(authority: &Endpoint, shadow: &Endpoint) -> BackfillSpec {
+    BackfillSpec { authority: authority.clone(), shadow: shadow.clone(), pass: 7, kind: PassKind::Full }
+}
+
+#[test]
+fn backfill_names_every_key_of_both_sides_and_the_digests_agree() {
+    let (a, b) = (Server::start("fill-a", &[]), Server::start("fill-b", &[]));
+    let (source, target) = (a.endpoint("source"), b.endpoint("target"));
+    block_on(async {
+        let mut lane = StandIn::new(&source, &target).await;
+        let mut requests = vec![];
+        for n in 0..3000 {
+            requests.extend(encode_request(&[b"SET", format!("key:{n}").as_bytes(), b"v"]));
+        }
+        lane.authority.pipeline(&requests, 3000).await.unwrap();
+        run(&mut lane.authority, EVERY_TYPE).await;
+        run(&mut lane.authority, &["SET __crossfade:reserved 1"]).await;
+        run(&mut lane.shadow, &["SET only-on-target x", "SET string stale"]).await;
+        assert!(!compare_servers(&source, &target, 2000).await.unwrap().is_empty());
+
+        let progress = Rc::new(Progress::default());
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::clone(&progress));
+        let copied = lane.serve(job).await.unwrap();
+        assert_eq!(lane.passes_done, [7]);
+        assert_eq!(copied.absent, 1, "the key only the target had");
+        assert_eq!(lane.named.len(), 3000 + 9 + 1);
+        assert_eq!((progress.done.get(), progress.total.get()), (copied.keys(), copied.keys()));
+
+        assert_eq!(compare_servers(&source, &target, 2000).await.unwrap(), vec![]);
+        let (first, second) = (digest_server(&source).await.unwrap(), digest_server(&target).await.unwrap());
+        assert_eq!(first, second);
+        assert_eq!((first.keys, first.volatile), (3009, 1));
+        assert_eq!(first.types.iter().map(|count| count.keys).sum::<u64>(), 3009);
+    });
+}
+
+#[test]
+fn verification_and_digest_name_exactly_what_was_corrupted() {
+    let (a, b) = (Server::start("verify-a", &[]), Server::start("verify-b", &[]));
+    let (source, target) = (a.endpoint("source"), b.endpoint("target"));
+    block_on(async {
+        let mut lane = StandIn::new(&source, &target).await;
+        run(&mut lane.authority, EVERY_TYPE).await;
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
+        lane.serve(job).await.unwrap();
+        let spec = VerifySpec {
+            authority: source.clone(),
+            shadow: target.clone(),
+            ttl_tolerance_ms: 2000,
+            sample_per_ten_thousand: 10_000,
+        };
+        let clean = lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap();
+        assert_eq!((clean.keys, clean.inconclusive, clean.divergent), (9, 0, vec![]));
+
+        let corruptions: &[(&str, &str, &str)] = &[
+            ("SET string other", "string", "value"),
+            ("PERSIST string:ttl", "string:ttl", "ttl"),
+            ("LSET list 1 x", "list", "value"),
+            ("SREM set b", "set", "value"),
+            ("DEL intset", "intset", "missing"),
+            ("HSET hash g x", "hash", "value"),
+            ("ZADD zset 3.15 a", "zset", "value"),
+            ("XACK stream readers 1-1", "stream", "value"),
+            ("SET surplus x", "surplus", "extra"),
+        ];
+        for (command, key, class) in corruptions {
+            run(&mut lane.shadow, &["SELECT 0", command]).await;
+            for found in [
+                lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap().divergent,
+                compare_servers(&source, &target, 2000).await.unwrap(),
+            ] {
+                let named: Vec<_> = found.iter().map(|d| (d.key.escape_ascii().to_string(), d.class)).collect();
+                assert_eq!(named, [((*key).to_owned(), *class)], "{command}: {found:?}");
+                assert!(found[0].source.starts_with("source: ") && found[0].target.starts_with("target: "));
+            }
+            run(&mut lane.shadow, &["DEL surplus"]).await;
+            let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
+            lane.serve(job).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_scan_goes_on_when_its_connection_is_killed_and_starts_over_when_the_server_was() {
+    let a = Server::start("scan-a", &[]);
+    let source = a.endpoint("source");
+    block_on(async {
+        let mut client = RedisClient::connect(&source).await.unwrap();
+        let mut requests = vec![];
+        for n in 0..2000 {
+            requests.extend(encode_request(&[b"SET", format!("key:{n}").as_bytes(), b"v"]));
+        }
+        client.pipeline(&requests, 2000).await.unwrap();
+        let mut scan = names::NameScan::begin(&source, 100).await.unwrap();
+        let mut seen = HashSet::new();
+        while let Some(batch) = scan.next_batch().await.unwrap() {
+            seen.extend(batch.keys);
+            run(&mut client, &["CLIENT KILL TYPE normal SKIPME yes"]).await;
+        }
+        assert_eq!(seen.len(), 2000);
+    });
+}
+
+#[test]
+fn a_server_is_described_and_smoke_tested_without_a_trace() {
+    let (a, b) = (Server::start("check-a", &[]), Server::start("check-b", &["--maxmemory", "1mb"]));
+    let (source, target) = (a.endpoint("source"), b.endpoint("target"));
+    block_on(async {
+        let facts = check_endpoint(&source).await.unwrap();
+        assert_eq!((facts.server.as_str(), facts.role.as_str()), ("redis", "master"));
+        assert!(facts.commands.contains(&"xautoclaim".to_owned()) && facts.clock_skew_ms.abs() < 1000, "{facts:?}");
+        let names: Vec<String> = compatibility(&source, &target).await.unwrap().into_iter().map(|f| f.name).collect();
+        assert_eq!(names, ["target-memory-too-small", "restore-refused-by-target", "target-refuses-writes"]);
+        let same = compatibility(&source, &source).await.unwrap();
+        assert!(same.iter().any(|finding| finding.name == "same-server"));
+        for (name, outcome) in smoke(&source).await.unwrap() {
+            assert_eq!(outcome, Ok(()), "{name}");
+        }
+        assert_eq!(check_endpoint(&source).await.unwrap().databases, vec![]);
+        assert_eq!(check_endpoint(&target).await.unwrap().databases, vec![]);
+    });
+}
+
+#[test]
+fn an_unreachable_or_locked_server_is_named_and_the_password_is_not() {
+    let locked = Server::start("locked", &["--requirepass", "hunter2"]);
+    block_on(async {
+        let open = locked.endpoint("prod");
+        let wrong = Endpoint {
+            credentials: Some(Credentials { user: None, password: Secret::new(b"hunter3") }),
+            ..open.clone()
+        };
+        let gone = endpoint("prod", Path::new("/nonexistent/redis.sock"));
+        for (endpoint, expected) in [(&open, "url"), (&wrong, "login refused"), (&gone, "cannot connect")] {
+            let error = check_endpoint(endpoint).await.unwrap_err().to_string();
+            assert!(error.contains("prod") && error.contains(expected) && !error.contains("hunter"), "{error}");
+        }
+        let right = Endpoint {
+            credentials: Some(Credentials { user: None, password: Secret::new(b"hunter2") }),
+            ..open.clone()
+        };
+        assert!(check_endpoint(&right).await.is_ok());
+        assert_eq!(decode(b"", 1), Ok(None));
+    });
+}

@@ -1,0 +1,335 @@
+//! Gates: what must be true before a step, each with what was measured and what is asked for.
+//!
+//! A gate that cannot be evaluated is unmet and says why.
+
+use super::evidence::{Check, Evidence, LaneFacts, Severity};
+use super::lower::is_dual;
+use super::phase::Phase;
+use super::record::MigrationRecord;
+use crate::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    pub name: &'static str,
+    pub measured: String,
+    pub threshold: String,
+    pub met: bool,
+}
+
+fn gate(name: &'static str, met: bool, measured: impl Into<String>, threshold: impl Into<String>) -> Gate {
+    Gate { name, measured: measured.into(), threshold: threshold.into(), met }
+}
+
+fn check_gate(name: &'static str, check: &Check, threshold: &str) -> Gate {
+    match check {
+        Check::Passed(text) => gate(name, true, text, threshold),
+        Check::Failed(text) => gate(name, false, text, threshold),
+        Check::Unknown(why) => gate(name, false, format!("unknown: {why}"), threshold),
+    }
+}
+
+/// The rows that are not met.
+#[must_use]
+pub fn unmet(gates: Vec<Gate>) -> Vec<Gate> {
+    gates.into_iter().filter(|gate| !gate.met).collect()
+}
+
+/// The gates of the next step of this migration, as shown to an operator: leaving the phase, or the flip that is due in it.
+#[must_use]
+pub fn gates_now(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
+    if record.is_over() {
+        return Vec::new();
+    }
+    match (record.phase, record.authority.side) {
+        (Phase::Migrate, Side::Source) | (Phase::Rollback, Side::Target) => flip_gates(record, evidence, now),
+        (Phase::Rollback, Side::Source) => retry_gates(record, evidence, Phase::Compare),
+        (phase, _) => leave_gates(record, evidence, now, phase),
+    }
+}
+
+/// The gates between `from` and the phase after it.
+#[must_use]
+pub(super) fn leave_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp, from: Phase) -> Vec<Gate> {
+    match from {
+        Phase::PreTest => pre_test_gates(evidence),
+        Phase::Analyze => analyze_gates(record, evidence),
+        Phase::Compare => compare_gates(record, evidence),
+        Phase::Test => test_gates(record, evidence),
+        Phase::Migrate => commit_gates(record, evidence, now),
+        Phase::Rollback => retry_gates(record, evidence, Phase::Compare),
+        Phase::Commit => Vec::new(),
+    }
+}
+
+/// The gates of a retry from `rollback` to `to`: everything that would have had to be met on the way there.
+#[must_use]
+pub(super) fn retry_gates(record: &MigrationRecord, evidence: &Evidence, to: Phase) -> Vec<Gate> {
+    let on_source = record.authority.side == Side::Source;
+    let mut gates = vec![gate("traffic_on_source", on_source, record.authority.side.as_str(), "source")];
+    match to {
+        Phase::Test => gates.extend(compare_gates(record, evidence)),
+        Phase::Migrate => {
+            gates.extend(compare_gates(record, evidence));
+            gates.extend(test_gates(record, evidence));
+        }
+        Phase::PreTest | Phase::Analyze | Phase::Compare | Phase::Rollback | Phase::Commit => {}
+    }
+    gates
+}
+
+fn pre_test_gates(evidence: &Evidence) -> Vec<Gate> {
+    vec![
+        check_gate("source_reachable", &evidence.source_reachable, "answers and is a Redis"),
+        check_gate("target_reachable", &evidence.target_reachable, "answers and is a Redis"),
+        check_gate("target_exercised", &evidence.target_exercised, "every smoke check on reserved keys passes"),
+    ]
+}
+
+fn analyze_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
+    let thresholds = &record.decisions.thresholds;
+    let mut gates = vec![
+        at_least("commands_observed", evidence.commands_observed, thresholds.analyze_min_commands, "commands"),
+        at_least("time_observed", evidence.seconds_observed, thresholds.analyze_min_seconds, "seconds"),
+        compatibility_gate(record, evidence),
+    ];
+    if record.dual_since.is_none() && record.decisions.shadow_from == ShadowFrom::Compare {
+        gates.push(conflict_gate(record, evidence));
+    }
+    gates
+}
+
+fn at_least(name: &'static str, measured: u64, threshold: u64, unit: &str) -> Gate {
+    gate(name, measured >= threshold, format!("{measured} {unit}"), format!("at least {threshold} {unit}"))
+}
+
+fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
+    const NAME: &str = "compatibility";
+    const THRESHOLD: &str = "no critical finding that is not waived";
+    let findings = match &evidence.findings {
+        Ok(findings) => findings,
+        Err(why) => return gate(NAME, false, format!("unknown: {why}"), THRESHOLD),
+    };
+    let waived = |name: &str| record.waivers.iter().any(|waiver| waiver.finding == name);
+    let open: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Critical && !waived(&finding.name))
+        .map(|finding| finding.name.as_str())
+        .collect();
+    if open.is_empty() {
+        gate(NAME, true, format!("{} findings, none critical and open", findings.len()), THRESHOLD)
+    } else {
+        gate(NAME, false, format!("critical: {}", open.join(", ")), THRESHOLD)
+    }
+}
+
+/// Before the first copy: what the target may already hold.
+fn conflict_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
+    const NAME: &str = "target_keys";
+    let policy = record.decisions.conflict_policy;
+    let replace = match policy {
+        ConflictPolicy::Replace => true,
+        ConflictPolicy::Fail | ConflictPolicy::Skip | ConflictPolicy::Merge | ConflictPolicy::Exclude => false,
+    };
+    let threshold = if replace {
+        "any (conflict_policy replace: the target becomes an exact copy, keys only it has are removed)".to_owned()
+    } else {
+        format!(
+            "0 keys (conflict_policy {policy}; empty the target, or create the migration with conflict_policy replace, \
+             which makes the target an exact copy of the source and removes keys only the target has)"
+        )
+    };
+    match &evidence.target_keys {
+        Ok(keys) => gate(NAME, replace || *keys == 0, format!("the target holds {keys} keys"), threshold),
+        Err(why) => gate(NAME, replace, format!("unknown: {why}"), threshold),
+    }
+}
+
+fn compare_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
+    if !is_dual(record) {
+        return vec![deferred("comparison")];
+    }
+    let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), divergence_gate(evidence)];
+    gates.push(dirty_gate(evidence, record.decisions.thresholds.dirty_before_fence_max));
+    gates
+}
+
+/// With `shadow_from = migrate` nothing is mirrored yet; the same rows come back before the flip, so nothing is skipped.
+fn deferred(name: &'static str) -> Gate {
+    gate(
+        name,
+        true,
+        "not evaluated here: shadow_from = migrate keeps the target untouched until migrate",
+        "judged before the flip instead",
+    )
+}
+
+fn lane_gate(
+    evidence: &Evidence,
+    name: &'static str,
+    threshold: &str,
+    judge: impl Fn(&LaneFacts) -> (bool, String),
+) -> Gate {
+    match &evidence.lane {
+        Ok(lane) => {
+            let (met, measured) = judge(lane);
+            gate(name, met, measured, threshold)
+        }
+        Err(why) => gate(name, false, format!("unknown: {why}"), threshold),
+    }
+}
+
+fn pass_gate(evidence: &Evidence) -> Gate {
+    const THRESHOLD: &str = "every key named and copied";
+    match &evidence.pass_done {
+        Ok(()) => lane_gate(evidence, "nothing_uncopied", THRESHOLD, |lane| {
+            (!lane.uncopied, if lane.uncopied { "uncopied keys remain" } else { "nothing uncopied" }.to_owned())
+        }),
+        Err(how_far) => gate("nothing_uncopied", false, how_far, THRESHOLD),
+    }
+}
+
+fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
+    let min = record.decisions.thresholds.compare_min_reads;
+    lane_gate(evidence, "reads_compared", &format!("at least {min} reads"), |lane| {
+        (lane.reads_compared >= min, format!("{} reads", lane.reads_compared))
+    })
+}
+
+fn divergence_gate(evidence: &Evidence) -> Gate {
+    let open = evidence.divergences_unresolved;
+    gate("divergences", open == 0, format!("{open} unresolved"), "0 unresolved")
+}
+
+fn dirty_gate(evidence: &Evidence, max: u64) -> Gate {
+    lane_gate(evidence, "dirty", &format!("at most {max} keys"), |lane| {
+        (lane.dirty <= max, format!("{} keys", lane.dirty))
+    })
+}
+
+fn test_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
+    let mut gates = vec![smoke_gate(record)];
+    if is_dual(record) {
+        gates.push(rehearsal_gate(record));
+    } else {
+        gates.push(deferred("rollback_rehearsal"));
+        if record.dual_since.is_none() {
+            gates.push(conflict_gate(record, evidence));
+        }
+    }
+    if record.decisions.manual_approval {
+        gates.push(approval_gate(record, ApprovalScope::Migrate));
+    }
+    gates
+}
+
+fn smoke_gate(record: &MigrationRecord) -> Gate {
+    const THRESHOLD: &str = "every check passed";
+    match &record.smoke {
+        None => gate("smoke_checks", false, "unknown: not run yet", THRESHOLD),
+        Some(smoke) if smoke.failed.is_empty() => {
+            gate("smoke_checks", true, format!("{} checks passed", smoke.checks), THRESHOLD)
+        }
+        Some(smoke) => gate("smoke_checks", false, format!("failed: {}", smoke.failed.join("; ")), THRESHOLD),
+    }
+}
+
+fn rehearsal_gate(record: &MigrationRecord) -> Gate {
+    let budget_ms = record.decisions.thresholds.fence_budget_ms;
+    let threshold = format!("a pause of at most {budget_ms} ms");
+    match &record.rehearsal {
+        None => gate("rollback_rehearsal", false, "unknown: not run yet", threshold),
+        Some(rehearsal) => {
+            let met = rehearsal.pause_us <= budget_ms.saturating_mul(1000);
+            gate("rollback_rehearsal", met, format!("{} us", rehearsal.pause_us), threshold)
+        }
+    }
+}
+
+fn approval_gate(record: &MigrationRecord, scope: ApprovalScope) -> Gate {
+    let name = match scope {
+        ApprovalScope::Migrate => "approval_to_migrate",
+        ApprovalScope::Flip => "approval_to_flip",
+        ApprovalScope::Commit => "approval_to_commit",
+    };
+    let threshold = format!("given in run {}", record.run);
+    match record.approvals.iter().rev().find(|approval| approval.scope == scope && approval.run == record.run) {
+        Some(approval) => gate(name, true, format!("given by {}", approval.by), threshold),
+        None => gate(name, false, "not given", threshold),
+    }
+}
+
+fn connected_gate(evidence: &Evidence) -> Gate {
+    lane_gate(evidence, "both_sides_connected", "both", |lane| {
+        let word = |up: bool| if up { "connected" } else { "lost" };
+        let measured = format!("authority {}, shadow {}", word(lane.authority_connected), word(lane.shadow_connected));
+        (lane.authority_connected && lane.shadow_connected, measured)
+    })
+}
+
+/// What must hold before a fence is tried: forward in `migrate`, back in `rollback`.
+#[must_use]
+pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
+    let thresholds = &record.decisions.thresholds;
+    let mut gates = vec![pass_gate(evidence), dirty_gate(evidence, thresholds.dirty_before_fence_max)];
+    gates.push(connected_gate(evidence));
+    if record.phase == Phase::Rollback {
+        // The way back is never held up by more than what makes it lossless.
+        return gates;
+    }
+    gates.push(verification_gate(record, evidence, now));
+    gates.push(divergence_gate(evidence));
+    if record.decisions.shadow_from == ShadowFrom::Migrate {
+        gates.push(reads_gate(record, evidence));
+        gates.push(rehearsal_gate(record));
+    }
+    if record.decisions.hold_before_flip {
+        gates.push(approval_gate(record, ApprovalScope::Flip));
+    }
+    gates
+}
+
+/// A comparison of every key, begun in this phase and epoch, clean, and clean for the soak time.
+fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Gate {
+    const NAME: &str = "verification";
+    let soak = record.decisions.thresholds.soak_seconds;
+    let threshold = if soak == 0 {
+        "a full comparison, 0 divergent, 0 inconclusive".to_owned()
+    } else {
+        format!("full comparisons, 0 divergent, 0 inconclusive, for {soak} seconds")
+    };
+    let Some(seen) = &evidence.verification else {
+        return gate(NAME, false, "unknown: no full comparison has ended yet", threshold);
+    };
+    let since = if record.authority.side == Side::Target {
+        record.flips.last().map_or(record.phase_since, |flip| flip.at)
+    } else {
+        record.phase_since
+    };
+    if seen.epoch != record.authority.epoch || seen.started_at < since {
+        return gate(NAME, false, "unknown: the last full comparison is older than this step", threshold);
+    }
+    let counts = format!("{} keys, {} divergent, {} inconclusive", seen.keys, seen.divergent, seen.inconclusive);
+    if !seen.is_clean() {
+        return gate(NAME, false, counts, threshold);
+    }
+    let clean_ms = evidence.clean_since.map_or(0, |at| now.0.saturating_sub(at.0.max(since.0)));
+    let soaked = clean_ms >= soak.saturating_mul(1000);
+    let measured = if soak == 0 { counts } else { format!("{counts}, clean for {} seconds", clean_ms / 1000) };
+    gate(NAME, soaked, measured, threshold)
+}
+
+fn commit_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
+    let on_target = record.authority.side == Side::Target;
+    let mut gates = vec![
+        gate("traffic_on_target", on_target, record.authority.side.as_str(), "target"),
+        pass_gate(evidence),
+        dirty_gate(evidence, 0),
+        connected_gate(evidence),
+        verification_gate(record, evidence, now),
+        divergence_gate(evidence),
+    ];
+    if record.decisions.manual_approval {
+        gates.push(approval_gate(record, ApprovalScope::Commit));
+    }
+    gates
+}

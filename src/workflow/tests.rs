@@ -1,0 +1,351 @@
+//! Tables and random walks over `transition`.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, Endpoint, EndpointName, Generation, InterlayName,
+    MigrationId, MigrationStatus, PlanMode, ProtocolKind, ShadowFrom, Side, Timestamp,
+};
+
+fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
+    let mut decisions = Decisions { manual_approval: false, ..Decisions::default() };
+    change(&mut decisions);
+    let asked = NewMigration {
+        id: MigrationId::new("m").unwrap(),
+        interlay: InterlayName::new("i").unwrap(),
+        source: EndpointName::new("old").unwrap(),
+        target: EndpointName::new("new").unwrap(),
+        decisions,
+    };
+    MigrationRecord::new(asked, Authority::initial(), Timestamp(1))
+}
+
+/// Evidence with which every gate that evidence can meet is met, at the present step of this record.
+fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
+    let passed = || Check::Passed("ok".to_owned());
+    Evidence {
+        source_reachable: passed(),
+        target_reachable: passed(),
+        target_exercised: passed(),
+        commands_observed: 1_000_000,
+        seconds_observed: 1_000,
+        findings: Ok(Vec::new()),
+        target_keys: Ok(0),
+        lane: Ok(LaneFacts {
+            reads_compared: 1_000_000,
+            authority_connected: true,
+            shadow_connected: true,
+            ..LaneFacts::default()
+        }),
+        pass_done: Ok(()),
+        divergences_unresolved: 0,
+        verification: Some(Verification {
+            started_at: now,
+            finished_at: now,
+            epoch: record.authority.epoch,
+            keys: 10,
+            divergent: 0,
+            inconclusive: 0,
+        }),
+        clean_since: Some(now),
+    }
+}
+
+fn checked(record: &MigrationRecord) -> MigrationRecord {
+    let smoked = observe(record, Fact::Smoked { checks: 9, failed: Vec::new() }, Timestamp(5)).record;
+    observe(&smoked, Fact::Rehearsed { pause_us: 900 }, Timestamp(6)).record
+}
+
+fn go(record: &MigrationRecord, command: Command) -> MigrationRecord {
+    let now = Timestamp(record.phase_since.0 + 10);
+    transition(record, command, &good(record, now), now).unwrap_or_else(|refusal| panic!("{refusal}")).record
+}
+
+fn advance(record: &MigrationRecord) -> MigrationRecord {
+    go(record, Command::Advance { to: None })
+}
+
+fn endpoint(name: &str) -> Endpoint {
+    Endpoint::from_url(EndpointName::new(name).unwrap(), ProtocolKind::Redis, "redis://127.0.0.1").unwrap()
+}
+
+fn lowered(record: &MigrationRecord) -> (PlanMode, Side, u16) {
+    let plan = plan(record, &endpoint("old"), &endpoint("new"), Generation(1));
+    (plan.mode, plan.authority.side, plan.compare.sample_per_ten_thousand)
+}
+
+fn refused_gates(result: Result<Transition, Refusal>) -> Vec<&'static str> {
+    match result {
+        Err(Refusal::UnmetGates { gates, .. }) => gates.iter().map(|gate| gate.name).collect(),
+        other => panic!("expected unmet gates, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_whole_passage_and_the_way_back_and_what_the_cores_are_told() {
+    let mut at = record(|_| {});
+    assert_eq!(lowered(&at), (PlanMode::PassThrough, Side::Source, 0));
+    at = advance(&at);
+    assert_eq!((at.phase, lowered(&at)), (Phase::Analyze, (PlanMode::PassThrough, Side::Source, 0)));
+    at = advance(&at);
+    assert_eq!((at.phase, lowered(&at)), (Phase::Compare, (PlanMode::Dual, Side::Source, 10_000)));
+    at = checked(&advance(&at));
+    assert_eq!((at.phase, lowered(&at)), (Phase::Test, (PlanMode::Dual, Side::Source, 10_000)));
+    at = advance(&at);
+    assert_eq!((at.phase, lowered(&at)), (Phase::Migrate, (PlanMode::Dual, Side::Source, 0)));
+    at = go(&at, Command::Flip);
+    assert_eq!((at.phase, lowered(&at)), (Phase::Migrate, (PlanMode::Dual, Side::Target, 0)));
+    at = go(&at, Command::Rollback { reason: "slow".to_owned() });
+    assert_eq!((at.status, lowered(&at)), (MigrationStatus::RollingBack, (PlanMode::Dual, Side::Target, 0)));
+    at = go(&at, Command::Flip);
+    assert_eq!((at.status, lowered(&at)), (MigrationStatus::RolledBack, (PlanMode::Dual, Side::Source, 0)));
+    at = go(&at, Command::Advance { to: Some(Phase::Migrate) });
+    at = go(&at, Command::Flip);
+    assert_eq!(at.authority.epoch.0, 4);
+    at = advance(&at);
+    assert_eq!((at.phase, at.status), (Phase::Commit, MigrationStatus::Completed));
+    assert_eq!(lowered(&at), (PlanMode::PassThrough, Side::Target, 0));
+    assert_eq!(at.flips.len(), 3);
+}
+
+#[test]
+fn nothing_measured_means_every_gate_is_unmet() {
+    let nothing = Evidence::default();
+    let mut at = record(|d| d.manual_approval = true);
+    let expected: [&[&str]; 5] = [
+        &["source_reachable", "target_reachable", "target_exercised"],
+        &["commands_observed", "time_observed", "compatibility", "target_keys"],
+        &["nothing_uncopied", "reads_compared", "dirty"],
+        &["smoke_checks", "rollback_rehearsal", "approval_to_migrate"],
+        &[
+            "traffic_on_target",
+            "nothing_uncopied",
+            "dirty",
+            "both_sides_connected",
+            "verification",
+            "approval_to_commit",
+        ],
+    ];
+    for names in expected {
+        let refusal = transition(&at, Command::Advance { to: None }, &nothing, Timestamp(50));
+        assert_eq!(refused_gates(refusal), names, "{}", at.phase);
+        if at.phase == Phase::Migrate {
+            break;
+        }
+        if at.phase == Phase::Test {
+            at = go(&checked(&at), Command::Approve { scope: None, by: "ann".into(), reason: "fine".into() });
+        }
+        at = advance(&at);
+    }
+    let flip = transition(&at, Command::Flip, &nothing, Timestamp(50));
+    assert_eq!(refused_gates(flip), ["nothing_uncopied", "dirty", "both_sides_connected", "verification"]);
+}
+
+#[test]
+fn a_target_with_keys_is_refused_by_number_unless_it_may_be_replaced() {
+    let at = advance(&record(|_| {}));
+    let evidence = Evidence { target_keys: Ok(12), ..good(&at, Timestamp(9)) };
+    let refusal = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).expect_err("not empty");
+    let text = refusal.to_string();
+    assert!(text.contains("12 keys") && text.contains("replace"), "{text}");
+    let at = advance(&record(|d| d.conflict_policy = ConflictPolicy::Replace));
+    assert!(transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).is_ok());
+}
+
+#[test]
+fn a_critical_finding_blocks_until_it_is_waived_by_name() {
+    let at = advance(&record(|_| {}));
+    let finding = Finding { name: "missing-commands".into(), severity: Severity::Critical, detail: "GETEX".into() };
+    let evidence = Evidence { findings: Ok(vec![finding]), ..good(&at, Timestamp(9)) };
+    let refusal = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9));
+    assert_eq!(refused_gates(refusal), ["compatibility"]);
+    let waive = Command::Waive { finding: "missing-commands".into(), by: "bo".into(), reason: "unused".into() };
+    let at = go(&at, waive);
+    assert!(transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).is_ok());
+}
+
+#[test]
+fn a_verification_counts_only_for_the_step_it_was_made_in() {
+    let at = advance(&checked(&advance(&advance(&advance(&record(|_| {}))))));
+    let now = Timestamp(at.phase_since.0 + 100);
+    let judge = |change: &dyn Fn(&mut Verification)| {
+        let mut evidence = good(&at, now);
+        change(evidence.verification.as_mut().unwrap());
+        transition(&at, Command::Flip, &evidence, now)
+    };
+    assert!(judge(&|_| {}).is_ok());
+    let stale: [&dyn Fn(&mut Verification); 4] = [
+        &|v| v.started_at = Timestamp(at.phase_since.0 - 1),
+        &|v| v.epoch = v.epoch.next(),
+        &|v| v.divergent = 1,
+        &|v| v.inconclusive = 1,
+    ];
+    for change in stale {
+        assert_eq!(refused_gates(judge(change)), ["verification"]);
+    }
+}
+
+#[test]
+fn soak_time_is_counted_from_the_first_clean_comparison() {
+    let at = record(|d| d.thresholds.soak_seconds = 5);
+    let at = advance(&checked(&advance(&advance(&advance(&at)))));
+    let clean_from = Timestamp(at.phase_since.0 + 10);
+    let evidence = good(&at, clean_from);
+    let early = transition(&at, Command::Flip, &evidence, Timestamp(clean_from.0 + 4_999));
+    assert_eq!(refused_gates(early), ["verification"]);
+    assert!(transition(&at, Command::Flip, &evidence, Timestamp(clean_from.0 + 5_000)).is_ok());
+}
+
+#[test]
+fn approvals_hold_for_one_run() {
+    let approve = |scope| Command::Approve { scope, by: "ann".to_owned(), reason: "reviewed".to_owned() };
+    let mut at = record(|d| d.manual_approval = true);
+    at = checked(&advance(&advance(&advance(&at))));
+    at = advance(&go(&at, approve(None)));
+    at = go(&at, Command::Rollback { reason: "no".to_owned() });
+    let again =
+        transition(&at, Command::Advance { to: Some(Phase::Migrate) }, &good(&at, Timestamp(99)), Timestamp(99));
+    assert_eq!(refused_gates(again), ["approval_to_migrate"]);
+    at = go(&go(&at, approve(None)), Command::Advance { to: Some(Phase::Migrate) });
+    at = go(&go(&at, Command::Flip), approve(None));
+    assert_eq!(at.approvals.last().unwrap().scope, ApprovalScope::Commit);
+    assert_eq!(advance(&at).phase, Phase::Commit);
+}
+
+#[test]
+fn a_held_flip_waits_for_its_own_approval() {
+    let at = record(|d| d.hold_before_flip = true);
+    let at = advance(&checked(&advance(&advance(&advance(&at)))));
+    let now = Timestamp(at.phase_since.0 + 10);
+    assert_eq!(refused_gates(transition(&at, Command::Flip, &good(&at, now), now)), ["approval_to_flip"]);
+    let at = go(&at, Command::Approve { scope: None, by: "ann".into(), reason: "now".into() });
+    assert_eq!(go(&at, Command::Flip).authority.side, Side::Target);
+}
+
+#[test]
+fn late_shadowing_moves_the_data_gates_before_the_flip() {
+    let mut at = record(|d| d.shadow_from = ShadowFrom::Migrate);
+    at = advance(&advance(&at));
+    assert_eq!((at.phase, lowered(&at).0), (Phase::Compare, PlanMode::PassThrough));
+    at = advance(&at);
+    let keys = Evidence { target_keys: Ok(3), ..good(&at, Timestamp(99)) };
+    let smoked = observe(&at, Fact::Smoked { checks: 1, failed: Vec::new() }, Timestamp(98)).record;
+    assert_eq!(
+        refused_gates(transition(&smoked, Command::Advance { to: None }, &keys, Timestamp(99))),
+        ["target_keys"]
+    );
+    at = advance(&smoked);
+    assert_eq!(lowered(&at), (PlanMode::Dual, Side::Source, 10_000));
+    let now = Timestamp(at.phase_since.0 + 1);
+    assert_eq!(refused_gates(transition(&at, Command::Flip, &good(&at, now), now)), ["rollback_rehearsal"]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_words() {
+    let at = record(|_| {});
+    let cases = [
+        (Command::Rollback { reason: "x".into() }, "nothing to roll back"),
+        (Command::Commit { force: None }, "commit follows migrate"),
+        (Command::Advance { to: Some(Phase::Migrate) }, "one phase at a time, the next is analyze"),
+        (Command::Advance { to: Some(Phase::Rollback) }, "not an advance"),
+        (Command::Resume, "not paused"),
+        (Command::Flip, "no change of authority is due"),
+        (Command::Approve { scope: None, by: " ".into(), reason: "x".into() }, "needs by"),
+        (Command::Waive { finding: "f".into(), by: "a".into(), reason: String::new() }, "needs reason"),
+    ];
+    for (command, words) in cases {
+        let text =
+            transition(&at, command.clone(), &good(&at, Timestamp(9)), Timestamp(9)).expect_err("refused").to_string();
+        assert!(text.contains(words), "{command:?}: {text}");
+    }
+    let over = go(&at, Command::Abandon { reason: String::new() });
+    let refusal = transition(&over, Command::Run { auto: AutoThrough::Nothing }, &Evidence::default(), Timestamp(9));
+    assert!(refusal.expect_err("over").to_string().contains("abandoned"));
+}
+
+#[test]
+fn a_forced_commit_is_recorded_and_never_moves_the_authority() {
+    let at = advance(&checked(&advance(&advance(&advance(&record(|_| {}))))));
+    let force = || Command::Commit { force: Some("window closes".to_owned()) };
+    assert!(transition(&at, force(), &Evidence::default(), Timestamp(99)).is_err());
+    let at = go(&at, Command::Flip);
+    let done = transition(&at, force(), &Evidence::default(), Timestamp(99)).unwrap();
+    assert!(done.journal[0].text.contains("window closes") && done.journal[0].text.contains("verification"));
+    assert_eq!(lowered(&done.record), (PlanMode::PassThrough, Side::Target, 0));
+}
+
+#[test]
+fn a_run_drives_itself_as_far_as_it_was_told() {
+    for (auto, last) in [(AutoThrough::Flip, Phase::Migrate), (AutoThrough::Commit, Phase::Commit)] {
+        let mut at = go(&record(|_| {}), Command::Run { auto });
+        for _ in 0..20 {
+            let now = Timestamp(at.phase_since.0 + 10);
+            if at.phase == Phase::Test {
+                at = checked(&at);
+            }
+            if at.phase == Phase::Migrate && at.authority.side == Side::Source {
+                at = go(&at, Command::Flip);
+            } else if let Some(command) = auto_step(&at, &good(&at, now), now) {
+                at = go(&at, command);
+            }
+        }
+        assert_eq!((at.phase, at.authority.side), (last, Side::Target));
+    }
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let phase = prop::sample::select(Phase::ALL.to_vec());
+    prop_oneof![
+        4 => Just(Command::Advance { to: None }),
+        3 => phase.prop_map(|to| Command::Advance { to: Some(to) }),
+        4 => Just(Command::Flip),
+        1 => Just(Command::Run { auto: AutoThrough::Commit }),
+        1 => Just(Command::Pause),
+        1 => Just(Command::Resume),
+        1 => Just(Command::Rollback { reason: "r".to_owned() }),
+        1 => Just(Command::Commit { force: Some("f".to_owned()) }),
+        1 => Just(Command::Approve { scope: None, by: "b".to_owned(), reason: "r".to_owned() }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn random_walks_stay_legal(
+        steps in prop::collection::vec((any_command(), any::<bool>()), 1..60),
+        late in any::<bool>(),
+        approval in any::<bool>(),
+    ) {
+        let mut at = checked(&record(|d| {
+            d.manual_approval = approval;
+            d.shadow_from = if late { ShadowFrom::Migrate } else { ShadowFrom::Compare };
+        }));
+        for (index, (command, measured)) in steps.into_iter().enumerate() {
+            let now = Timestamp(100 + index as u64 * 10);
+            let evidence = if measured { good(&at, now) } else { Evidence::default() };
+            let flips = matches!(command, Command::Flip);
+            let Ok(done) = transition(&at, command.clone(), &evidence, now) else { continue };
+            let next = done.record;
+            prop_assert!(next.phase.allows(next.authority.side));
+            // Only a flip changes the authority, by exactly one epoch, and only with both sides kept in step and measured.
+            if next.authority == at.authority {
+                prop_assert!(!flips);
+            } else {
+                prop_assert!(flips && measured && is_dual(&at));
+                prop_assert_eq!(next.authority, at.authority.flipped());
+            }
+            // The target is never authoritative before it was kept in step.
+            prop_assert!(next.authority.side == Side::Source || next.dual_since.is_some());
+            let (mode, side, _) = lowered(&next);
+            prop_assert_eq!(side, next.authority.side);
+            prop_assert_eq!(mode == PlanMode::Dual, is_dual(&next));
+            // A command that took effect may be repeated.
+            if !flips && next.phase != Phase::Migrate {
+                if let Ok(again) = transition(&next, Command::Advance { to: Some(next.phase) }, &evidence, now) {
+                    prop_assert!(again.journal.is_empty() && again.record == next);
+                }
+            }
+            at = next;
+        }
+    }
+}

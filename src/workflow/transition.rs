@@ -1,0 +1,455 @@
+//! `transition`: a record, a command and the evidence in; a new record and its journal lines out, or a refusal that says why.
+//!
+//! Changes nothing itself. Repeating a command that has already taken effect gives the same record again.
+
+use std::fmt;
+
+use super::evidence::Evidence;
+use super::gates::{Gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
+use super::phase::Phase;
+use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
+use crate::model::{
+    Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, ShadowFrom, Side, Timestamp, Waiver, limits,
+};
+
+/// What an operator, or a run that drives itself, asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Run {
+        auto: AutoThrough,
+    },
+    /// `None`: the phase after the present one.
+    Advance {
+        to: Option<Phase>,
+    },
+    /// `None`: whichever approval is due next.
+    Approve {
+        scope: Option<ApprovalScope>,
+        by: String,
+        reason: String,
+    },
+    Waive {
+        finding: String,
+        by: String,
+        reason: String,
+    },
+    Pause,
+    Resume,
+    Rollback {
+        reason: String,
+    },
+    /// `force` skips the gates, except that the target must be authoritative.
+    Commit {
+        force: Option<String>,
+    },
+    Abandon {
+        reason: String,
+    },
+    /// Both sides are fenced and equal: exchange the roles.
+    Flip,
+}
+
+/// Something control observed that the record must remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    PreTestPassed,
+    Rehearsed { pause_us: u64 },
+    Smoked { checks: u32, failed: Vec<String> },
+    Released { pause_us: u64 },
+}
+
+/// One line for the journal; `kind` is also the type of the event that announces it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalLine {
+    pub kind: &'static str,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    pub record: MigrationRecord,
+    /// Empty when the command had already taken effect.
+    pub journal: Vec<JournalLine>,
+}
+
+/// Why nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Trying again later may succeed.
+    UnmetGates { step: String, gates: Vec<Gate> },
+    /// Does not fit where the migration stands.
+    WrongPhase(String),
+    /// The command itself is incomplete.
+    Invalid(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnmetGates { step, gates } => {
+                write!(f, "{step} is refused: {} gates are not met", gates.len())?;
+                for gate in gates {
+                    write!(f, "; {}: {} (needs {})", gate.name, gate.measured, gate.threshold)?;
+                }
+                Ok(())
+            }
+            Self::WrongPhase(text) | Self::Invalid(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+fn wrong<T>(text: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::WrongPhase(text.into()))
+}
+
+fn line(kind: &'static str, text: impl Into<String>) -> JournalLine {
+    JournalLine { kind, text: text.into() }
+}
+
+/// # Errors
+/// [`Refusal`]; the record stays as it is.
+pub fn transition(
+    record: &MigrationRecord,
+    command: Command,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<Transition, Refusal> {
+    if let Some(ended) = &record.ended {
+        return after_the_end(record, ended, &command);
+    }
+    let mut next = record.clone();
+    let journal = match command {
+        Command::Run { auto } => run(&mut next, auto),
+        Command::Advance { to } => advance(&mut next, to, evidence, now)?,
+        Command::Approve { scope, by, reason } => approve(&mut next, scope, by, reason, now)?,
+        Command::Waive { finding, by, reason } => waive(&mut next, finding, by, reason, now)?,
+        Command::Pause => pause(&mut next)?,
+        Command::Resume => resume(&mut next)?,
+        Command::Rollback { reason } => rollback(&mut next, reason, now)?,
+        Command::Commit { force } => commit(&mut next, force, evidence, now)?,
+        Command::Abandon { reason } => abandon(&mut next, reason, now)?,
+        Command::Flip => flip(&mut next, evidence, now)?,
+    };
+    assert!(next.phase.allows(next.authority.side), "phase {} with {}", next.phase, next.authority.side);
+    Ok(Transition { record: next, journal })
+}
+
+fn after_the_end(record: &MigrationRecord, ended: &Ended, command: &Command) -> Result<Transition, Refusal> {
+    let repeated = match (ended, command) {
+        (Ended::Committed { .. }, Command::Commit { .. }) | (Ended::Abandoned { .. }, Command::Abandon { .. }) => true,
+        (Ended::Committed { .. } | Ended::Abandoned { .. }, _) => false,
+    };
+    if repeated {
+        return Ok(Transition { record: record.clone(), journal: Vec::new() });
+    }
+    match ended {
+        Ended::Committed { .. } => wrong(format!(
+            "migration {} is committed: the target {} is authoritative and the source is no longer kept in step; to move again, create a new migration",
+            record.id, record.target
+        )),
+        Ended::Abandoned { .. } => wrong(format!("migration {} is abandoned: create a new one", record.id)),
+    }
+}
+
+fn enter(record: &mut MigrationRecord, phase: Phase, now: Timestamp) -> JournalLine {
+    let from = record.phase;
+    record.phase = phase;
+    record.phase_since = now;
+    let begins_dual = match record.decisions.shadow_from {
+        ShadowFrom::Compare => phase.may_be_dual(),
+        ShadowFrom::Migrate => phase == Phase::Migrate,
+    };
+    if begins_dual && record.dual_since.is_none() {
+        record.dual_since = Some(now);
+    }
+    line("phase_changed", format!("{from} to {phase}; authority {}", record.authority.side))
+}
+
+fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<JournalLine> {
+    let mut journal = Vec::new();
+    match record.status {
+        MigrationStatus::Pending | MigrationStatus::Ready | MigrationStatus::Paused => {
+            record.status =
+                if record.phase == Phase::Rollback { MigrationStatus::RolledBack } else { MigrationStatus::Running };
+            journal.push(line("run_started", format!("run {} in {}", record.run, record.phase)));
+        }
+        MigrationStatus::Running
+        | MigrationStatus::RollingBack
+        | MigrationStatus::RolledBack
+        | MigrationStatus::Completed
+        | MigrationStatus::Failed => {}
+    }
+    if record.auto != auto {
+        record.auto = auto;
+        journal.push(line("run_started", format!("drives itself through {auto}")));
+    }
+    journal
+}
+
+fn advance(
+    record: &mut MigrationRecord,
+    to: Option<Phase>,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<Vec<JournalLine>, Refusal> {
+    let from = record.phase;
+    let Some(to) = to.or_else(|| from.next()) else { return wrong(format!("there is no phase after {from}")) };
+    if to == from {
+        return Ok(Vec::new());
+    }
+    if record.status == MigrationStatus::Paused {
+        return wrong(format!("migration {} is paused: resume it first", record.id));
+    }
+    let gates = match (from, to) {
+        (Phase::Rollback, Phase::Compare | Phase::Test | Phase::Migrate) => retry_gates(record, evidence, to),
+        (Phase::Migrate, Phase::Commit) => return commit(record, None, evidence, now),
+        (_, Phase::Rollback) => return wrong("a rollback is not an advance: use `migration rollback --reason`"),
+        (Phase::Rollback, _) => {
+            return wrong(format!("from rollback advance to compare, test or migrate, not to {to}"));
+        }
+        (_, _) if from.next() == Some(to) => leave_gates(record, evidence, now, from),
+        (_, _) => {
+            return wrong(format!(
+                "{to} does not follow {from}: advance goes one phase at a time{}",
+                from.next().map(|next| format!(", the next is {next}")).unwrap_or_default()
+            ));
+        }
+    };
+    let open = unmet(gates);
+    if !open.is_empty() {
+        return Err(Refusal::UnmetGates { step: format!("advance from {from} to {to}"), gates: open });
+    }
+    record.status = MigrationStatus::Running;
+    Ok(vec![enter(record, to, now)])
+}
+
+fn person(what: &str, by: &str, reason: &str) -> Result<(), Refusal> {
+    for (name, value) in [("by", by), ("reason", reason)] {
+        if value.trim().is_empty() {
+            return Err(Refusal::Invalid(format!("{what} needs {name}: it is kept in the evidence report")));
+        }
+        if value.len() > limits::REASON_BYTES_MAX {
+            return Err(Refusal::Invalid(format!("{name} is longer than {} bytes", limits::REASON_BYTES_MAX)));
+        }
+    }
+    Ok(())
+}
+
+/// The approval that is due next.
+fn due_scope(record: &MigrationRecord) -> ApprovalScope {
+    match (record.phase, record.authority.side) {
+        (Phase::Migrate, Side::Source) if record.decisions.hold_before_flip => ApprovalScope::Flip,
+        (Phase::Migrate, _) => ApprovalScope::Commit,
+        (
+            Phase::PreTest | Phase::Analyze | Phase::Compare | Phase::Test | Phase::Rollback | Phase::Commit,
+            Side::Source | Side::Target,
+        ) => ApprovalScope::Migrate,
+    }
+}
+
+fn approve(
+    record: &mut MigrationRecord,
+    scope: Option<ApprovalScope>,
+    by: String,
+    reason: String,
+    now: Timestamp,
+) -> Result<Vec<JournalLine>, Refusal> {
+    person("an approval", &by, &reason)?;
+    let scope = scope.unwrap_or_else(|| due_scope(record));
+    if record.approvals.iter().any(|old| old.scope == scope && old.run == record.run && old.by == by) {
+        return Ok(Vec::new());
+    }
+    let journal = vec![line("approval_given", format!("{by} approves {scope} in run {}: {reason}", record.run))];
+    record.approvals.push(Approval { scope, by, reason, at: now, run: record.run });
+    Ok(journal)
+}
+
+fn waive(
+    record: &mut MigrationRecord,
+    finding: String,
+    by: String,
+    reason: String,
+    now: Timestamp,
+) -> Result<Vec<JournalLine>, Refusal> {
+    person("a waiver", &by, &reason)?;
+    if finding.trim().is_empty() {
+        return Err(Refusal::Invalid("a waiver needs the name of a finding, as `migration show` prints it".to_owned()));
+    }
+    if record.waivers.iter().any(|old| old.finding == finding) {
+        return Ok(Vec::new());
+    }
+    let journal = vec![line("finding_waived", format!("{by} waives {finding}: {reason}"))];
+    record.waivers.push(Waiver { finding, by, reason, at: now });
+    Ok(journal)
+}
+
+fn pause(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
+    match record.status {
+        MigrationStatus::Paused => Ok(Vec::new()),
+        MigrationStatus::Pending | MigrationStatus::Ready | MigrationStatus::Running => {
+            record.status = MigrationStatus::Paused;
+            Ok(vec![line("run_paused", format!("in {}; both sides stay in step", record.phase))])
+        }
+        MigrationStatus::RollingBack
+        | MigrationStatus::RolledBack
+        | MigrationStatus::Completed
+        | MigrationStatus::Failed => wrong(format!("a migration that is {} cannot be paused", record.status)),
+    }
+}
+
+fn resume(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
+    match record.status {
+        MigrationStatus::Paused => {
+            record.status = MigrationStatus::Running;
+            Ok(vec![line("run_resumed", format!("in {}", record.phase))])
+        }
+        MigrationStatus::Running => Ok(Vec::new()),
+        MigrationStatus::Pending
+        | MigrationStatus::Ready
+        | MigrationStatus::RollingBack
+        | MigrationStatus::RolledBack
+        | MigrationStatus::Completed
+        | MigrationStatus::Failed => wrong(format!("a migration that is {} is not paused", record.status)),
+    }
+}
+
+fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+    person("a rollback", "operator", &reason)?;
+    match record.phase {
+        Phase::Rollback => return Ok(Vec::new()),
+        Phase::Compare | Phase::Test | Phase::Migrate => {}
+        Phase::PreTest | Phase::Analyze | Phase::Commit => {
+            return wrong(format!(
+                "there is nothing to roll back in {}: all traffic is on the source; `migration abandon` ends the migration",
+                record.phase
+            ));
+        }
+    }
+    let entered = enter(record, Phase::Rollback, now);
+    // What was approved for this run does not hold for the next.
+    record.run += 1;
+    record.auto = AutoThrough::Nothing;
+    record.status = match record.authority.side {
+        Side::Target => MigrationStatus::RollingBack,
+        Side::Source => MigrationStatus::RolledBack,
+    };
+    let journal = vec![line("rollback_triggered", reason.clone()), entered];
+    record.rollback_reason = Some(reason);
+    Ok(journal)
+}
+
+fn commit(
+    record: &mut MigrationRecord,
+    force: Option<String>,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<Vec<JournalLine>, Refusal> {
+    if record.phase != Phase::Migrate {
+        return wrong(format!("commit follows migrate; migration {} is in {}", record.id, record.phase));
+    }
+    let mut journal = Vec::new();
+    match &force {
+        None => {
+            let open = unmet(leave_gates(record, evidence, now, Phase::Migrate));
+            if !open.is_empty() {
+                return Err(Refusal::UnmetGates { step: "commit".to_owned(), gates: open });
+            }
+        }
+        Some(reason) => {
+            person("a forced commit", "operator", reason)?;
+            if record.authority.side == Side::Source {
+                return wrong("commit cannot be forced while the source is authoritative: nothing has moved yet");
+            }
+            let open = unmet(leave_gates(record, evidence, now, Phase::Migrate));
+            let names: Vec<_> = open.iter().map(|gate| gate.name).collect();
+            journal.push(line("commit_forced", format!("{reason}; unmet: [{}]", names.join(", "))));
+        }
+    }
+    journal.push(enter(record, Phase::Commit, now));
+    record.status = MigrationStatus::Completed;
+    record.auto = AutoThrough::Nothing;
+    record.ended = Some(Ended::Committed { at: now, forced: force });
+    Ok(journal)
+}
+
+fn abandon(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+    if record.authority.side == Side::Target {
+        return wrong("the target is authoritative: roll back first, then abandon");
+    }
+    let reason = if reason.trim().is_empty() { "no reason given".to_owned() } else { reason };
+    person("an abandonment", "operator", &reason)?;
+    record.status = MigrationStatus::RolledBack;
+    record.auto = AutoThrough::Nothing;
+    let journal = vec![line("abandoned", format!("in {}: {reason}; the source stays authoritative", record.phase))];
+    record.ended = Some(Ended::Abandoned { at: now, reason });
+    Ok(journal)
+}
+
+/// The authority changes: forward in `migrate`, back in `rollback`, nowhere else.
+fn flip(record: &mut MigrationRecord, evidence: &Evidence, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+    match (record.phase, record.authority.side) {
+        (Phase::Migrate, Side::Source) | (Phase::Rollback, Side::Target) => {}
+        (phase, side) => return wrong(format!("no change of authority is due in {phase} on the {side}")),
+    }
+    let open = unmet(flip_gates(record, evidence, now));
+    if !open.is_empty() {
+        return Err(Refusal::UnmetGates { step: "the change of authority".to_owned(), gates: open });
+    }
+    record.authority = record.authority.flipped();
+    let to = record.authority.side;
+    record.flips.push(Flip { at: now, to, epoch: record.authority.epoch, pause_us: None });
+    if to == Side::Source {
+        record.status = MigrationStatus::RolledBack;
+    }
+    Ok(vec![line("authority_changed", format!("to the {to}, epoch {}", record.authority.epoch.0))])
+}
+
+/// Remembers a fact. Facts that no longer matter leave the record as it is.
+#[must_use]
+pub fn observe(record: &MigrationRecord, fact: Fact, now: Timestamp) -> Transition {
+    let mut next = record.clone();
+    let mut journal = Vec::new();
+    match fact {
+        Fact::PreTestPassed => {
+            if next.status == MigrationStatus::Pending {
+                next.status = MigrationStatus::Ready;
+                journal.push(line("pre_test_passed", "both servers answer and the target was exercised"));
+            }
+        }
+        Fact::Rehearsed { pause_us } => {
+            next.rehearsal = Some(Rehearsal { at: now, pause_us });
+            journal.push(line("rehearsed", format!("fence and release without a change: {pause_us} us")));
+        }
+        Fact::Smoked { checks, failed } => {
+            journal.push(line("smoke_checked", format!("{checks} checks, {} failed", failed.len())));
+            next.smoke = Some(SmokeResult { at: now, checks, failed });
+        }
+        Fact::Released { pause_us } => {
+            if let Some(flip) = next.flips.last_mut() {
+                flip.pause_us = Some(pause_us);
+                journal.push(line("writes_released", format!("to the {} after {pause_us} us", flip.to)));
+            }
+        }
+    }
+    Transition { record: next, journal }
+}
+
+/// Whether a run that drives itself should try to advance now, and with what.
+#[must_use]
+pub fn auto_step(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Option<Command> {
+    if record.is_over() || record.status != MigrationStatus::Running {
+        return None;
+    }
+    let wants = match (record.auto, record.phase) {
+        (AutoThrough::Nothing, _) => false,
+        (AutoThrough::Flip | AutoThrough::Commit, Phase::PreTest | Phase::Analyze | Phase::Compare | Phase::Test) => {
+            true
+        }
+        (AutoThrough::Commit, Phase::Migrate) => record.authority.side == Side::Target,
+        (AutoThrough::Flip, Phase::Migrate)
+        | (AutoThrough::Flip | AutoThrough::Commit, Phase::Rollback | Phase::Commit) => false,
+    };
+    (wants && gates_now(record, evidence, now).iter().all(|gate| gate.met)).then_some(Command::Advance { to: None })
+}
