@@ -1,1 +1,138 @@
-//! (being built)
+//! Start and stop: the only place that sees both the data plane and control, and hands each its end of the bus.
+//!
+//! Order of a start: configuration → store → admin port → cores with their first plans → control loop → API. Everything that can
+//! be refused is refused before a client is accepted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::bus::Switchboard;
+use crate::cli::Output;
+use crate::config::Config;
+use crate::control::Intent;
+use crate::dataplane::{Dataplane, DataplaneConfig};
+use crate::{api, cli, control};
+
+/// Serves until a signal. Returns the exit code.
+#[must_use]
+pub fn serve(config: &Path) -> i32 {
+    start_log();
+    match serve_inner(config) {
+        Ok(code) => code,
+        Err(reason) => {
+            eprintln!("crossfade: {reason}");
+            1
+        }
+    }
+}
+
+/// Reads a configuration, probes its servers, prints what was found. Returns the exit code.
+#[must_use]
+pub fn check(config: &Path, output: Output) -> i32 {
+    let run = || -> Result<i32, String> {
+        let config = Config::load(config).map_err(|error| error.to_string())?;
+        let found = LocalSet::new().block_on(&runtime()?, control::preflight(&config));
+        let (endpoints, pairs) = api::preflight(&found);
+        Ok(cli::print_check(output, &endpoints, &pairs))
+    };
+    run().unwrap_or_else(|reason| {
+        eprintln!("crossfade: {reason}");
+        1
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| format!("the control thread's runtime cannot be made: {error}"))
+}
+
+fn start_log() {
+    use std::io::IsTerminal as _;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CROSSFADE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever embeds this may have a log already; theirs stays.
+    if std::io::stderr().is_terminal() {
+        let _ = builder.try_init();
+    } else {
+        let _ = builder.json().try_init();
+    }
+}
+
+fn serve_inner(config: &Path) -> Result<i32, String> {
+    // SIGPIPE is ignored already, by the standard library before main: a peer that goes away is an error of one write.
+    let config = Config::load(config).map_err(|error| error.to_string())?;
+    let cores = match config.cores {
+        0 => std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX)),
+        count => count,
+    };
+    let admin = config.admin_listen;
+    let intent = Intent::load(config)?;
+    let runtime = runtime()?;
+    LocalSet::new().block_on(&runtime, async move {
+        // Before the cores start: a signal during the start must not be lost.
+        let mut signals = Signals::new()?;
+        let listener = TcpListener::bind(admin).await.map_err(|error| {
+            format!(
+                "the admin API cannot listen on {admin}: {error}; stop whatever has the port, or set [admin].listen"
+            )
+        })?;
+        let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be made: {error}"))?;
+        let interlays = intent.plans.iter().map(|(spec, plan)| (spec.clone(), Arc::clone(plan))).collect();
+        let dataplane = Dataplane::start(DataplaneConfig { cores, interlays }, &bus)?;
+        let (running, handle) = control::start(intent, bus, dataplane.driver.clone())?;
+        let api = tokio::task::spawn_local(api::serve(listener, handle));
+        tracing::info!(admin = %admin, cores, driver = %dataplane.driver, "serving");
+        let code = tokio::select! {
+            () = signals.next() => 0,
+            reason = running.failure() => {
+                eprintln!("crossfade: {reason}");
+                1
+            }
+            ended = api => {
+                eprintln!("crossfade: the admin API ended: {ended:?}");
+                1
+            }
+        };
+        tokio::select! {
+            drained = running.drain() => {
+                if drained {
+                    // Cores that have drained end by themselves.
+                    dataplane.join();
+                    Ok(code)
+                } else {
+                    eprintln!("crossfade: a core did not finish in time; stopping without it");
+                    Ok(1)
+                }
+            }
+            () = signals.next() => {
+                eprintln!("crossfade: a second signal: stopping at once");
+                Ok(1)
+            }
+        }
+    })
+}
+
+/// SIGTERM and SIGINT alike.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let watch = |kind| signal(kind).map_err(|error| format!("signals cannot be watched: {error}"));
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -82,6 +82,14 @@ impl<T> Mailbox<T> {
         self.inner.eventfd.as_raw_fd()
     }
 
+    /// A descriptor of the reader's own for the same eventfd, for runtimes that want to own what they poll.
+    ///
+    /// # Errors
+    /// The operating system's (open-files limit).
+    pub fn wake_owned(&self) -> std::io::Result<OwnedFd> {
+        self.inner.eventfd.try_clone()
+    }
+
     fn ring(&self) {
         let one = 1u64;
         // SAFETY: writes 8 bytes from a u64 that lives across the call. EAGAIN means the counter is full: the reader is awake.

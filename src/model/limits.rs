@@ -59,6 +59,54 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
+// ---- control side ---------------------------------------------------------------------------------------------------
+
+/// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
+pub const FENCE_BUDGET_DEFAULT_MS: u64 = 500;
+/// A fence shorter than this cannot drain one round trip on a real network.
+pub const FENCE_BUDGET_MIN_MS: u64 = 10;
+/// A fence longer than this outlasts the read time-out of common clients: it would be an outage, not a pause.
+pub const FENCE_BUDGET_MAX_MS: u64 = 30_000;
+/// More grace than this would hide a lost expiry for hours.
+pub const TTL_GRACE_MAX_MS: u64 = 3_600_000;
+/// Commands seen before `analyze` may be left: enough that the common commands of an application have appeared.
+pub const ANALYZE_MIN_COMMANDS_DEFAULT: u64 = 1000;
+pub const ANALYZE_MIN_SECONDS_DEFAULT: u64 = 3;
+/// Reads compared before `compare` may be left.
+pub const COMPARE_MIN_READS_DEFAULT: u64 = 1000;
+/// Dirty keys a fence can copy well within its default budget.
+pub const DIRTY_BEFORE_FENCE_MAX: u64 = 1000;
+/// Pause between two tries of a fence: three per second, so that clients get most of each second.
+pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
+/// A lane status older than this proves nothing: the gates that read it are unmet. The lane sends one every 100 ms.
+pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// Pause before a failed job (check, backfill, verification) is tried again.
+pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two whole comparisons that nothing asks for; four times their own length if that is more (a fifth of the time).
+pub const VERIFY_PAUSE_MIN: Duration = Duration::from_secs(10);
+/// How often the control loop looks at every migration.
+pub const CONTROL_TICK: Duration = Duration::from_millis(100);
+/// How often counters are sampled and job progress is announced.
+pub const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+/// Default time commands in flight get to finish at a stop.
+pub const DRAIN_DEADLINE_DEFAULT_MS: u64 = 5_000;
+pub const DRAIN_DEADLINE_MAX_MS: u64 = 600_000;
+/// Admin requests waiting for the control loop; more are answered with 503.
+pub const ADMIN_QUEUE_LEN: usize = 256;
+/// Events waiting for one SSE subscriber; a slower one is cut off and resumes with `Last-Event-ID`.
+pub const EVENT_SUBSCRIBER_LEN: usize = 1024;
+/// Event numbers reserved durably at a time, so that a restart never gives a number twice.
+pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
+/// Longest name or reason a person may give in an approval, waiver, rollback or forced commit.
+pub const REASON_BYTES_MAX: usize = 1000;
+/// More cores than this is a mistake in the configuration.
+pub const CORES_MAX: u64 = 256;
+/// Largest configuration file read.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
+const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
+
 // ---- jobs -----------------------------------------------------------------------------------------------------------
 
 /// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
@@ -91,50 +139,3 @@ pub const DIGEST_BATCH_KEYS: usize = 256;
 
 const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
 const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
-// ---- control side ---------------------------------------------------------------------------------------------------
-
-/// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
-pub const FENCE_BUDGET_DEFAULT_MS: u64 = 500;
-/// A fence shorter than this cannot drain one round trip on a real network.
-pub const FENCE_BUDGET_MIN_MS: u64 = 10;
-/// A fence longer than this outlasts the read time-out of common clients: it would be an outage, not a pause.
-pub const FENCE_BUDGET_MAX_MS: u64 = 30_000;
-/// More grace than this would hide a lost expiry for hours.
-pub const TTL_GRACE_MAX_MS: u64 = 3_600_000;
-/// Commands seen before `analyze` may be left: enough that the common commands of an application have appeared.
-pub const ANALYZE_MIN_COMMANDS_DEFAULT: u64 = 1000;
-pub const ANALYZE_MIN_SECONDS_DEFAULT: u64 = 3;
-/// Reads compared before `compare` may be left.
-pub const COMPARE_MIN_READS_DEFAULT: u64 = 1000;
-/// Dirty keys a fence can copy well within its default budget.
-pub const DIRTY_BEFORE_FENCE_MAX: u64 = 1000;
-/// Pause between two tries of a fence: three per second, so that clients get most of each second.
-pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
-/// A lane status older than this proves nothing: the gates that read it are unmet. The lane sends one every 100 ms.
-pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
-/// Pause before a failed job (check, backfill, verification) is tried again.
-pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often the control loop looks at every migration.
-pub const CONTROL_TICK: Duration = Duration::from_millis(100);
-/// How often counters are sampled and job progress is announced.
-pub const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
-/// Default time commands in flight get to finish at a stop.
-pub const DRAIN_DEADLINE_DEFAULT_MS: u64 = 5_000;
-pub const DRAIN_DEADLINE_MAX_MS: u64 = 600_000;
-/// Admin requests waiting for the control loop; more are answered with 503.
-pub const ADMIN_QUEUE_LEN: usize = 256;
-/// Events waiting for one SSE subscriber; a slower one is cut off and resumes with `Last-Event-ID`.
-pub const EVENT_SUBSCRIBER_LEN: usize = 1024;
-/// Event numbers reserved durably at a time, so that a restart never gives a number twice.
-pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
-/// Longest name or reason a person may give in an approval, waiver, rollback or forced commit.
-pub const REASON_BYTES_MAX: usize = 1000;
-/// Longest `advance --wait`.
-pub const ADVANCE_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// More cores than this is a mistake in the configuration.
-pub const CORES_MAX: u64 = 256;
-/// Largest configuration file read.
-pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
-
-const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
-const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);

@@ -3,6 +3,7 @@
 //! Crosses threads: every type here is `Send` and is copied or shared by `Arc` between the control thread and the cores.
 
 pub mod authority;
+pub mod divergence;
 pub mod endpoint;
 pub mod ids;
 pub mod limits;
@@ -10,6 +11,7 @@ pub mod migration;
 pub mod plan;
 
 pub use authority::{Authority, Epoch, Side};
+pub use divergence::{Ledger, LedgerEntry, Sighting};
 pub use endpoint::{Address, Credentials, Endpoint, Secret, UrlError};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
 pub use migration::{

@@ -1,0 +1,71 @@
+//! Errors as RFC 9457 problem documents: what was wrong, what to do, and the gates in the way when that is the reason.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::convert;
+use super::types::{Gate, Problem};
+use crate::control::ControlError;
+use crate::control::views::Refusal;
+
+/// A request that was not done.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    kind: &'static str,
+    detail: String,
+    gates: Vec<Gate>,
+}
+
+impl Failure {
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), gates: Vec::new() }
+    }
+
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    pub fn not_carried(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not-carried", detail)
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ControlError::NotFound(_) => Self::not_found(detail),
+            ControlError::Refused(Refusal::UnmetGates { gates, .. }) => Self {
+                gates: gates.iter().map(convert::gate).collect(),
+                ..Self::new(StatusCode::CONFLICT, "unmet-gates", detail)
+            },
+            ControlError::Refused(Refusal::WrongPhase(_)) => Self::new(StatusCode::CONFLICT, "wrong-phase", detail),
+            ControlError::Refused(Refusal::Invalid(_)) | ControlError::Invalid(_) => Self::invalid(detail),
+            ControlError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            ControlError::NotCarried(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-carried", detail),
+            ControlError::Upstream(_) => Self::new(StatusCode::BAD_GATEWAY, "endpoint-failed", detail),
+            ControlError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store-failed", detail),
+            ControlError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = Problem {
+            kind: format!("urn:crossfade:problem:{}", self.kind),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            gates: self.gates,
+        };
+        // Strings and numbers only: encoding cannot fail.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}

@@ -1,0 +1,312 @@
+//! The command line: what may be written. What it does is in `commands.rs`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::api::types::CreateMigration;
+
+/// Moves live Redis traffic from one server to another, and back, without losing a write.
+#[derive(Debug, Parser)]
+#[command(name = "crossfade", version, max_term_width = 110)]
+pub struct Cli {
+    /// Where the admin API of a running `crossfade serve` is.
+    #[arg(long, global = true, env = "CROSSFADE_ADMIN", default_value = "http://127.0.0.1:7171")]
+    pub admin: String,
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Top,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Top {
+    /// Run the proxy.
+    Serve {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Read a configuration, probe its servers, print what is found. Starts nothing.
+    Check {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The main job on throw-away real servers.
+    Demo {
+        /// What to demonstrate.
+        #[arg(default_value = "redis")]
+        kind: String,
+        /// Leave everything running at the end.
+        #[arg(long)]
+        keep: bool,
+        /// Length of the load, roughly.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// The target is a Valkey.
+        #[arg(long)]
+        valkey: bool,
+    },
+    /// One screen: interlays, who is authoritative, phases, lag, divergences.
+    Status,
+    /// Servers.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// Listeners.
+    #[command(subcommand)]
+    Interlay(InterlayCommand),
+    /// Migrations.
+    #[command(subcommand)]
+    Migration(MigrationCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    List,
+    Show {
+        name: String,
+    },
+    /// Look at the server now.
+    Check {
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InterlayCommand {
+    List,
+    Show { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MigrationCommand {
+    /// Record a migration; nothing moves yet.
+    Create(Box<CreateArgs>),
+    List,
+    Show {
+        id: String,
+    },
+    /// Start it; with --auto it drives itself as its gates are met.
+    Run {
+        #[arg(long)]
+        id: String,
+        /// Drive itself up to and including the change of authority.
+        #[arg(long)]
+        auto: bool,
+        /// How far --auto goes: flip (default) or commit.
+        #[arg(long, requires = "auto")]
+        through: Option<String>,
+    },
+    /// Go to the next phase, if its gates are met.
+    Advance {
+        id: String,
+        /// pre-test, analyze, compare, test, migrate, commit.
+        #[arg(long)]
+        to: Option<String>,
+        /// Keep trying for this many seconds while gates are unmet.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Give the approval that is due next.
+    Approve {
+        id: String,
+        #[arg(long)]
+        by: String,
+        #[arg(long)]
+        reason: String,
+        /// migrate, flip or commit; without it, whichever is due.
+        #[arg(long, alias = "for", value_name = "STEP")]
+        scope: Option<String>,
+    },
+    /// Accept one critical compatibility finding by name.
+    Waive {
+        id: String,
+        #[arg(long)]
+        finding: String,
+        #[arg(long)]
+        by: String,
+        #[arg(long)]
+        reason: String,
+    },
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    /// Return to the source, with every write.
+    Rollback {
+        id: String,
+        #[arg(long)]
+        reason: String,
+        /// Wait this many seconds until the source is authoritative.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Make the target final and stop keeping the source in step.
+    Commit {
+        id: String,
+        /// Although gates are unmet; needs --reason, which is recorded.
+        #[arg(long, requires = "reason")]
+        force: bool,
+        #[arg(long)]
+        reason: Option<String>,
+        /// Keep trying for this many seconds while gates are unmet.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// End the migration on the source.
+    Abandon {
+        id: String,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// The evidence report: Markdown, or JSON with --output json.
+    Report {
+        id: String,
+    },
+    Events {
+        id: String,
+        /// Go on as events come.
+        #[arg(long)]
+        follow: bool,
+        /// Only events after this number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    Divergences {
+        id: String,
+    },
+    /// Wait until the change of authority in `migrate` (or back in `rollback`) has happened.
+    Wait {
+        id: String,
+        /// source or target.
+        #[arg(long, default_value = "target")]
+        authority: String,
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+/// Decisions; those not given take the first value listed.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    #[arg(long, required_unless_present = "file")]
+    id: Option<String>,
+    #[arg(long, required_unless_present = "file")]
+    interlay: Option<String>,
+    /// Default: the server that is authoritative now.
+    #[arg(long)]
+    source: Option<String>,
+    /// Default: the target of the interlay.
+    #[arg(long)]
+    target: Option<String>,
+    /// blue_green, big_bang
+    #[arg(long)]
+    strategy: Option<String>,
+    /// fail (the target must be empty), replace (the target becomes an exact copy)
+    #[arg(long)]
+    conflict_policy: Option<String>,
+    /// copy
+    #[arg(long)]
+    data_movement: Option<String>,
+    /// source
+    #[arg(long)]
+    write_consistency: Option<String>,
+    /// authority, replicated
+    #[arg(long)]
+    read_routing: Option<String>,
+    /// true
+    #[arg(long)]
+    ttl_preservation: Option<bool>,
+    /// rollback_all, retry_then_all, allow_partial
+    #[arg(long)]
+    failure_handling: Option<String>,
+    #[arg(long)]
+    retry_count: Option<u32>,
+    /// true, false: whether entering migrate and commit each need an approval
+    #[arg(long)]
+    manual_approval: Option<bool>,
+    /// The change of authority inside migrate waits for one more approval.
+    #[arg(long)]
+    hold_before_flip: bool,
+    /// compare, migrate: the phase from which the target is kept in step
+    #[arg(long)]
+    shadow_from: Option<String>,
+    #[arg(long)]
+    analyze_min_commands: Option<u64>,
+    #[arg(long)]
+    analyze_min_seconds: Option<u64>,
+    #[arg(long)]
+    compare_min_reads: Option<u64>,
+    #[arg(long)]
+    soak_seconds: Option<u64>,
+    #[arg(long)]
+    dirty_before_fence_max: Option<u64>,
+    #[arg(long)]
+    fence_budget_ms: Option<u64>,
+    #[arg(long)]
+    ttl_grace_ms: Option<u64>,
+    /// A JSON file with the same fields; flags win over it.
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
+
+impl CreateArgs {
+    /// The request body.
+    ///
+    /// # Errors
+    /// A sentence, when the file cannot be read or understood.
+    pub fn body(&self) -> Result<CreateMigration, String> {
+        let mut body = match &self.file {
+            None => CreateMigration::default(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+                serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
+            }
+        };
+        if let Some(id) = &self.id {
+            body.id.clone_from(id);
+        }
+        if let Some(interlay) = &self.interlay {
+            body.interlay.clone_from(interlay);
+        }
+        macro_rules! take {
+            ($($field:ident),+ $(,)?) => {
+                $(if self.$field.is_some() { body.$field.clone_from(&self.$field); })+
+            };
+        }
+        take!(
+            source,
+            target,
+            strategy,
+            conflict_policy,
+            data_movement,
+            write_consistency,
+            read_routing,
+            ttl_preservation,
+            failure_handling,
+            retry_count,
+            manual_approval,
+            shadow_from,
+            analyze_min_commands,
+            analyze_min_seconds,
+            compare_min_reads,
+            soak_seconds,
+            dirty_before_fence_max,
+            fence_budget_ms,
+            ttl_grace_ms,
+        );
+        if self.hold_before_flip {
+            body.hold_before_flip = Some(true);
+        }
+        Ok(body)
+    }
+}

@@ -1,0 +1,211 @@
+//! Tables for people. JSON output never comes here.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
+
+pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(heads);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+fn authority_line(interlay: &Interlay) -> String {
+    format!(
+        "{}: the {} is authoritative: {} ({}), epoch {}",
+        interlay.name,
+        interlay.authority.to_uppercase(),
+        interlay.authority_endpoint,
+        interlay.authority_address,
+        interlay.epoch
+    )
+}
+
+pub fn status(status: &Status) -> String {
+    let mut parts: Vec<String> = status.interlays.iter().map(authority_line).collect();
+    parts.push(interlays(&status.interlays));
+    let live: Vec<_> = status.migrations.iter().filter(|migration| migration.ended.is_none()).cloned().collect();
+    if live.is_empty() {
+        parts.push("No migration is under way.".to_owned());
+    } else {
+        parts.push(migrations(&live));
+    }
+    let counters = &status.counters;
+    parts.push(table(
+        ["connections", "commands", "reads", "writes", "lane", "error replies", "refused", "upstreams"],
+        [[
+            counters.connections_open.to_string(),
+            counters.commands.to_string(),
+            counters.commands_read.to_string(),
+            counters.commands_write.to_string(),
+            counters.commands_lane.to_string(),
+            counters.replies_error.to_string(),
+            counters.replies_refused.to_string(),
+            counters.upstream_connections.to_string(),
+        ]],
+    ));
+    parts.push(format!(
+        "version {}, {} cores, {}, up {} s",
+        status.version, status.cores, status.driver, status.uptime_seconds
+    ));
+    parts.join("\n")
+}
+
+pub fn interlays(interlays: &[Interlay]) -> String {
+    let row = |interlay: &Interlay| {
+        [
+            interlay.name.clone(),
+            interlay.listen.clone(),
+            format!("{} ({})", interlay.authority, interlay.authority_endpoint),
+            interlay.mode.clone(),
+            match (&interlay.migration, &interlay.phase) {
+                (Some(id), Some(phase)) => format!("{id}: {phase}"),
+                (_, _) => "none".to_owned(),
+            },
+        ]
+    };
+    table(["interlay", "listen", "authority", "mode", "migration"], interlays.iter().map(row))
+}
+
+pub fn migrations(migrations: &[Migration]) -> String {
+    let row = |migration: &Migration| {
+        let open = migration.gates.iter().filter(|gate| !gate.met).count();
+        [
+            migration.id.clone(),
+            migration.phase.clone(),
+            migration.status.clone(),
+            format!("{} ({})", migration.authority, migration.authority_endpoint),
+            format!("{}/{}", migration.backfill.done, migration.backfill.total),
+            migration.dirty.to_string(),
+            migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| format!("{} us", lane.shadow_lag_us)),
+            migration.divergences.to_string(),
+            open.to_string(),
+        ]
+    };
+    table(
+        ["migration", "phase", "status", "authority", "backfill", "dirty", "lag", "divergences", "gates open"],
+        migrations.iter().map(row),
+    )
+}
+
+pub fn migration(migration: &Migration) -> String {
+    let mut parts = vec![format!(
+        "{}: the {} is authoritative: {} ({}), epoch {}",
+        migration.id,
+        migration.authority.to_uppercase(),
+        migration.authority_endpoint,
+        migration.authority_address,
+        migration.epoch
+    )];
+    let ended = match (&migration.ended, &migration.ended_reason) {
+        (Some(how), Some(why)) => format!(", {how}: {why}"),
+        (Some(how), None) => format!(", {how}"),
+        (None, _) => String::new(),
+    };
+    parts.push(format!(
+        "phase {}, {}, run {}, {} from {} to {}{ended}",
+        migration.phase, migration.status, migration.run, migration.strategy, migration.source, migration.target
+    ));
+    if !migration.gates.is_empty() {
+        let row = |gate: &crate::api::types::Gate| {
+            [gate.name.clone(), gate.measured.clone(), gate.threshold.clone(), yes(gate.met)]
+        };
+        parts.push(table(["gate of the next step", "measured", "needs", "met"], migration.gates.iter().map(row)));
+    }
+    let backfill = &migration.backfill;
+    parts.push(table(
+        ["backfill", "rate", "dirty", "in flight", "uncopied", "divergences", "reads compared", "lag"],
+        [[
+            format!("{} of {}", backfill.done, backfill.total),
+            format!("{:.0} keys/s", backfill.rate_per_second),
+            migration.dirty.to_string(),
+            migration.in_flight.to_string(),
+            yes(migration.uncopied),
+            migration.divergences.to_string(),
+            migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| lane.reads_compared.to_string()),
+            migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| format!("{} us", lane.shadow_lag_us)),
+        ]],
+    ));
+    for flip in &migration.flips {
+        let pause = flip.pause_us.map_or_else(|| "unknown".to_owned(), |us| format!("{us} us"));
+        parts.push(format!("authority changed to the {} (epoch {}), writes held {pause}", flip.to, flip.epoch));
+    }
+    if !migration.findings.is_empty() {
+        parts.push(findings(&migration.findings));
+    }
+    parts.join("\n")
+}
+
+pub fn findings(findings: &[Finding]) -> String {
+    let row = |finding: &Finding| {
+        [finding.name.clone(), finding.severity.clone(), yes(finding.waived), finding.detail.clone()]
+    };
+    table(["finding", "severity", "waived", "detail"], findings.iter().map(row))
+}
+
+pub fn endpoints(endpoints: &[Endpoint]) -> String {
+    let row = |endpoint: &Endpoint| {
+        let (server, keys) = match &endpoint.facts {
+            Some(facts) => {
+                let keys: u64 = facts.databases.iter().map(|database| database.keys).sum();
+                (format!("{} {}", facts.server, facts.version), keys.to_string())
+            }
+            None => (endpoint.problem.clone().unwrap_or_else(|| "not looked at yet".to_owned()), String::new()),
+        };
+        [endpoint.name.clone(), endpoint.address.clone(), endpoint.health.clone(), server, keys]
+    };
+    table(["endpoint", "address", "health", "server", "keys"], endpoints.iter().map(row))
+}
+
+pub fn endpoint(endpoint: &Endpoint) -> String {
+    let mut parts = vec![endpoints(std::slice::from_ref(endpoint))];
+    if let Some(facts) = &endpoint.facts {
+        let modules = if facts.modules.is_empty() { "none".to_owned() } else { facts.modules.join(", ") };
+        parts.push(table(
+            ["role", "memory", "maxmemory", "policy", "cluster", "modules", "ping", "clock skew"],
+            [[
+                facts.role.clone(),
+                facts.used_memory_bytes.to_string(),
+                facts.maxmemory_bytes.to_string(),
+                facts.maxmemory_policy.clone(),
+                yes(facts.cluster_enabled),
+                modules,
+                format!("{} us", facts.ping_us),
+                format!("{} ms", facts.clock_skew_ms),
+            ]],
+        ));
+    }
+    parts.join("\n")
+}
+
+pub fn divergences(found: &Divergences) -> String {
+    let row = |entry: &crate::api::types::Divergence| {
+        let state = if entry.resolved_at.is_some() { "resolved" } else { "open" };
+        [
+            entry.database.to_string(),
+            entry.key.clone(),
+            entry.class.clone(),
+            entry.source.clone(),
+            entry.target.clone(),
+            state.to_owned(),
+        ]
+    };
+    let counts = format!("{} found, {} resolved, {} open", found.found, found.resolved, found.unresolved);
+    if found.entries.is_empty() {
+        return counts;
+    }
+    let rows = found.entries.iter().map(row);
+    format!("{counts}\n{}", table(["db", "key", "class", "authority", "shadow", "state"], rows))
+}
+
+pub fn event(event: &Event) -> String {
+    format!("{:>8} {} {:<20} {}", event.number, event.at, event.kind, event.text)
+}

@@ -1,0 +1,213 @@
+//! How other code asks the control loop: a cloneable, `Send` handle, one bounded queue, one answer per question.
+
+use std::fmt;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::events::Event;
+use super::views::{
+    DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, ReadyView, ReportView, StatusView,
+};
+use crate::model::{EndpointName, InterlayName, MigrationId, limits};
+use crate::workflow::{Command, NewMigration, Refusal};
+
+/// Why an operator's request was not done. Every text says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlError {
+    NotFound(String),
+    /// The workflow says no; nothing changed.
+    Refused(Refusal),
+    /// Does not fit what exists already; nothing changed.
+    Conflict(String),
+    Invalid(String),
+    NotCarried(String),
+    /// Another server could not be reached or answered nonsense.
+    Upstream(String),
+    /// The store failed; nothing changed.
+    Store(String),
+    /// Busy or stopping. Whether the change is made is not known: look, then try again.
+    Unavailable(String),
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::NotFound(text)
+            | Self::Conflict(text)
+            | Self::Invalid(text)
+            | Self::NotCarried(text)
+            | Self::Upstream(text)
+            | Self::Store(text)
+            | Self::Unavailable(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+impl From<Refusal> for ControlError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(text) => Self::Invalid(text),
+            Refusal::UnmetGates { .. } | Refusal::WrongPhase(_) => Self::Refused(refusal),
+        }
+    }
+}
+
+/// What is asked for when creating; absent ends come from the interlay.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    pub id: MigrationId,
+    pub interlay: InterlayName,
+    pub source: Option<EndpointName>,
+    pub target: Option<EndpointName>,
+    pub decisions: crate::model::Decisions,
+}
+
+impl CreateRequest {
+    pub(super) fn complete(self, source: EndpointName, target: EndpointName) -> NewMigration {
+        NewMigration { id: self.id, interlay: self.interlay, source, target, decisions: self.decisions }
+    }
+}
+
+type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// Past events, and those to come.
+pub type Subscription = (Vec<Event>, mpsc::Receiver<Event>);
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Status(Reply<StatusView>),
+    Ready(Reply<ReadyView>),
+    Metrics(Reply<MetricsView>),
+    Endpoints(Reply<Vec<EndpointView>>),
+    Endpoint(EndpointName, Reply<EndpointView>),
+    CheckEndpoint(EndpointName, Reply<EndpointView>),
+    Interlays(Reply<Vec<InterlayView>>),
+    Interlay(InterlayName, Reply<InterlayView>),
+    Migrations(Reply<Vec<MigrationView>>),
+    Migration(MigrationId, Reply<Box<MigrationView>>),
+    Create(Box<CreateRequest>, Reply<Box<MigrationView>>),
+    Command(MigrationId, Box<Command>, Reply<Box<MigrationView>>),
+    Report(MigrationId, Reply<Box<ReportView>>),
+    Divergences(MigrationId, Reply<DivergencesView>),
+    Subscribe(Option<u64>, Reply<Subscription>),
+}
+
+/// Clones share the queue.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) sender: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.try_send(request(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                ControlError::Unavailable("the control thread has too many requests waiting: try again".to_owned())
+            }
+            mpsc::error::TrySendError::Closed(_) => ControlError::Unavailable("the proxy is stopping".to_owned()),
+        })?;
+        match timeout(limits::ADMIN_REQUEST_TIMEOUT, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ControlError::Unavailable("the proxy is stopping".to_owned())),
+            Err(_) => Err(ControlError::Unavailable(format!(
+                "no answer within {} s; the request goes on: look at the migration before trying again",
+                limits::ADMIN_REQUEST_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    /// # Errors
+    /// [`ControlError`], as all of these.
+    pub async fn status(&self) -> Result<StatusView, ControlError> {
+        self.ask(Request::Status).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn ready(&self) -> Result<ReadyView, ControlError> {
+        self.ask(Request::Ready).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn metrics(&self) -> Result<MetricsView, ControlError> {
+        self.ask(Request::Metrics).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn endpoints(&self) -> Result<Vec<EndpointView>, ControlError> {
+        self.ask(Request::Endpoints).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn endpoint(&self, name: EndpointName) -> Result<EndpointView, ControlError> {
+        self.ask(|reply| Request::Endpoint(name, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn check_endpoint(&self, name: EndpointName) -> Result<EndpointView, ControlError> {
+        self.ask(|reply| Request::CheckEndpoint(name, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn interlays(&self) -> Result<Vec<InterlayView>, ControlError> {
+        self.ask(Request::Interlays).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn interlay(&self, name: InterlayName) -> Result<InterlayView, ControlError> {
+        self.ask(|reply| Request::Interlay(name, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn migrations(&self) -> Result<Vec<MigrationView>, ControlError> {
+        self.ask(Request::Migrations).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn migration(&self, id: MigrationId) -> Result<MigrationView, ControlError> {
+        self.ask(|reply| Request::Migration(id, reply)).await.map(|view| *view)
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn create(&self, request: CreateRequest) -> Result<MigrationView, ControlError> {
+        self.ask(|reply| Request::Create(Box::new(request), reply)).await.map(|view| *view)
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn command(&self, id: MigrationId, command: Command) -> Result<MigrationView, ControlError> {
+        self.ask(|reply| Request::Command(id, Box::new(command), reply)).await.map(|view| *view)
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn report(&self, id: MigrationId) -> Result<ReportView, ControlError> {
+        self.ask(|reply| Request::Report(id, reply)).await.map(|view| *view)
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn divergences(&self, id: MigrationId) -> Result<DivergencesView, ControlError> {
+        self.ask(|reply| Request::Divergences(id, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn subscribe(&self, after: Option<u64>) -> Result<Subscription, ControlError> {
+        self.ask(|reply| Request::Subscribe(after, reply)).await
+    }
+}

@@ -1,0 +1,34 @@
+//! Looks at every server of a configuration, and at every pair that would be migrated, without starting anything.
+
+use crate::config::Config;
+use crate::jobs::{self, EndpointFacts};
+use crate::model::{Endpoint, InterlayName};
+use crate::workflow::Finding;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Preflight {
+    pub endpoints: Vec<(Endpoint, Result<EndpointFacts, String>)>,
+    /// Per interlay with a target: the findings, or why there are none.
+    pub pairs: Vec<(InterlayName, Result<Vec<Finding>, String>)>,
+}
+
+/// Probes; changes nothing on any server but what a compatibility probe of reserved keys leaves behind and removes.
+pub async fn preflight(config: &Config) -> Preflight {
+    let mut endpoints = Vec::new();
+    for endpoint in &config.endpoints {
+        let facts = jobs::check_endpoint(endpoint).await.map_err(|error| error.to_string());
+        endpoints.push((endpoint.clone(), facts));
+    }
+    let mut pairs = Vec::new();
+    for interlay in &config.interlays {
+        let target = interlay.target.as_ref().and_then(|target| config.endpoint(target));
+        let (Some(source), Some(target)) = (config.endpoint(&interlay.source), target) else { continue };
+        let findings = jobs::compatibility(source, target).await;
+        let findings = findings
+            .map(|findings| findings.into_iter().map(super::evidence::finding).collect())
+            .map_err(|error| error.to_string());
+        pairs.push((interlay.spec.name.clone(), findings));
+    }
+    Preflight { endpoints, pairs }
+}

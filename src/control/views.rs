@@ -1,0 +1,266 @@
+//! What the control loop shows of itself: plain snapshots, `Send`, for the API to turn into its own types.
+//!
+//! Also re-exports the vocabulary those snapshots are made of, so that the storey above needs nothing below this one.
+
+use super::evidence::fresh_lane;
+use super::handle::ControlError;
+use super::state::{Control, Interlay, Migration};
+pub use crate::bus::{LaneStatus, PassKind};
+pub use crate::jobs::EndpointFacts;
+pub use crate::model::Endpoint;
+pub use crate::model::{
+    Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
+    FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError, PlanMode,
+    ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
+};
+pub use crate::telemetry::CoreCounters;
+pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
+
+#[derive(Debug, Clone)]
+pub struct StatusView {
+    pub version: &'static str,
+    pub driver: String,
+    pub cores: usize,
+    pub started: Timestamp,
+    pub now: Timestamp,
+    pub interlays: Vec<InterlayView>,
+    pub migrations: Vec<MigrationView>,
+    pub counters: CoreCounters,
+}
+
+#[derive(Debug, Clone)]
+pub struct ReadyView {
+    pub ready: bool,
+    pub driver: String,
+    /// One sentence per thing that is not as it should be.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MetricsView {
+    pub status: StatusView,
+    /// By core number.
+    pub cores: Vec<(u16, CoreCounters)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct EndpointView {
+    pub name: String,
+    pub kind: &'static str,
+    pub address: String,
+    pub database: u32,
+    pub user: Option<String>,
+    /// The last look: the facts and when, or why it failed; `None` before the first.
+    pub last: Option<Result<(EndpointFacts, Timestamp), String>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct InterlayView {
+    pub name: String,
+    pub kind: &'static str,
+    pub listen: String,
+    pub authority: Side,
+    pub epoch: u64,
+    /// The endpoint whose replies clients see.
+    pub authority_endpoint: String,
+    pub authority_address: String,
+    pub dual: bool,
+    pub generation: u64,
+    pub unacked_cores: Vec<u16>,
+    pub source: String,
+    pub target: Option<String>,
+    /// The migration that is not over, and its phase.
+    pub migration: Option<(String, Phase)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct BackfillView {
+    pub pass: Option<(u64, PassKind, bool)>,
+    pub done: u64,
+    pub total: u64,
+    pub bytes: u64,
+    pub rate_per_second: f64,
+}
+
+#[derive(Debug, Clone)]
+pub struct MigrationView {
+    pub record: MigrationRecord,
+    pub dual: bool,
+    pub authority_endpoint: String,
+    pub authority_address: String,
+    pub gates: Vec<Gate>,
+    pub backfill: BackfillView,
+    /// `Err`: why there is none.
+    pub lane: Result<LaneStatus, String>,
+    pub findings: Result<Vec<Finding>, String>,
+    pub verification: Option<Verification>,
+    /// (done, total) of the comparison under way.
+    pub verifying: Option<(u64, u64)>,
+    pub divergences_found: u64,
+    pub divergences_resolved: u64,
+    pub fences_expired: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct DivergencesView {
+    pub ledger: Ledger,
+}
+
+impl Control {
+    pub(super) fn status_view(&self) -> StatusView {
+        StatusView {
+            version: env!("CARGO_PKG_VERSION"),
+            driver: self.driver.clone(),
+            cores: self.bus.cores.len(),
+            started: self.started,
+            now: super::state::now(),
+            interlays: self.interlays_view(),
+            migrations: self.migrations_view(),
+            counters: sum(self.cores.borrow().counters.values()),
+        }
+    }
+
+    pub(super) fn ready_view(&self) -> ReadyView {
+        let mut problems = Vec::new();
+        problems.extend(self.cores.borrow().failed.clone());
+        problems.extend(self.store_failed.borrow().as_ref().map(|why| format!("the store failed: {why}")));
+        for interlay in self.interlays.values() {
+            let late = interlay.unacked.borrow().len();
+            if late > 0 {
+                problems.push(format!(
+                    "interlay {}: {late} cores have not adopted the newest plan",
+                    interlay.config.spec.name
+                ));
+            }
+        }
+        ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems }
+    }
+
+    pub(super) fn metrics_view(&self) -> MetricsView {
+        let cores = self.cores.borrow();
+        let cores = cores.counters.iter().map(|(core, counters)| (core.0, counters.clone())).collect();
+        MetricsView { status: self.status_view(), cores }
+    }
+
+    pub(super) fn endpoint_view(&self, endpoint: &Endpoint) -> EndpointView {
+        EndpointView {
+            name: endpoint.name.to_string(),
+            kind: endpoint.kind.as_str(),
+            address: endpoint.address.to_string(),
+            database: endpoint.database,
+            user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
+            last: self.facts.borrow().get(&endpoint.name).cloned(),
+        }
+    }
+
+    pub(super) fn interlays_view(&self) -> Vec<InterlayView> {
+        self.interlays.values().map(|interlay| self.interlay_view(interlay)).collect()
+    }
+
+    pub(super) fn interlay_view(&self, interlay: &Interlay) -> InterlayView {
+        let plan = interlay.plan.borrow();
+        let authority = plan.endpoint(plan.authority.side);
+        let spec = &interlay.config.spec;
+        InterlayView {
+            name: spec.name.to_string(),
+            kind: spec.kind.as_str(),
+            listen: spec.listen.to_string(),
+            authority: plan.authority.side,
+            epoch: plan.authority.epoch.0,
+            authority_endpoint: authority.name.to_string(),
+            authority_address: authority.address.to_string(),
+            dual: plan.mode == PlanMode::Dual,
+            generation: plan.generation.0,
+            unacked_cores: interlay.unacked.borrow().iter().map(|core| core.0).collect(),
+            source: plan.source.name.to_string(),
+            target: plan.target.as_ref().map(|target| target.name.to_string()),
+            migration: self.live(&spec.name).map(|migration| {
+                let record = migration.record.borrow();
+                (record.id.to_string(), record.phase)
+            }),
+        }
+    }
+
+    pub(super) fn migrations_view(&self) -> Vec<MigrationView> {
+        self.migrations.borrow().values().map(|migration| self.migration_view(migration)).collect()
+    }
+
+    pub(super) fn migration_view(&self, migration: &Migration) -> MigrationView {
+        let evidence = self.evidence(migration);
+        let record = migration.record.borrow().clone();
+        let seen = migration.seen.borrow();
+        let (authority, _) = migration.sides();
+        let backfill = seen.pass.as_ref().map_or_else(BackfillView::default, |pass| BackfillView {
+            pass: Some((pass.number, pass.kind, pass.done)),
+            done: pass.progress.done.get(),
+            total: pass.progress.total.get(),
+            bytes: pass.progress.bytes.get(),
+            rate_per_second: pass.progress.rate_per_second.get(),
+        });
+        MigrationView {
+            dual: crate::workflow::is_dual(&record),
+            authority_endpoint: authority.name.to_string(),
+            authority_address: authority.address.to_string(),
+            gates: crate::workflow::gates_now(&record, &evidence, super::state::now()),
+            backfill,
+            lane: fresh_lane(&record, &seen),
+            findings: seen.findings.clone(),
+            verification: seen.verification.clone(),
+            verifying: seen.verifying.as_ref().map(|progress| (progress.done.get(), progress.total.get())),
+            divergences_found: seen.ledger.found,
+            divergences_resolved: seen.ledger.resolved,
+            fences_expired: seen.fences_expired,
+            record,
+        }
+    }
+
+    pub(super) fn divergences_view(&self, id: &MigrationId) -> Result<DivergencesView, ControlError> {
+        let migration = self.migration(id)?;
+        let ledger = migration.seen.borrow().ledger.clone();
+        Ok(DivergencesView { ledger })
+    }
+}
+
+/// Everything an auditor gets.
+#[derive(Debug, Clone)]
+pub struct ReportView {
+    pub migration: MigrationView,
+    pub version: &'static str,
+    pub written_at: Timestamp,
+    pub source: EndpointView,
+    pub target: EndpointView,
+    pub keys_verified: u64,
+    pub verifications: u64,
+    pub bytes_copied: u64,
+    /// The journal of this migration, oldest first.
+    pub journal: Vec<super::events::Event>,
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a CoreCounters>) -> CoreCounters {
+    let mut total = CoreCounters::default();
+    for one in all {
+        total.connections_accepted += one.connections_accepted;
+        total.connections_open += one.connections_open;
+        total.connections_refused += one.connections_refused;
+        total.commands += one.commands;
+        total.commands_read += one.commands_read;
+        total.commands_write += one.commands_write;
+        total.commands_lane += one.commands_lane;
+        total.commands_pinned += one.commands_pinned;
+        total.replies_error += one.replies_error;
+        total.replies_refused += one.replies_refused;
+        total.protocol_errors += one.protocol_errors;
+        total.upstream_connections += one.upstream_connections;
+        total.upstream_connects += one.upstream_connects;
+        total.upstream_losses += one.upstream_losses;
+        total.bytes_from_clients += one.bytes_from_clients;
+        total.bytes_to_clients += one.bytes_to_clients;
+        for (name, count) in &one.commands_by_name {
+            match total.commands_by_name.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += count,
+                None => total.commands_by_name.push((name, *count)),
+            }
+        }
+    }
+    total
+}

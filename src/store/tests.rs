@@ -1,0 +1,170 @@
+//! What is written is read back; what is not ours is refused.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::model::*;
+use crate::workflow::{Ended, NewMigration, Phase, Rehearsal, SmokeResult};
+
+/// A directory of its own for each test, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("crossfade-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&dir);
+        Self(dir)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(FILE_NAME)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn full_record() -> MigrationRecord {
+    let asked = NewMigration {
+        id: MigrationId::new("orders").unwrap(),
+        interlay: InterlayName::new("i").unwrap(),
+        source: EndpointName::new("old").unwrap(),
+        target: EndpointName::new("new").unwrap(),
+        decisions: Decisions { hold_before_flip: true, ..Decisions::default() },
+    };
+    let at = Timestamp(77);
+    MigrationRecord {
+        phase: Phase::Migrate,
+        status: MigrationStatus::Running,
+        authority: Authority { side: Side::Target, epoch: Epoch(2) },
+        run: 3,
+        auto: AutoThrough::Commit,
+        dual_since: Some(at),
+        approvals: vec![Approval { scope: ApprovalScope::Flip, by: "a".into(), reason: "r".into(), at, run: 3 }],
+        waivers: vec![Waiver { finding: "f".into(), by: "a".into(), reason: "r".into(), at }],
+        rehearsal: Some(Rehearsal { at, pause_us: 5 }),
+        smoke: Some(SmokeResult { at, checks: 2, failed: vec!["x".into()] }),
+        flips: vec![Flip { at, to: Side::Target, epoch: Epoch(2), pause_us: Some(9) }],
+        rollback_reason: Some("why".into()),
+        ended: Some(Ended::Abandoned { at, reason: "r".into() }),
+        ..MigrationRecord::new(asked, Authority::initial(), at)
+    }
+}
+
+fn entry(number: u64) -> JournalEntry {
+    JournalEntry {
+        number,
+        at: Timestamp(number),
+        kind: "phase_changed".to_owned(),
+        migration: Some(MigrationId::new("orders").unwrap()),
+        interlay: None,
+        text: format!("entry {number}"),
+    }
+}
+
+#[test]
+fn everything_is_there_after_reopening() {
+    let scratch = Scratch::new();
+    let record = full_record();
+    let mut ledger = Ledger::default();
+    let seen = Sighting { database: 1, key: vec![0, 255], class: "ttl".into(), source: "s".into(), target: "t".into() };
+    ledger.note(seen, Timestamp(4));
+    {
+        let store = Store::open(&scratch.0).unwrap();
+        assert_eq!(store.reserve_numbers(10).unwrap(), 1);
+        store.commit(&record, &[entry(1), entry(2)]).unwrap();
+        store.save_ledger(&record.id, &ledger).unwrap();
+        store.append(&[entry(3)]).unwrap();
+    }
+    let store = Store::open(&scratch.0).unwrap();
+    assert_eq!(store.migrations().unwrap(), vec![record.clone()]);
+    assert_eq!(store.journal_after(1).unwrap(), vec![entry(2), entry(3)]);
+    assert_eq!(store.ledger(&record.id).unwrap(), ledger);
+    assert_eq!(store.reserve_numbers(10).unwrap(), 11);
+}
+
+#[test]
+fn two_processes_cannot_share_it() {
+    let scratch = Scratch::new();
+    let _first = Store::open(&scratch.0).unwrap();
+    assert!(matches!(Store::open(&scratch.0), Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn foreign_and_torn_files_are_refused_and_left_as_they_are() {
+    let scratch = Scratch::new();
+    {
+        let store = Store::open(&scratch.0).unwrap();
+        store.commit(&full_record(), &[entry(1)]).unwrap();
+    }
+    let good = std::fs::read(scratch.file()).unwrap();
+    let mut cases: Vec<(String, Vec<u8>)> = vec![
+        ("text".into(), b"this is not a database, it is a letter".repeat(400)),
+        ("empty".into(), Vec::new()),
+        ("zeros".into(), vec![0; good.len()]),
+    ];
+    for part in 1..8 {
+        cases.push((format!("cut to {part}/8"), good[..good.len() * part / 8].to_vec()));
+    }
+    let at = good.windows(8).position(|w| w == b"\"orders\"").expect("the record is in the file");
+    let mut flipped = good.clone();
+    flipped[at + 1] ^= 0x20;
+    cases.push(("one bit of a record".into(), flipped));
+    for (name, bytes) in cases {
+        std::fs::write(scratch.file(), &bytes).unwrap();
+        let error = Store::open(&scratch.0).expect_err(&name);
+        assert!(matches!(error, StoreError::Refused(_)), "{name}: {error:?}");
+        assert!(error.to_string().contains(FILE_NAME), "{name}: {error}");
+    }
+    std::fs::write(scratch.file(), &good).unwrap();
+    assert_eq!(Store::open(&scratch.0).unwrap().migrations().unwrap().len(), 1);
+}
+
+#[test]
+fn another_programs_database_and_a_newer_schema_are_refused_in_words() {
+    const OTHER: TableDefinition<'_, &str, u64> = TableDefinition::new("other");
+    for (version, words) in [(None, "another program"), (Some(99), "schema version 99")] {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(&scratch.0).unwrap();
+        {
+            let db = Database::create(scratch.file()).unwrap();
+            let txn = db.begin_write().unwrap();
+            match version {
+                None => drop(txn.open_table(OTHER).unwrap()),
+                Some(version) => drop(txn.open_table(META).unwrap().insert("schema_version", version).unwrap()),
+            }
+            txn.commit().unwrap();
+        }
+        let error = Store::open(&scratch.0).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_half_made_store_does_not_stop_the_next_start() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    std::fs::write(scratch.0.join(format!("{FILE_NAME}.new")), b"killed here").unwrap();
+    assert!(Store::open(&scratch.0).unwrap().migrations().unwrap().is_empty());
+}
+
+#[test]
+fn the_file_as_a_kill_leaves_it_opens_with_the_last_commit() {
+    let (scratch, image) = (Scratch::new(), Scratch::new());
+    let store = Store::open(&scratch.0).unwrap();
+    for run in 1..20 {
+        let record = MigrationRecord { run, ..full_record() };
+        store.commit(&record, &[entry(u64::from(run))]).unwrap();
+        // A copy of the file of a running process is what a kill -9 leaves behind.
+        let _ = std::fs::remove_dir_all(&image.0);
+        std::fs::create_dir_all(&image.0).unwrap();
+        std::fs::copy(scratch.file(), image.file()).unwrap();
+        let after = Store::open(&image.0).unwrap_or_else(|error| panic!("run {run}: {error}"));
+        assert_eq!(after.migrations().unwrap(), vec![record]);
+    }
+}
