@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! `crossfade demo`: the main job on throw-away real servers, with a workload that knows what it was acknowledged.
 //!
 //! Lives on the main thread of its own process; the proxy is a child process, driven through its admin API like any other.
@@ -322,22 +321,4 @@ fn keep(stage: &Stage, report: &Report) {
     while !stop_requested() {
         std::thread::sleep(Duration::from_millis(100));
     }
-=======
-//! The demonstration (being built).
-
-/// What `crossfade demo` was asked for.
-#[derive(Debug, Clone)]
-pub struct DemoOptions {
-    pub kind: String,
-    pub keep: bool,
-    pub seconds: Option<u64>,
-    pub valkey: bool,
-}
-
-/// Returns the exit code.
-#[must_use]
-pub fn run(_options: &DemoOptions) -> i32 {
-    eprintln!("crossfade: the demo is not built yet");
-    1
->>>>>>> control
 }
