@@ -136,6 +136,7 @@ pub const DIGEST_BATCH_KEYS: usize = 256;
 
 const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
 const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
+
 // ---- control side ---------------------------------------------------------------------------------------------------
 
 /// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
