@@ -110,7 +110,7 @@ impl Lane {
         self.begin_pass(PassKind::Volatile, "authority changed: deadlines are written again");
     }
 
-    fn run_held(&mut self) {
+    pub(super) fn run_held(&mut self) {
         for (core, batch) in std::mem::take(&mut self.held) {
             self.run_batch(core, &batch);
         }

@@ -123,6 +123,8 @@ pub struct Lane {
     next_status_us: u64,
     last_status: LaneStatus,
     retired: bool,
+    /// The authority's connection has not been tried yet: commands wait for the outcome.
+    starting: bool,
     now: Now,
 }
 
@@ -159,6 +161,7 @@ impl Lane {
             next_status_us: 0,
             last_status: LaneStatus::default(),
             retired: false,
+            starting: true,
             now,
         };
         lane.begin_pass(PassKind::Full, "dual operation begins");
@@ -194,7 +197,7 @@ impl Lane {
     /// Commands of one client.
     pub fn submit(&mut self, core: CoreId, batch: LaneBatch, now: Now) {
         self.now = now;
-        if self.fence.is_some() && !batch.items.contains(&LaneItem::Forget) {
+        if (self.fence.is_some() || self.starting) && !batch.items.contains(&LaneItem::Forget) {
             self.held_commands += batch.items.len() as u64;
             self.held.push_back((core, batch));
             return;
@@ -277,6 +280,9 @@ impl Lane {
         if shadow {
             self.overflowed = false;
         }
+        if side == self.authority {
+            self.end_start();
+        }
         if self.both_connected() {
             for order in std::mem::take(&mut self.waiting_orders) {
                 self.order(order, now);
@@ -298,8 +304,17 @@ impl Lane {
                 self.shadow_lost();
             }
         }
+        if side == self.authority {
+            self.end_start();
+        }
         self.expire_fence_if_lost(side, why);
         self.after_step();
+    }
+
+    fn end_start(&mut self) {
+        if std::mem::take(&mut self.starting) && self.fence.is_none() {
+            self.run_held();
+        }
     }
 
     /// Bytes arrived. `Err`: they are not RESP; the caller closes the connection and calls `lost`.
