@@ -1,1 +1,381 @@
-//! (being built)
+//! The flip and the rollout against fake cores: in which order things become durable, known and released.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::{LocalSet, yield_now};
+
+use super::flip::FlipOutcome;
+use super::state::{Pass, now};
+use super::*;
+use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind, Report};
+use crate::jobs::Progress;
+use crate::model::{CoreId, InterlayName, MigrationId, Side};
+use crate::workflow::{Check, Command, Fact, Phase, Verification};
+
+const CORES: u16 = 2;
+
+/// What the fake cores saw, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Plan { core: u16, authority: Side, durable: Side },
+    Fence,
+    Release,
+}
+
+struct Rig {
+    running: Running,
+    handle: Handle,
+    dir: PathBuf,
+    log: RefCell<Vec<Seen>>,
+    /// Core 1 keeps its acks to itself.
+    mute: Cell<bool>,
+    kept: RefCell<Vec<Report>>,
+    fence_expires: Cell<bool>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn config(dir: &std::path::Path) -> Config {
+    // Nothing listens on the discard port of this address: jobs that look at a server fail at once.
+    let text = format!(
+        "[data]\ndir = {:?}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n\
+         [endpoints.new]\nkind = \"redis\"\nurl = \"redis://127.0.0.2:9\"\n\
+         [interlays.orders]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"old\"\ntarget = \"new\"\n",
+        dir.display().to_string()
+    );
+    Config::parse(std::path::Path::new("test.toml"), &text).unwrap()
+}
+
+fn scratch() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let dir = std::env::temp_dir().join(format!(
+        "crossfade-control-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
+fn name() -> InterlayName {
+    InterlayName::new("orders").unwrap()
+}
+
+fn id() -> MigrationId {
+    MigrationId::new("m").unwrap()
+}
+
+impl Rig {
+    fn start_in(dir: PathBuf) -> Rc<Self> {
+        let intent = Intent::load(config(&dir)).unwrap();
+        let (running, handle) = start(intent, Switchboard::new(CORES).unwrap(), "fake".to_owned()).unwrap();
+        let rig = Rc::new(Self {
+            running,
+            handle,
+            dir,
+            log: RefCell::default(),
+            mute: Cell::new(false),
+            kept: RefCell::default(),
+            fence_expires: Cell::new(false),
+        });
+        let cores = Rc::downgrade(&rig);
+        tokio::task::spawn_local(async move {
+            while let Some(rig) = cores.upgrade() {
+                rig.cores_once();
+                drop(rig);
+                yield_now().await;
+            }
+        });
+        rig
+    }
+
+    fn control(&self) -> &Rc<Control> {
+        &self.running.control
+    }
+
+    fn say(&self, report: Report) {
+        self.control().bus.reports.push(report).unwrap();
+    }
+
+    fn cores_once(&self) {
+        for core in 0..CORES {
+            while let Some(directive) = self.control().bus.cores[usize::from(core)].pop() {
+                match directive {
+                    Directive::Publish(plan) => {
+                        let stored = self.control().store.migrations().unwrap();
+                        let durable = stored.first().map_or(Side::Source, |record| record.authority.side);
+                        self.log.borrow_mut().push(Seen::Plan { core, authority: plan.authority.side, durable });
+                        let (core, interlay) = (CoreId(core), plan.interlay.clone());
+                        let ack = Report::PlanAcked { core, interlay, generation: plan.generation };
+                        if core.0 == 1 && self.mute.get() {
+                            self.kept.borrow_mut().push(ack);
+                        } else {
+                            self.say(ack);
+                        }
+                    }
+                    Directive::Lane { order, .. } => self.lane(order),
+                    Directive::Sample => {}
+                    Directive::Drain { .. } => self.say(Report::Drained { core: CoreId(core) }),
+                }
+            }
+        }
+    }
+
+    fn lane(&self, order: LaneOrder) {
+        let event = match order {
+            LaneOrder::Fence { ticket, .. } => {
+                self.log.borrow_mut().push(Seen::Fence);
+                if self.fence_expires.get() {
+                    LaneEvent::FenceExpired { ticket, reason: "7 in flight".to_owned() }
+                } else {
+                    LaneEvent::Fenced { ticket }
+                }
+            }
+            LaneOrder::Release { ticket } => {
+                self.log.borrow_mut().push(Seen::Release);
+                LaneEvent::Released { ticket, pause_us: 1234, held: 1 }
+            }
+            LaneOrder::Copy { .. } | LaneOrder::PassDone { .. } | LaneOrder::Probe { .. } | LaneOrder::Repair { .. } => {
+                return;
+            }
+        };
+        self.say(Report::Lane { interlay: name(), event });
+    }
+
+    /// A migration in phase migrate, with everything measured that a flip needs.
+    async fn at_the_flip(&self) -> Rc<Migration> {
+        let decisions = crate::model::Decisions { manual_approval: false, ..crate::model::Decisions::default() };
+        let request = CreateRequest { id: id(), interlay: name(), source: None, target: None, decisions };
+        self.handle.create(request).await.unwrap();
+        let migration = self.control().migration(&id()).unwrap();
+        let at = now();
+        {
+            // Held so that the tick does not flip on its own; `flip` itself is what is tried here.
+            let mut seen = migration.seen.borrow_mut();
+            seen.fencing = true;
+            seen.checking = true;
+            seen.verifying = Some(Rc::default());
+        }
+        let mut record = migration.record.borrow().clone();
+        record.phase = Phase::Migrate;
+        record.phase_since = at;
+        record.dual_since = Some(at);
+        record.status = crate::model::MigrationStatus::Running;
+        self.control().store.commit(&record, &[]).unwrap();
+        migration.record.replace(record);
+        self.measure(&migration);
+        migration
+    }
+
+    fn measure(&self, migration: &Migration) {
+        let at = now();
+        let epoch = migration.record.borrow().authority.epoch;
+        let mut seen = migration.seen.borrow_mut();
+        let status = LaneStatus {
+            reads_compared: 5000,
+            authority_connected: true,
+            shadow_connected: true,
+            ..LaneStatus::default()
+        };
+        seen.lane = Some((status, tokio::time::Instant::now()));
+        let progress = Rc::new(Progress::default());
+        seen.pass = Some(Pass { number: 1, kind: PassKind::Full, epoch, done: true, progress });
+        let (divergent, inconclusive) = (0, 0);
+        seen.verification =
+            Some(Verification { started_at: at, finished_at: at, epoch, keys: 9, divergent, inconclusive });
+        seen.clean_since = Some(at);
+        seen.source = Check::Passed(String::new());
+    }
+
+    fn stored_side(&self) -> Side {
+        self.control().store.migrations().unwrap()[0].authority.side
+    }
+}
+
+fn run(test: impl AsyncFnOnce(Rc<Rig>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async move {
+        test(Rig::start_in(scratch())).await;
+    });
+}
+
+#[test]
+fn a_flip_is_durable_before_any_core_knows_and_known_to_all_before_it_is_released() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.log.borrow_mut().clear();
+        assert_eq!(rig.control().flip(&migration).await, FlipOutcome::Flipped);
+        let plan = |core| Seen::Plan { core, authority: Side::Target, durable: Side::Target };
+        assert_eq!(*rig.log.borrow(), vec![Seen::Fence, plan(0), plan(1), Seen::Release]);
+        let record = migration.record.borrow().clone();
+        assert_eq!((record.authority.epoch.0, record.flips[0].pause_us), (2, Some(1234)));
+        let stored = rig.control().store.migrations().unwrap();
+        assert_eq!(stored, vec![record]);
+        let journal = rig.control().store.journal_after(0).unwrap();
+        assert!(journal.iter().any(|event| event.kind == "authority_changed"));
+    });
+}
+
+#[test]
+fn nothing_is_released_while_a_core_has_not_acked() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.log.borrow_mut().clear();
+        rig.mute.set(true);
+        let (control, flipping) = (Rc::clone(rig.control()), Rc::clone(&migration));
+        let flip = tokio::task::spawn_local(async move { control.flip(&flipping).await });
+        while rig.kept.borrow().is_empty() {
+            yield_now().await;
+        }
+        for _ in 0..500 {
+            yield_now().await;
+        }
+        assert!(!flip.is_finished() && !rig.log.borrow().contains(&Seen::Release));
+        rig.mute.set(false);
+        for ack in rig.kept.take() {
+            rig.say(ack);
+        }
+        assert_eq!(flip.await.unwrap(), FlipOutcome::Flipped);
+        assert_eq!(rig.log.borrow().last(), Some(&Seen::Release));
+    });
+}
+
+#[test]
+fn an_expired_fence_changes_nothing() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.log.borrow_mut().clear();
+        rig.fence_expires.set(true);
+        let outcome = rig.control().flip(&migration).await;
+        assert!(matches!(outcome, FlipOutcome::Postponed(reason) if reason.contains("7 in flight")));
+        assert_eq!(*rig.log.borrow(), vec![Seen::Fence]);
+        assert_eq!((rig.stored_side(), migration.record.borrow().authority.side), (Side::Source, Side::Source));
+    });
+}
+
+#[test]
+fn a_record_that_cannot_be_written_releases_the_old_authority() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.log.borrow_mut().clear();
+        *rig.control().store_failed.borrow_mut() = Some("no space left on device".to_owned());
+        let outcome = rig.control().flip(&migration).await;
+        assert!(matches!(outcome, FlipOutcome::Postponed(reason) if reason.contains("no space left")));
+        assert_eq!(*rig.log.borrow(), vec![Seen::Fence, Seen::Release], "no plan was published");
+        assert_eq!((rig.stored_side(), migration.record.borrow().authority.side), (Side::Source, Side::Source));
+        assert!(!rig.handle.ready().await.unwrap().ready);
+    });
+}
+
+#[test]
+fn a_side_lost_under_the_fence_stops_the_flip() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.log.borrow_mut().clear();
+        let lost = LaneEvent::SideLost { side: Side::Target, reason: "reset".to_owned() };
+        rig.say(Report::Lane { interlay: name(), event: lost });
+        // The report is read while the fence is awaited.
+        let outcome = rig.control().flip(&migration).await;
+        assert!(matches!(outcome, FlipOutcome::Postponed(reason) if reason.contains("shadow lost")));
+        assert_eq!(*rig.log.borrow(), vec![Seen::Fence, Seen::Release]);
+        assert_eq!(rig.stored_side(), Side::Source);
+    });
+}
+
+#[test]
+fn after_a_flip_nothing_measured_before_it_counts() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        rig.control().flip(&migration).await;
+        let refusal = rig.handle.command(id(), Command::Commit { force: None }).await.expect_err("too early");
+        let text = refusal.to_string();
+        assert!(text.contains("nothing_uncopied") && text.contains("verification"), "{text}");
+        rig.measure(&migration);
+        rig.handle.command(id(), Command::Commit { force: None }).await.unwrap();
+        let view = rig.handle.interlay(name()).await.unwrap();
+        assert_eq!((view.authority, view.dual, view.authority_endpoint.as_str()), (Side::Target, false, "new"));
+    });
+}
+
+#[test]
+fn a_restart_continues_from_the_durable_record() {
+    let dir = scratch();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // As a kill -9 between the durable record and its publication leaves it.
+    LocalSet::new().block_on(&runtime, async {
+        let rig = Rig::start_in(dir.clone());
+        let migration = rig.at_the_flip().await;
+        let evidence = rig.control().evidence(&migration);
+        let done = crate::workflow::transition(&migration.record.borrow(), Command::Flip, &evidence, now()).unwrap();
+        rig.control().persist(&migration, &done).unwrap();
+        std::fs::create_dir_all(dir.join("copy")).unwrap();
+        std::fs::copy(dir.join("crossfade.redb"), dir.join("copy/crossfade.redb")).unwrap();
+        let intent = Intent::load(config(&dir.join("copy"))).unwrap();
+        let plan = &intent.plans[0].1;
+        assert_eq!((plan.authority.side, plan.authority.epoch.0, plan.mode), (Side::Target, 2, PlanMode::Dual));
+    });
+}
+
+#[test]
+fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
+    run(async |rig| {
+        let request = |id: &str| CreateRequest {
+            id: MigrationId::new(id).unwrap(),
+            interlay: name(),
+            source: None,
+            target: None,
+            decisions: crate::model::Decisions::default(),
+        };
+        rig.handle.create(request("m")).await.unwrap();
+        for (again, words) in [("m", "already"), ("n", "interlay orders is in migration m")] {
+            let error = rig.handle.create(request(again)).await.expect_err(words);
+            assert!(matches!(&error, ControlError::Conflict(text) if text.contains(words)), "{error}");
+        }
+        let abandon = Command::Abandon { reason: "changed our mind".to_owned() };
+        rig.handle.command(id(), abandon).await.unwrap();
+        let mut canary = request("n");
+        canary.decisions.strategy = crate::model::Strategy::Canary;
+        assert!(matches!(rig.handle.create(canary).await, Err(ControlError::NotCarried(_))));
+        let view = rig.handle.create(request("n")).await.unwrap();
+        assert_eq!(view.record.authority.epoch.0, 2, "no epoch is used twice on an interlay");
+    });
+}
+
+#[test]
+fn an_unmet_gate_refuses_and_changes_nothing() {
+    run(async |rig| {
+        let decisions = crate::model::Decisions::default();
+        let request = CreateRequest { id: id(), interlay: name(), source: None, target: None, decisions };
+        rig.handle.create(request).await.unwrap();
+        let before = rig.control().store.migrations().unwrap();
+        let error = rig.handle.command(id(), Command::Advance { to: None }).await.expect_err("nothing answers");
+        assert!(error.to_string().contains("target_exercised"), "{error}");
+        assert_eq!(rig.control().store.migrations().unwrap(), before);
+    });
+}
+
+#[test]
+fn events_are_numbered_and_can_be_resumed() {
+    run(async |rig| {
+        let (past, mut live) = rig.handle.subscribe(Some(0)).await.unwrap();
+        assert_eq!(past.first().map(|event| event.kind.as_str()), Some("started"));
+        let migration = rig.at_the_flip().await;
+        rig.control().remember(&migration, Fact::Rehearsed { pause_us: 7 }).await;
+        let created = live.recv().await.unwrap();
+        assert_eq!(created.kind, "migration_created");
+        let (resumed, _) = rig.handle.subscribe(Some(created.number)).await.unwrap();
+        assert!(resumed.iter().all(|event| event.number > created.number));
+        assert!(resumed.iter().any(|event| event.kind == "rehearsed"));
+    });
+}
+
+#[test]
+fn every_core_is_drained_before_the_end() {
+    run(async |rig| assert!(rig.running.drain().await));
+}

@@ -59,6 +59,84 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
+// ---- relay ----------------------------------------------------------------------------------------------------------
+
+/// A request larger than this is handed on as it arrives, on a connection of its own, instead of being gathered first.
+pub const STREAM_REQUEST_BYTES: usize = 256 * 1024;
+/// Unsent replies of one client above which no more of its requests are read.
+pub const CLIENT_OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
+/// Unsent replies of one client above which it is closed, like Redis' `client-output-buffer-limit`; one largest value must fit.
+pub const CLIENT_OUTPUT_HARD_BYTES: usize = 1024 * 1024 * 1024;
+/// Unsent requests on one upstream connection above which its clients are not read.
+pub const UPSTREAM_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
+/// Commands one client may have outstanding; more wait in its socket.
+pub const CLIENT_OUTSTANDING_MAX: u32 = 32 * 1024;
+/// Bytes of one client's queued MULTI block.
+pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Clients per core and interlay; more are refused with Redis' own words.
+pub const CLIENTS_MAX: usize = 65_536;
+/// Idle pinned connections kept per core for the next client that needs one.
+pub const IDLE_PINNED_MAX: usize = 16;
+/// Time to connect to a server and log in.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CLIENT_OUTPUT_HARD_BYTES as u64 > BULK_BYTES_MAX);
+
+// ---- lane -----------------------------------------------------------------------------------------------------------
+
+/// Effects queued for the shadow above which further ones become dirty keys, until half of them are gone.
+pub const SHADOW_QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Dirty keys kept by name; more start a full pass instead.
+pub const DIRTY_KEYS_MAX: usize = 1_000_000;
+/// Key hashes remembered as clean during a pass (16 bytes each); more cost a second copy, never an error.
+pub const CLEAN_KEYS_MAX: usize = 64_000_000;
+/// Key hashes remembered as possibly volatile; above it every key is taken for volatile, which costs a read per write.
+pub const VOLATILE_KEYS_MAX: usize = 16_000_000;
+/// Repair copies outstanding at once.
+pub const REPAIRS_IN_FLIGHT: usize = 64;
+/// Wait before a copy the shadow refused is tried again, microseconds.
+pub const REPAIR_RETRY_US: u64 = 200_000;
+/// A deadline closer than this to the moment a write was acknowledged is in doubt: the key is copied again.
+pub const DEADLINE_DOUBT_MS: i64 = 50;
+/// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
+pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Interval of lane status reports, microseconds.
+pub const LANE_STATUS_US: u64 = 100_000;
+/// Safety net for blocked clients: every waiter tries again this often, microseconds. Ordinary wake-ups come with the write itself.
+pub const WAITER_RETRY_US: u64 = 1_000_000;
+// ---- jobs -----------------------------------------------------------------------------------------------------------
+
+/// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
+pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
+pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
+pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
+/// Times a job reconnects in a row without getting one answer before it gives up and says so.
+pub const JOB_RECONNECTS_MAX: u32 = 8;
+/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
+pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long an order waits for room in the lane core's mailbox.
+pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
+pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
+pub const VERIFY_KEYS_PER_PROBE: usize = 32;
+/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
+pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
+/// Estimated value bytes in one probe; a larger value travels alone.
+pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
+/// Times a key is read again when its type changed between being named and being probed.
+pub const VERIFY_TYPE_RETRIES: u8 = 3;
+/// Divergences a verification keeps by name; the ledger keeps no more.
+pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
+/// Keys in one pipelined batch of a whole-server digest.
+pub const DIGEST_BATCH_KEYS: usize = 256;
+
+const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
+const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
+
 // ---- control side ---------------------------------------------------------------------------------------------------
 
 /// [`FENCE_BUDGET_DEFAULT`] in the unit decisions are written in.
@@ -106,36 +184,3 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
-
-// ---- jobs -----------------------------------------------------------------------------------------------------------
-
-/// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
-pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
-pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
-pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
-/// Times a job reconnects in a row without getting one answer before it gives up and says so.
-pub const JOB_RECONNECTS_MAX: u32 = 8;
-/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
-pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
-pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long an order waits for room in the lane core's mailbox.
-pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
-pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
-pub const VERIFY_KEYS_PER_PROBE: usize = 32;
-/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
-pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
-/// Estimated value bytes in one probe; a larger value travels alone.
-pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
-/// Times a key is read again when its type changed between being named and being probed.
-pub const VERIFY_TYPE_RETRIES: u8 = 3;
-/// Divergences a verification keeps by name; the ledger keeps no more.
-pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
-/// Keys in one pipelined batch of a whole-server digest.
-pub const DIGEST_BATCH_KEYS: usize = 256;
-
-const _: () = assert!(VERIFY_PROBES_IN_FLIGHT <= PROBES_IN_FLIGHT);
-const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
