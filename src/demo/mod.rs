@@ -181,10 +181,13 @@ impl Director<'_> {
             [("analyze", "analyze"), ("compare and first copy", "compare"), ("test", "test"), ("migrate", "migrate")]
         {
             self.post("advance", &json!({ "to": next }))?;
+            if next == "test" {
+                // Leaving compare: the first copy has just ended.
+                report.keys_per_second = last_rate(&self.stage.admin.migration(MIGRATION)?);
+            }
             self.screen.step(phase);
         }
         let now = self.wait("authority on the target", on("target"))?;
-        report.keys_per_second = peak_rate(&now);
         self.show_flip(&now);
         self.linger(BETWEEN_FLIPS)?;
 
@@ -286,7 +289,7 @@ fn show(screen: &mut Screen, tally: &Tally, benchmark: &AtomicU64, now: &Json) {
     screen.migration(now, requests, tally.errors.load(Ordering::Relaxed));
 }
 
-fn peak_rate(now: &Json) -> f64 {
+fn last_rate(now: &Json) -> f64 {
     now["backfill"]["rate_per_second"].as_f64().unwrap_or(0.0)
 }
 

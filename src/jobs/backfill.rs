@@ -38,6 +38,11 @@ struct Pass {
 /// # Errors
 /// [`JobError`].
 pub async fn backfill(spec: BackfillSpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Copied, JobError> {
+    let job = run(spec, lane, Rc::clone(&progress));
+    progress.or_cancelled(job).await
+}
+
+async fn run(spec: BackfillSpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Copied, JobError> {
     let mut scans = Vec::new();
     match spec.kind {
         PassKind::Full => scans.push(NameScan::begin(&spec.shadow, limits::COPY_BATCH_KEYS).await?),

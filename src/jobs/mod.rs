@@ -47,7 +47,7 @@ pub struct Progress {
     pub cancelled: Cell<bool>,
 }
 
-/// How often a paused job looks whether it may go on; nobody waits for it.
+/// How often a job looks whether it is paused or cancelled; nobody waits for it.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
 impl Progress {
@@ -60,6 +60,20 @@ impl Progress {
             tokio::time::sleep(PAUSE_POLL).await;
         }
         if self.cancelled.get() { Err(JobError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Runs a whole job, and drops it when it is cancelled, whatever it was waiting for.
+    async fn or_cancelled<T>(&self, job: impl Future<Output = Result<T, JobError>>) -> Result<T, JobError> {
+        let cancelled = async {
+            while !self.cancelled.get() {
+                tokio::time::sleep(PAUSE_POLL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = job => result,
+            () = cancelled => Err(JobError::Cancelled),
+        }
     }
 }
 

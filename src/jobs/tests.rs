@@ -298,6 +298,28 @@ fn a_scan_goes_on_when_its_connection_is_killed_and_starts_over_when_the_server_
 }
 
 #[test]
+fn a_job_whose_lane_does_not_answer_ends_when_it_is_cancelled() {
+    let (a, b) = (Server::start("cancel-a", &[]), Server::start("cancel-b", &[]));
+    let (source, target) = (a.endpoint("source"), b.endpoint("target"));
+    block_on(async {
+        let mut client = RedisClient::connect(&source).await.unwrap();
+        run(&mut client, &["SET k v"]).await;
+        let mailbox = Mailbox::new(8).unwrap();
+        let lane = LaneClient::new(InterlayName::new("orders").unwrap(), mailbox.clone());
+        let progress = Rc::new(Progress::default());
+        let job = backfill(backfill_spec(&source, &target), lane, Rc::clone(&progress));
+        let (outcome, ()) = tokio::join!(job, async {
+            // The order is out: the job now waits for an answer that will not come.
+            while mailbox.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            progress.cancelled.set(true);
+        });
+        assert_eq!(outcome, Err(JobError::Cancelled));
+    });
+}
+
+#[test]
 fn a_server_is_described_and_smoke_tested_without_a_trace() {
     let (a, b) = (Server::start("check-a", &[]), Server::start("check-b", &["--maxmemory", "1mb"]));
     let (source, target) = (a.endpoint("source"), b.endpoint("target"));

@@ -50,6 +50,11 @@ pub struct VerifySpec {
 /// # Errors
 /// [`JobError`].
 pub async fn verify(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Verified, JobError> {
+    let job = run(spec, lane, Rc::clone(&progress));
+    progress.or_cancelled(job).await
+}
+
+async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Verified, JobError> {
     let mut authority = NameScan::begin(&spec.authority, limits::COPY_BATCH_KEYS).await?;
     let mut shadow = NameScan::begin(&spec.shadow, limits::COPY_BATCH_KEYS).await?;
     progress.done.set(0);
