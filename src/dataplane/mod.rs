@@ -1,11 +1,23 @@
 //! The data plane: one pinned thread per core, each with its own monoio runtime, listeners, connections and counters.
 //!
-//! The only place that names monoio. Learns by [`Directive`]s, answers with [`Report`]s, shares nothing else.
+//! The only place that names monoio. Learns by [`crate::bus::Directive`]s, answers with [`Report`]s, shares nothing else.
 
+mod client;
+mod connect;
+mod core;
+mod lane_link;
+mod listener;
+mod notify;
+mod sys;
+mod upstream;
+
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crate::bus::Switchboard;
-use crate::model::{InterlaySpec, RoutePlan};
+use crate::bus::{Mailbox, Report, Switchboard};
+use crate::model::{CoreId, InterlaySpec, RoutePlan, limits};
+use core::{CoreMessage, CoreSetup};
 
 /// What the cores need at start. Every interlay has a first plan, so that a core never has a listener without orders.
 #[derive(Debug)]
@@ -17,7 +29,7 @@ pub struct DataplaneConfig {
 /// The running cores. Stop them with [`crate::bus::Directive::Drain`] to each, then [`Dataplane::join`].
 #[derive(Debug)]
 pub struct Dataplane {
-    threads: Vec<std::thread::JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     /// "io_uring", or "epoll" with the reason io_uring was refused; shown in the log and in `/readyz`.
     pub driver: String,
 }
@@ -27,8 +39,39 @@ impl Dataplane {
     ///
     /// # Errors
     /// A sentence that names the interlay, the address and what to do.
-    pub fn start(_config: DataplaneConfig, _switchboard: &Switchboard) -> Result<Self, String> {
-        todo!()
+    pub fn start(config: DataplaneConfig, switchboard: &Switchboard) -> Result<Self, String> {
+        let driver = driver_name();
+        if driver != "io_uring" {
+            tracing::warn!(%driver, "running without io_uring");
+        }
+        let mut listeners = bind_all(&config)?;
+        let handovers = (0..config.cores)
+            .map(|_| Mailbox::<CoreMessage>::new(limits::HANDOVER_QUEUE_LEN))
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|error| format!("cannot make an eventfd ({error}): raise the open-files limit"))?;
+        let mut threads = Vec::new();
+        for index in (0..config.cores).rev() {
+            let setup = CoreSetup {
+                id: CoreId(index),
+                cores: config.cores,
+                interlays: config
+                    .interlays
+                    .iter()
+                    .map(|(spec, plan)| (spec.clone(), Arc::clone(plan)))
+                    .zip(listeners.iter_mut().filter_map(Vec::pop))
+                    .collect(),
+                directives: switchboard.cores[usize::from(index)].clone(),
+                reports: switchboard.reports.clone(),
+                handovers: handovers.clone(),
+            };
+            let reports = switchboard.reports.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("core-{index}"))
+                .spawn(move || run_core(setup, &reports))
+                .map_err(|error| format!("cannot start the thread of core {index}: {error}"))?;
+            threads.push(thread);
+        }
+        Ok(Self { threads, driver })
     }
 
     /// Waits until every core has ended.
@@ -37,4 +80,45 @@ impl Dataplane {
             let _ = thread.join();
         }
     }
+}
+
+fn bind_all(config: &DataplaneConfig) -> Result<Vec<Vec<TcpListener>>, String> {
+    config
+        .interlays
+        .iter()
+        .map(|(spec, _)| {
+            sys::listeners(spec.listen, config.cores).map_err(|error| {
+                format!(
+                    "interlay '{}' cannot listen on {}: {error}; stop what listens there or choose another [interlays.{}].listen",
+                    spec.name, spec.listen, spec.name
+                )
+            })
+        })
+        .collect()
+}
+
+fn run_core(setup: CoreSetup, reports: &Mailbox<Report>) {
+    let id = setup.id;
+    if setup.cores > 1 {
+        sys::pin_to_cpu(usize::from(id.0));
+    }
+    let runtime = monoio::RuntimeBuilder::<monoio::FusionDriver>::new().with_entries(4096).enable_timer().build();
+    match runtime {
+        Ok(mut runtime) => runtime.block_on(core::run(setup)),
+        Err(error) => {
+            let reason = format!("core {} has neither io_uring nor epoll: {error}", id.0);
+            let _ = reports.push(Report::CoreFailed { core: id, reason });
+        }
+    }
+}
+
+fn driver_name() -> String {
+    if std::env::var("MONOIO_FORCE_LEGACY_DRIVER").is_ok_and(|value| value == "1") {
+        return "epoll (MONOIO_FORCE_LEGACY_DRIVER=1)".to_owned();
+    }
+    if monoio::utils::detect_uring() {
+        return "io_uring".to_owned();
+    }
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    format!("epoll (io_uring is refused here: kernel too old, seccomp, or io_uring_disabled={})", disabled.trim())
 }

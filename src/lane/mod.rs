@@ -1,1 +1,463 @@
-//! (being built)
+//! Dual operation of one interlay, without I/O: one ordered stream of writes on the authority, and their effects on the shadow.
+//!
+//! Lives on one core (`bus::lane_core`). Commands, orders and bytes of two connections go in; bytes for the two connections, replies
+//! and events come out. Time is an argument. The invariants I1 to I9 are those of the design; where one is kept is said there.
+//!
+//! * [`emit`]: what is sent to the authority for each command, copy and probe: position order is execution order (I2, I3).
+//! * [`authority`]: what its replies mean: effects, copies, answers to clients (I4, I8).
+//! * [`shadow`]: the queue of effects and what its replies say about the keys (I5, I9).
+//! * [`fence`]: draining and the exchange of roles (I6).
+
+mod authority;
+mod blocking;
+mod emit;
+mod fence;
+mod keys;
+pub mod request;
+mod shadow;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind};
+use crate::model::{CoreId, RoutePlan, Side, limits};
+use crate::protocol::resp::{ReplyFeed, ReplyStep};
+use authority::{Awaiting, Finishing};
+use blocking::Waiters;
+use fence::Fence;
+use keys::KeyStates;
+use request::{LaneBatch, LaneItem, LaneReply};
+use shadow::Sent;
+use transaction::Watches;
+
+/// The moment something happens, given by the caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since the Unix epoch: what deadlines of keys are compared with.
+    pub wall_ms: i64,
+    /// Microseconds since some start; never goes back.
+    pub mono_us: u64,
+}
+
+/// Who waits for an answer: a client of a core's relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Caller {
+    pub core: CoreId,
+    pub client: u64,
+}
+
+/// One of the two connections.
+#[derive(Debug, Default)]
+struct Link {
+    connected: bool,
+    run_id: Vec<u8>,
+    output: Vec<u8>,
+    /// Logical database the connection is in after all that was sent.
+    database: u32,
+    /// Protocol version the connection speaks after all that was sent; the shadow's is always 2.
+    resp: u8,
+    feed: ReplyFeed,
+    gathered: Vec<u8>,
+    /// Forms of dump this server has refused as a shadow, by their first byte.
+    refused_types: u32,
+}
+
+/// A copy order not yet answered.
+#[derive(Debug, Default)]
+struct Ticket {
+    left: u64,
+    copied: u64,
+    absent: u64,
+    clean: u64,
+    failed: u64,
+    bytes: u64,
+}
+
+/// A pass over all keys.
+#[derive(Debug)]
+struct Pass {
+    number: u64,
+    kind: PassKind,
+    done: bool,
+}
+
+/// One lane.
+#[derive(Debug)]
+pub struct Lane {
+    plan: Arc<RoutePlan>,
+    /// Published, to be adopted at the release of the fence.
+    next_plan: Option<Arc<RoutePlan>>,
+    /// Whose replies clients see.
+    authority: Side,
+    source: Link,
+    target: Link,
+    awaiting: VecDeque<Awaiting>,
+    /// The write whose reads behind it are still to come.
+    finishing: Option<Finishing>,
+    /// Deadline read by the last PEXPIRETIME of a copy or of a check before a write.
+    read_deadline: Option<i64>,
+    /// Soonest deadline among the keys copied for the next write.
+    soonest_copied: Option<i64>,
+    sent: VecDeque<Sent>,
+    /// The queue was full: effects become dirty keys until it is half empty.
+    overflowed: bool,
+    keys: KeyStates,
+    repairs_in_flight: usize,
+    pass: Pass,
+    tickets: HashMap<u64, Ticket>,
+    probes: HashMap<u64, authority::Probing>,
+    /// Copy and probe orders that came while a side was away.
+    waiting_orders: VecDeque<LaneOrder>,
+    fence: Option<Fence>,
+    held: VecDeque<(CoreId, LaneBatch)>,
+    held_commands: u64,
+    watches: Watches,
+    waiters: Waiters,
+    replies: Vec<(CoreId, LaneReply)>,
+    events: Vec<LaneEvent>,
+    counts: LaneStatus,
+    next_status_us: u64,
+    last_status: LaneStatus,
+    retired: bool,
+    now: Now,
+}
+
+impl Lane {
+    /// Begins with a full pass: nothing is known of the shadow.
+    #[must_use]
+    pub fn new(plan: &Arc<RoutePlan>, now: Now) -> Self {
+        let mut lane = Self {
+            plan: Arc::clone(plan),
+            next_plan: None,
+            authority: plan.authority.side,
+            source: Link::default(),
+            target: Link::default(),
+            awaiting: VecDeque::new(),
+            finishing: None,
+            read_deadline: None,
+            soonest_copied: None,
+            sent: VecDeque::new(),
+            overflowed: false,
+            keys: KeyStates::default(),
+            repairs_in_flight: 0,
+            pass: Pass { number: 0, kind: PassKind::Full, done: true },
+            tickets: HashMap::new(),
+            probes: HashMap::new(),
+            waiting_orders: VecDeque::new(),
+            fence: None,
+            held: VecDeque::new(),
+            held_commands: 0,
+            watches: Watches::default(),
+            waiters: Waiters::default(),
+            replies: Vec::new(),
+            events: Vec::new(),
+            counts: LaneStatus::default(),
+            next_status_us: 0,
+            last_status: LaneStatus::default(),
+            retired: false,
+            now,
+        };
+        lane.begin_pass(PassKind::Full, "dual operation begins");
+        lane
+    }
+
+    fn link(&mut self, side: Side) -> &mut Link {
+        match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        }
+    }
+
+    fn link_ref(&self, side: Side) -> &Link {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+
+    fn both_connected(&self) -> bool {
+        self.source.connected && self.target.connected
+    }
+
+    fn begin_pass(&mut self, kind: PassKind, reason: &str) {
+        self.pass = Pass { number: self.pass.number + 1, kind, done: false };
+        self.keys.begin_pass(kind == PassKind::Full);
+        self.events.push(LaneEvent::PassStarted { pass: self.pass.number, kind, reason: reason.to_owned() });
+    }
+
+    // ---- in -----------------------------------------------------------------------------------------------------------
+
+    /// Commands of one client.
+    pub fn submit(&mut self, core: CoreId, batch: LaneBatch, now: Now) {
+        self.now = now;
+        if self.fence.is_some() && !batch.items.contains(&LaneItem::Forget) {
+            self.held_commands += batch.items.len() as u64;
+            self.held.push_back((core, batch));
+            return;
+        }
+        self.run_batch(core, &batch);
+        self.after_step();
+    }
+
+    /// An order of control or of one of its jobs.
+    pub fn order(&mut self, order: LaneOrder, now: Now) {
+        self.now = now;
+        match order {
+            LaneOrder::Copy { .. } | LaneOrder::Probe { .. } if !self.both_connected() => {
+                self.waiting_orders.push_back(order);
+            }
+            LaneOrder::Copy { ticket, pass, database, keys } => self.copy_order(ticket, pass, database, &keys),
+            LaneOrder::Probe { ticket, database, commands } => self.probe_order(ticket, database, commands),
+            LaneOrder::PassDone { pass } => {
+                if pass == self.pass.number && !self.pass.done {
+                    self.pass.done = true;
+                    self.keys.end_pass();
+                }
+            }
+            LaneOrder::Repair { database, keys } => {
+                for name in &keys {
+                    self.mark_dirty(&keys::KeyRef::new(database, name));
+                }
+            }
+            LaneOrder::Fence { ticket, budget_us } => self.begin_fence(ticket, budget_us),
+            LaneOrder::Release { ticket } => self.release(ticket),
+        }
+        self.after_step();
+    }
+
+    /// The answer to an order where there is no lane (any more).
+    #[must_use]
+    pub fn refuse_order(order: &LaneOrder) -> Option<LaneEvent> {
+        let reason = "this interlay is not in dual operation".to_owned();
+        match order {
+            LaneOrder::Copy { ticket, keys, .. } => Some(LaneEvent::Copied {
+                ticket: *ticket,
+                copied: 0,
+                absent: 0,
+                clean: 0,
+                failed: keys.len() as u64,
+                bytes: 0,
+            }),
+            LaneOrder::Probe { ticket, .. } => Some(LaneEvent::ProbeFailed { ticket: *ticket, reason }),
+            LaneOrder::Fence { ticket, .. } => Some(LaneEvent::FenceExpired { ticket: *ticket, reason }),
+            LaneOrder::Release { ticket } => Some(LaneEvent::Released { ticket: *ticket, pause_us: 0, held: 0 }),
+            LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
+        }
+    }
+
+    /// A new plan for a lane that goes on. A change of authority takes effect at the release of the fence.
+    pub fn publish(&mut self, plan: &Arc<RoutePlan>, now: Now) {
+        self.now = now;
+        if plan.authority.side == self.authority {
+            self.plan = Arc::clone(plan);
+            self.next_plan = None;
+        } else {
+            assert!(self.fence.is_some(), "I6: authority changes only behind a fence");
+            self.next_plan = Some(Arc::clone(plan));
+        }
+    }
+
+    /// A connection is up: logged in, in database 0, speaking RESP2, its predecessor dead.
+    pub fn connected(&mut self, side: Side, run_id: &[u8], now: Now) {
+        self.now = now;
+        let shadow = side != self.authority;
+        let link = self.link(side);
+        let refused_types = link.refused_types;
+        let changed = !link.run_id.is_empty() && link.run_id != run_id;
+        *link = Link { connected: true, run_id: run_id.to_vec(), resp: 2, refused_types, ..Link::default() };
+        self.events.push(LaneEvent::SideBack { side });
+        if changed {
+            // Another process: what it holds is not what its predecessor held.
+            self.begin_pass(PassKind::Full, &format!("the {side} is another server process than before"));
+        }
+        if shadow {
+            self.overflowed = false;
+        }
+        if self.both_connected() {
+            for order in std::mem::take(&mut self.waiting_orders) {
+                self.order(order, now);
+            }
+        }
+        self.retry_all_waiters();
+        self.after_step();
+    }
+
+    /// A connection broke, or could not be made.
+    pub fn lost(&mut self, side: Side, why: &str, now: Now) {
+        self.now = now;
+        let was_connected = std::mem::take(&mut self.link(side).connected);
+        if was_connected {
+            self.events.push(LaneEvent::SideLost { side, reason: why.to_owned() });
+            if side == self.authority {
+                self.authority_lost();
+            } else {
+                self.shadow_lost();
+            }
+        }
+        self.expire_fence_if_lost(side, why);
+        self.after_step();
+    }
+
+    /// Bytes arrived. `Err`: they are not RESP; the caller closes the connection and calls `lost`.
+    ///
+    /// # Errors
+    /// Says what was wrong.
+    pub fn input(&mut self, side: Side, mut bytes: &[u8], now: Now) -> Result<(), String> {
+        self.now = now;
+        while !bytes.is_empty() {
+            let link = self.link(side);
+            let first;
+            let consumed = match link.feed.feed(bytes) {
+                ReplyStep::Complete { consumed, first: kind } => {
+                    first = kind;
+                    consumed
+                }
+                ReplyStep::Partial => {
+                    link.gathered.extend_from_slice(bytes);
+                    break;
+                }
+                ReplyStep::Invalid(why) => return Err(why),
+            };
+            let (piece, rest) = bytes.split_at(consumed);
+            bytes = rest;
+            if first == b'>' {
+                link.gathered.clear();
+                continue;
+            }
+            if link.gathered.is_empty() {
+                self.reply(side, piece)?;
+            } else {
+                let mut whole = std::mem::take(&mut link.gathered);
+                whole.extend_from_slice(piece);
+                self.reply(side, &whole)?;
+            }
+        }
+        self.after_step();
+        Ok(())
+    }
+
+    fn reply(&mut self, side: Side, reply: &[u8]) -> Result<(), String> {
+        if side == self.authority { self.authority_reply(reply) } else { self.shadow_reply(reply) }
+    }
+
+    /// Time passes: fences expire, waiters time out, repairs become due, status is reported.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        self.expire_waiters();
+        self.after_step();
+    }
+
+    /// Whatever happened, some of this may now be possible.
+    fn after_step(&mut self) {
+        if self.keys.dirty_count() > limits::DIRTY_KEYS_MAX {
+            self.begin_pass(PassKind::Full, "too many dirty keys to keep by name");
+        }
+        self.repair_some();
+        self.advance_fence();
+        self.report_status();
+    }
+
+    // ---- out ----------------------------------------------------------------------------------------------------------
+
+    #[must_use]
+    pub fn has_output(&self, side: Side) -> bool {
+        let link = self.link_ref(side);
+        link.connected && !link.output.is_empty()
+    }
+
+    /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
+    pub fn take_output(&mut self, side: Side, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        if !self.has_output(side) {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.link(side).output, recycled))
+    }
+
+    pub fn take_replies(&mut self) -> Vec<(CoreId, LaneReply)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    pub fn take_events(&mut self) -> Vec<LaneEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// An answer to a client, merged with the one before if that is the same client's.
+    fn deliver(&mut self, to: Caller, bytes: &[u8]) {
+        match self.replies.last_mut() {
+            Some((core, reply)) if *core == to.core && reply.client == to.client && !reply.close => {
+                reply.bytes.extend_from_slice(bytes);
+                reply.count += 1;
+            }
+            _ => {
+                let reply = LaneReply { client: to.client, count: 1, bytes: bytes.to_vec(), close: false };
+                self.replies.push((to.core, reply));
+            }
+        }
+    }
+
+    /// The outcome of a client's command is unknown: its connection ends.
+    fn deliver_close(&mut self, to: Caller) {
+        let reply = LaneReply { client: to.client, count: 1, bytes: Vec::new(), close: true };
+        self.replies.push((to.core, reply));
+    }
+
+    // ---- status ---------------------------------------------------------------------------------------------------------
+
+    fn status(&self) -> LaneStatus {
+        let shadow = self.link_ref(self.authority.other());
+        LaneStatus {
+            pass: self.pass.number,
+            uncopied: !self.pass.done,
+            dirty: self.keys.dirty_count() as u64,
+            in_flight: (self.sent.len() + self.awaiting.len()) as u64,
+            shadow_queue_bytes: shadow.output.len() as u64,
+            shadow_lag_us: self.sent.front().map_or(0, |sent| self.now.mono_us.saturating_sub(sent.at_us)),
+            dirtied: self.keys.dirtied,
+            authority_connected: self.link_ref(self.authority).connected,
+            shadow_connected: shadow.connected,
+            ..self.counts
+        }
+    }
+
+    /// At the set interval, and at once when dirty or uncopied become or stop being empty.
+    fn report_status(&mut self) {
+        let turned = self.last_status.uncopied == self.pass.done
+            || (self.last_status.dirty == 0) != (self.keys.dirty_count() == 0);
+        if self.now.mono_us < self.next_status_us && !turned {
+            return;
+        }
+        self.next_status_us = self.now.mono_us + limits::LANE_STATUS_US;
+        self.last_status = self.status();
+        self.events.push(LaneEvent::Status(self.last_status));
+    }
+
+    // ---- end ------------------------------------------------------------------------------------------------------------
+
+    /// Dual operation is over: no more repairs; blocked clients are sent back to their cores.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        self.dismiss_waiters();
+    }
+
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    #[must_use]
+    pub fn is_retired_and_idle(&self) -> bool {
+        self.retired && self.is_idle() && self.replies.is_empty()
+    }
+
+    /// Nothing a client waits for is outstanding, and the shadow has all effects it can be given.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.awaiting.is_empty()
+            && self.held.is_empty()
+            && (self.sent.is_empty() || !self.link_ref(self.authority.other()).connected)
+    }
+}

@@ -59,6 +59,51 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
+// ---- relay ----------------------------------------------------------------------------------------------------------
+
+/// A request larger than this is handed on as it arrives, on a connection of its own, instead of being gathered first.
+pub const STREAM_REQUEST_BYTES: usize = 256 * 1024;
+/// Unsent replies of one client above which no more of its requests are read.
+pub const CLIENT_OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
+/// Unsent replies of one client above which it is closed, like Redis' `client-output-buffer-limit`; one largest value must fit.
+pub const CLIENT_OUTPUT_HARD_BYTES: usize = 1024 * 1024 * 1024;
+/// Unsent requests on one upstream connection above which its clients are not read.
+pub const UPSTREAM_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
+/// Commands one client may have outstanding; more wait in its socket.
+pub const CLIENT_OUTSTANDING_MAX: u32 = 32 * 1024;
+/// Bytes of one client's queued MULTI block.
+pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Clients per core and interlay; more are refused with Redis' own words.
+pub const CLIENTS_MAX: usize = 65_536;
+/// Idle pinned connections kept per core for the next client that needs one.
+pub const IDLE_PINNED_MAX: usize = 16;
+/// Time to connect to a server and log in.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CLIENT_OUTPUT_HARD_BYTES as u64 > BULK_BYTES_MAX);
+
+// ---- lane -----------------------------------------------------------------------------------------------------------
+
+/// Effects queued for the shadow above which further ones become dirty keys, until half of them are gone.
+pub const SHADOW_QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Dirty keys kept by name; more start a full pass instead.
+pub const DIRTY_KEYS_MAX: usize = 1_000_000;
+/// Key hashes remembered as clean during a pass (16 bytes each); more cost a second copy, never an error.
+pub const CLEAN_KEYS_MAX: usize = 64_000_000;
+/// Key hashes remembered as possibly volatile; above it every key is taken for volatile, which costs a read per write.
+pub const VOLATILE_KEYS_MAX: usize = 16_000_000;
+/// Repair copies outstanding at once.
+pub const REPAIRS_IN_FLIGHT: usize = 64;
+/// Wait before a copy the shadow refused is tried again, microseconds.
+pub const REPAIR_RETRY_US: u64 = 200_000;
+/// A deadline closer than this to the moment a write was acknowledged is in doubt: the key is copied again.
+pub const DEADLINE_DOUBT_MS: i64 = 50;
+/// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
+pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Interval of lane status reports, microseconds.
+pub const LANE_STATUS_US: u64 = 100_000;
+/// Safety net for blocked clients: every waiter tries again this often, microseconds. Ordinary wake-ups come with the write itself.
+pub const WAITER_RETRY_US: u64 = 1_000_000;
 // ---- jobs -----------------------------------------------------------------------------------------------------------
 
 /// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.

@@ -1,1 +1,3 @@
-//! (being built)
+//! What the standard library lacks. Knows nothing about databases.
+
+pub mod slab;

@@ -27,3 +27,31 @@ pub struct CoreCounters {
     /// Commands by name, only those seen; bounded by the command table plus "other".
     pub commands_by_name: Vec<(&'static str, u64)>,
 }
+
+impl CoreCounters {
+    /// Adds another relay's or core's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.connections_accepted += other.connections_accepted;
+        self.connections_open += other.connections_open;
+        self.connections_refused += other.connections_refused;
+        self.commands += other.commands;
+        self.commands_read += other.commands_read;
+        self.commands_write += other.commands_write;
+        self.commands_lane += other.commands_lane;
+        self.commands_pinned += other.commands_pinned;
+        self.replies_error += other.replies_error;
+        self.replies_refused += other.replies_refused;
+        self.protocol_errors += other.protocol_errors;
+        self.upstream_connections += other.upstream_connections;
+        self.upstream_connects += other.upstream_connects;
+        self.upstream_losses += other.upstream_losses;
+        self.bytes_from_clients += other.bytes_from_clients;
+        self.bytes_to_clients += other.bytes_to_clients;
+        for &(name, count) in &other.commands_by_name {
+            match self.commands_by_name.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, total)) => *total += count,
+                None => self.commands_by_name.push((name, count)),
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! One core: its interlays, its mailboxes, and the pump that turns what a relay or lane asks into work for tasks.
+//!
+//! Everything here lives on one core thread. No borrow of [`Core`] is held across an await.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::ClientIo;
+use super::lane_link::LaneIo;
+use super::upstream::UpstreamIo;
+use super::{client, connect, lane_link, listener, sys, upstream};
+use crate::bus::{Directive, Mailbox, Report, lane_core};
+use crate::lane::request::{LaneBatch, LaneReply};
+use crate::lane::{Lane, Now};
+use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
+use crate::relay::{Ask, ClientKey, Relay, UpstreamKey};
+use crate::telemetry::CoreCounters;
+
+/// What a core's thread is started with.
+pub struct CoreSetup {
+    pub id: CoreId,
+    pub cores: u16,
+    pub interlays: Vec<((InterlaySpec, Arc<RoutePlan>), TcpListener)>,
+    pub directives: Mailbox<Directive>,
+    pub reports: Mailbox<Report>,
+    pub handovers: Vec<Mailbox<CoreMessage>>,
+}
+
+/// From one core to another.
+#[derive(Debug)]
+pub enum CoreMessage {
+    /// Commands for the lane of an interlay.
+    Lane { interlay: usize, from: CoreId, batch: LaneBatch },
+    /// The lane's answers.
+    Reply { interlay: usize, reply: LaneReply },
+}
+
+/// One interlay on this core.
+pub struct Interlay {
+    pub name: InterlayName,
+    pub relay: Relay,
+    /// Only on the lane's core, only in dual operation.
+    pub lane: Option<Lane>,
+    pub lane_io: Option<Rc<LaneIo>>,
+    pub clients: HashMap<ClientKey, Rc<ClientIo>>,
+    pub upstreams: HashMap<UpstreamKey, Rc<UpstreamIo>>,
+    /// When the plan being adopted must be through.
+    barrier_deadline: Option<Instant>,
+}
+
+/// The state of one core.
+pub struct Core {
+    pub id: CoreId,
+    pub start: Instant,
+    pub interlays: Vec<Interlay>,
+    handovers: Vec<Mailbox<CoreMessage>>,
+    /// Messages another core's full mailbox gave back; bounded by what clients may have outstanding.
+    undelivered: VecDeque<(CoreId, CoreMessage)>,
+    reports: Mailbox<Report>,
+    /// Reports the control thread's full mailbox gave back.
+    unreported: VecDeque<Report>,
+    drain_deadline: Option<Instant>,
+}
+
+/// A core as its tasks share it.
+pub type SharedCore = Rc<RefCell<Core>>;
+
+/// The life of a core.
+pub async fn run(setup: CoreSetup) {
+    let CoreSetup { id, cores: _, interlays, directives, reports, handovers } = setup;
+    let own_handover = handovers[usize::from(id.0)].clone();
+    let mut sockets = Vec::new();
+    let mut built = Vec::new();
+    for ((spec, plan), socket) in interlays {
+        sockets.push(socket);
+        built.push(Interlay {
+            name: spec.name,
+            relay: Relay::new(plan, u64::from(id.0) + 1),
+            lane: None,
+            lane_io: None,
+            clients: HashMap::new(),
+            upstreams: HashMap::new(),
+            barrier_deadline: None,
+        });
+    }
+    let core = Rc::new(RefCell::new(Core {
+        id,
+        start: Instant::now(),
+        interlays: built,
+        handovers,
+        undelivered: VecDeque::new(),
+        reports,
+        unreported: VecDeque::new(),
+        drain_deadline: None,
+    }));
+    for (index, socket) in sockets.into_iter().enumerate() {
+        adopt_lane(&core, index);
+        monoio::spawn(listener::accept(Rc::clone(&core), index, socket));
+    }
+    monoio::spawn(handovers_loop(Rc::clone(&core), own_handover));
+    monoio::spawn(directives_loop(Rc::clone(&core), directives));
+    tick_loop(&core).await;
+    core.borrow_mut().report(Report::Drained { core: id });
+}
+
+async fn handovers_loop(core: SharedCore, mailbox: Mailbox<CoreMessage>) {
+    let waker = match connect::MailboxWaker::new(mailbox.wake_fd()) {
+        Ok(waker) => waker,
+        Err(error) => return core.borrow_mut().fail(&format!("cannot watch the hand-over mailbox: {error}")),
+    };
+    loop {
+        waker.readable().await;
+        mailbox.arm();
+        let mut touched = Vec::new();
+        while let Some(message) = mailbox.pop() {
+            let mut borrowed = core.borrow_mut();
+            let now = borrowed.now();
+            let index = match message {
+                CoreMessage::Lane { interlay, from, batch } => {
+                    borrowed.submit(interlay, from, batch, now);
+                    interlay
+                }
+                CoreMessage::Reply { interlay, reply } => {
+                    borrowed.interlays[interlay].relay.lane_reply(reply);
+                    interlay
+                }
+            };
+            if !touched.contains(&index) {
+                touched.push(index);
+            }
+        }
+        for index in touched {
+            pump(&core, index);
+        }
+    }
+}
+
+async fn directives_loop(core: SharedCore, mailbox: Mailbox<Directive>) {
+    let waker = match connect::MailboxWaker::new(mailbox.wake_fd()) {
+        Ok(waker) => waker,
+        Err(error) => return core.borrow_mut().fail(&format!("cannot watch the directive mailbox: {error}")),
+    };
+    loop {
+        waker.readable().await;
+        mailbox.arm();
+        while let Some(directive) = mailbox.pop() {
+            obey(&core, directive);
+        }
+    }
+}
+
+fn obey(core: &SharedCore, directive: Directive) {
+    match directive {
+        Directive::Publish(plan) => publish(core, plan),
+        Directive::Lane { interlay, order } => {
+            let index = {
+                let mut borrowed = core.borrow_mut();
+                let now = borrowed.now();
+                let Some(index) = borrowed.find(&interlay) else { return };
+                match borrowed.interlays[index].lane.as_mut() {
+                    Some(lane) => lane.order(order, now),
+                    None => {
+                        if let Some(event) = Lane::refuse_order(&order) {
+                            borrowed.report(Report::Lane { interlay, event });
+                        }
+                    }
+                }
+                index
+            };
+            pump(core, index);
+        }
+        Directive::Sample => {
+            let mut borrowed = core.borrow_mut();
+            let mut counters = CoreCounters::default();
+            for interlay in &borrowed.interlays {
+                counters.add(&interlay.relay.counters_now());
+            }
+            let id = borrowed.id;
+            borrowed.report(Report::Counters { core: id, counters: Box::new(counters) });
+        }
+        Directive::Drain { deadline_ms } => {
+            let count = {
+                let mut borrowed = core.borrow_mut();
+                borrowed.drain_deadline = Some(Instant::now() + Duration::from_millis(deadline_ms));
+                for interlay in &mut borrowed.interlays {
+                    interlay.relay.drain();
+                }
+                borrowed.interlays.len()
+            };
+            for index in 0..count {
+                pump(core, index);
+            }
+        }
+    }
+}
+
+fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
+    let index = {
+        let mut borrowed = core.borrow_mut();
+        let now = borrowed.now();
+        let Some(index) = borrowed.find(&plan.interlay) else { return };
+        let interlay = &mut borrowed.interlays[index];
+        interlay.relay.publish(Arc::clone(&plan));
+        interlay.barrier_deadline = Some(Instant::now() + limits::BARRIER_TIMEOUT);
+        if let Some(lane) = interlay.lane.as_mut()
+            && plan.mode == PlanMode::Dual
+        {
+            lane.publish(&plan, now);
+        }
+        index
+    };
+    adopt_lane(core, index);
+    pump(core, index);
+}
+
+/// Starts or ends the lane of an interlay on the core that owns it.
+fn adopt_lane(core: &SharedCore, index: usize) {
+    let mut borrowed = core.borrow_mut();
+    let (id, now) = (borrowed.id, borrowed.now());
+    let interlay = &mut borrowed.interlays[index];
+    if lane_core(&interlay.name) != id {
+        return;
+    }
+    let plan = Arc::clone(interlay.relay.plan());
+    let serving = interlay.lane_io.is_some() && !interlay.lane.as_ref().is_some_and(Lane::is_retired);
+    match (plan.mode, serving) {
+        (PlanMode::Dual, false) => {
+            if let Some(old) = interlay.lane_io.take() {
+                old.close(); // a retired lane that was still finishing
+            }
+            let io = Rc::new(LaneIo::default());
+            interlay.lane = Some(Lane::new(&plan, now));
+            interlay.lane_io = Some(Rc::clone(&io));
+            for side in [Side::Source, Side::Target] {
+                monoio::spawn(lane_link::keep_connected(Rc::clone(core), index, side, Rc::clone(&io)));
+            }
+        }
+        (PlanMode::PassThrough, true) => {
+            // What clients still have in the lane is answered first; `pump` ends the lane when it is idle.
+            if let Some(lane) = interlay.lane.as_mut() {
+                lane.retire();
+            }
+        }
+        (PlanMode::Dual, true) | (PlanMode::PassThrough, false) => {}
+    }
+}
+
+/// Housekeeping; returns when the core is drained.
+async fn tick_loop(core: &SharedCore) {
+    loop {
+        let busy = {
+            let borrowed = core.borrow();
+            borrowed.drain_deadline.is_some()
+                || borrowed.interlays.iter().any(|i| i.lane.is_some() || i.relay.barrier_pending())
+        };
+        monoio::time::sleep(Duration::from_millis(if busy { 2 } else { 50 })).await;
+        let count = core.borrow().interlays.len();
+        for index in 0..count {
+            tick(core, index);
+            pump(core, index);
+        }
+        let mut borrowed = core.borrow_mut();
+        borrowed.retry_undelivered();
+        if borrowed.is_over() {
+            return;
+        }
+    }
+}
+
+fn tick(core: &SharedCore, index: usize) {
+    let mut borrowed = core.borrow_mut();
+    let now = borrowed.now();
+    let interlay = &mut borrowed.interlays[index];
+    if let Some(lane) = interlay.lane.as_mut() {
+        lane.tick(now);
+    }
+    if interlay.relay.barrier_pending() {
+        interlay.relay.ask_unblocks_again();
+        if interlay.barrier_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            interlay.barrier_deadline = None;
+            tracing::warn!(interlay = %interlay.name, "commands of the previous plan did not end in time; closing their connections");
+            interlay.relay.break_barrier();
+        }
+    }
+}
+
+/// Performs what the relay and the lane of one interlay ask, until they ask no more.
+pub fn pump(core: &SharedCore, index: usize) {
+    loop {
+        let asks = {
+            let mut borrowed = core.borrow_mut();
+            borrowed.exchange_with_lane(index);
+            borrowed.ring_writers(index);
+            borrowed.interlays[index].relay.take_asks()
+        };
+        if asks.is_empty() {
+            break;
+        }
+        for ask in asks {
+            perform(core, index, ask);
+        }
+    }
+    let mut borrowed = core.borrow_mut();
+    let id = borrowed.id;
+    if let Some(generation) = borrowed.interlays[index].relay.take_acked_plan() {
+        borrowed.interlays[index].barrier_deadline = None;
+        let interlay = borrowed.interlays[index].name.clone();
+        borrowed.report(Report::PlanAcked { core: id, interlay, generation });
+    }
+    let interlay = &mut borrowed.interlays[index];
+    if interlay.lane.as_ref().is_some_and(Lane::is_retired_and_idle) {
+        interlay.lane = None;
+        if let Some(io) = interlay.lane_io.take() {
+            io.close();
+        }
+    }
+}
+
+fn perform(core: &SharedCore, index: usize, ask: Ask) {
+    match ask {
+        Ask::Connect { upstream, key } => {
+            monoio::spawn(upstream::run(Rc::clone(core), index, upstream, key));
+        }
+        Ask::CloseUpstream(key) => {
+            let io = core.borrow_mut().interlays[index].upstreams.remove(&key);
+            if let Some(io) = io {
+                io.close();
+            }
+        }
+        Ask::CloseClient(key) => {
+            let io = core.borrow().interlays[index].clients.get(&key).cloned();
+            if let Some(io) = io {
+                io.close();
+            }
+        }
+        Ask::ReadClient(key) => {
+            if let Some(io) = core.borrow().interlays[index].clients.get(&key) {
+                io.readable.ring();
+            }
+        }
+        Ask::Unblock { side, server_client_id, credentials } => {
+            let endpoint = core.borrow().interlays[index].relay.plan().endpoint(side).clone();
+            monoio::spawn(async move {
+                if let Err(error) = connect::unblock(&endpoint, credentials.as_deref(), server_client_id).await {
+                    tracing::warn!(%error, endpoint = %endpoint.name, "could not unblock a blocked client for a change of plan");
+                }
+            });
+        }
+    }
+}
+
+impl Core {
+    pub fn now(&self) -> Now {
+        sys::now(self.start)
+    }
+
+    fn find(&self, name: &InterlayName) -> Option<usize> {
+        self.interlays.iter().position(|interlay| interlay.name == *name)
+    }
+
+    pub fn report(&mut self, report: Report) {
+        self.unreported.push_back(report);
+        while let Some(report) = self.unreported.pop_front() {
+            if let Err(report) = self.reports.push(report) {
+                self.unreported.push_front(report);
+                break;
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        let report = Report::CoreFailed { core: self.id, reason: reason.to_owned() };
+        self.report(report);
+    }
+
+    fn submit(&mut self, index: usize, from: CoreId, batch: LaneBatch, now: Now) {
+        match self.interlays[index].lane.as_mut() {
+            Some(lane) => lane.submit(from, batch, now),
+            None => {
+                // The plan that ends dual operation overtook the batch: the client's connection ends, as its outcome is not known.
+                let reply = LaneReply { client: batch.client, count: 0, bytes: Vec::new(), close: true };
+                self.deliver_reply(index, from, reply);
+            }
+        }
+    }
+
+    fn deliver_reply(&mut self, index: usize, to: CoreId, reply: LaneReply) {
+        if to == self.id {
+            self.interlays[index].relay.lane_reply(reply);
+        } else {
+            self.send(to, CoreMessage::Reply { interlay: index, reply });
+        }
+    }
+
+    fn send(&mut self, to: CoreId, message: CoreMessage) {
+        if !self.undelivered.is_empty() {
+            self.undelivered.push_back((to, message));
+        } else if let Err(message) = self.handovers[usize::from(to.0)].push(message) {
+            self.undelivered.push_back((to, message));
+        }
+    }
+
+    fn retry_undelivered(&mut self) {
+        while let Some((to, message)) = self.undelivered.pop_front() {
+            if let Err(message) = self.handovers[usize::from(to.0)].push(message) {
+                self.undelivered.push_front((to, message));
+                break;
+            }
+        }
+        while let Some(report) = self.unreported.pop_front() {
+            if let Err(report) = self.reports.push(report) {
+                self.unreported.push_front(report);
+                break;
+            }
+        }
+    }
+
+    /// Commands to the lane, replies and events from it, until both are quiet.
+    fn exchange_with_lane(&mut self, index: usize) {
+        loop {
+            let batches = self.interlays[index].relay.take_lane_batches();
+            let owner = lane_core(&self.interlays[index].name);
+            let (id, now) = (self.id, self.now());
+            for batch in batches {
+                if owner == id {
+                    self.submit(index, id, batch, now);
+                } else {
+                    self.send(owner, CoreMessage::Lane { interlay: index, from: id, batch });
+                }
+            }
+            let Some(lane) = self.interlays[index].lane.as_mut() else { break };
+            let (replies, events) = (lane.take_replies(), lane.take_events());
+            if replies.is_empty() && events.is_empty() {
+                break;
+            }
+            for (to, reply) in replies {
+                self.deliver_reply(index, to, reply);
+            }
+            for event in events {
+                let interlay = self.interlays[index].name.clone();
+                self.report(Report::Lane { interlay, event });
+            }
+        }
+    }
+
+    /// Wakes the tasks that have something to send.
+    fn ring_writers(&mut self, index: usize) {
+        let interlay = &mut self.interlays[index];
+        for key in interlay.relay.take_ready_clients() {
+            if let Some(io) = interlay.clients.get(&key) {
+                io.writable.ring();
+            }
+        }
+        for key in interlay.relay.take_ready_upstreams() {
+            if let Some(io) = interlay.upstreams.get(&key) {
+                io.writable.ring();
+            }
+        }
+        if let (Some(lane), Some(io)) = (interlay.lane.as_ref(), interlay.lane_io.as_ref()) {
+            for side in [Side::Source, Side::Target] {
+                if lane.has_output(side) {
+                    io.of(side).writable.ring();
+                }
+            }
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Some(deadline) = self.drain_deadline else { return false };
+        let lanes_idle = self.interlays.iter().all(|interlay| interlay.lane.as_ref().is_none_or(Lane::is_idle));
+        let drained = self.interlays.iter().all(|interlay| interlay.relay.is_drained()) && lanes_idle;
+        drained || Instant::now() >= deadline
+    }
+}
+
+pub use client::serve as serve_client;

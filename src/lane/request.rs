@@ -1,0 +1,55 @@
+//! What a core hands to the lane and what comes back. Crosses between cores in batches.
+
+/// One client's consecutive commands for the lane, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneBatch {
+    /// The client, as a key of its core's relay.
+    pub client: u64,
+    pub database: u32,
+    /// Protocol version the client expects replies in: 2 or 3.
+    pub resp: u8,
+    pub items: Vec<LaneItem>,
+    /// The frames of all items, one behind the other.
+    pub frames: Vec<u8>,
+}
+
+/// One unit of work with exactly one reply (except `Forget`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneItem {
+    /// One request frame of this many bytes.
+    Command {
+        len: usize,
+    },
+    /// A read to be repeated on the shadow at the same position and compared.
+    ComparedRead {
+        len: usize,
+    },
+    /// The queued requests of a MULTI block; answered as EXEC is.
+    Transaction {
+        count: usize,
+        len: usize,
+    },
+    /// A WATCH request frame.
+    Watch {
+        len: usize,
+    },
+    Unwatch,
+    /// A blocking request frame; answered when data came or the time-out passed.
+    Blocking {
+        len: usize,
+    },
+    /// The client is gone: drop its watches and waits. No reply.
+    Forget,
+}
+
+/// Replies for one client, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneReply {
+    pub client: u64,
+    /// Number of items answered by `bytes`.
+    pub count: u32,
+    pub bytes: Vec<u8>,
+    /// The outcome of a sent command is unknown (the authority's connection was lost): close the client's connection, as the
+    /// server's own death would.
+    pub close: bool,
+}

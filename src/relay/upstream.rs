@@ -1,0 +1,238 @@
+//! The other half of the relay: what arrives from servers, and what happens when they go away.
+
+use super::types::{Ask, Awaited, Failure, Path, PoolKey, Upstream, Wait};
+use super::{ClientKey, Relay, UpstreamKey};
+use crate::protocol::resp::{ReplyStep, encode};
+
+impl Relay {
+    /// The connection shared by all with this key, made if there is none.
+    pub(super) fn shared_upstream(&mut self, pool: PoolKey) -> UpstreamKey {
+        if let Some((_, key)) = self.shared.iter().find(|(key, _)| *key == pool) {
+            return *key;
+        }
+        let key = self.upstreams.insert(Upstream::new(pool.clone(), None));
+        self.shared.push((pool.clone(), key));
+        self.asks.push(Ask::Connect { upstream: key, key: pool });
+        key
+    }
+
+    /// Logged in and ready. `server_client_id`: CLIENT ID there, 0 if unknown. `anonymous_allowed`: set when the connection has no
+    /// log-in and the server's answer to PING was seen.
+    pub fn upstream_connected(&mut self, key: UpstreamKey, server_client_id: u64, anonymous_allowed: Option<bool>) {
+        self.counters.upstream_connects += 1;
+        if anonymous_allowed.is_some() {
+            self.anonymous_allowed = anonymous_allowed;
+        }
+        let Some(upstream) = self.upstreams.get_mut(key) else {
+            self.asks.push(Ask::CloseUpstream(key));
+            return;
+        };
+        upstream.connected = true;
+        upstream.server_client_id = server_client_id;
+        self.resume.append(&mut upstream.stalled);
+        self.upstream_has_output(key);
+        self.settle();
+    }
+
+    /// It could not be made, or it broke. Every command outstanding on it gets its due.
+    pub fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure) {
+        let Some(upstream) = self.upstreams.remove(key) else { return };
+        self.counters.upstream_losses += 1;
+        self.shared.retain(|(_, shared)| *shared != key);
+        self.idle_pinned.retain(|(_, idle)| *idle != key);
+        self.asks.push(Ask::CloseUpstream(key));
+        let side = upstream.key.side;
+        let reply = match failure {
+            Failure::Refused(reply) => Some(reply.clone()),
+            Failure::Unreachable(why) => {
+                // LOADING is what client libraries know as "try again later".
+                let name = &self.plan.endpoint(side).name;
+                Some(encode::error(&format!("LOADING Crossfade cannot reach {side} '{name}': {why}; nothing was sent")))
+            }
+            Failure::Lost(_) => None,
+        };
+        for client in upstream.stalled {
+            match failure {
+                // It waited to be let in; with the server away it is turned away like at the server's own door.
+                Failure::Unreachable(_) | Failure::Refused(_) => self.asks.push(Ask::CloseClient(client)),
+                Failure::Lost(_) => self.resume.push(client),
+            }
+        }
+        for awaited in upstream.awaited {
+            let (Awaited::Forward(client)
+            | Awaited::Mute(client)
+            | Awaited::Session(client, _)
+            | Awaited::Blocking(client)) = awaited
+            else {
+                continue;
+            };
+            match &reply {
+                Some(reply) => self.fail_one(client, reply),
+                // As when the server itself dies: the outcome is unknown, so the connection ends.
+                None => self.asks.push(Ask::CloseClient(client)),
+            }
+        }
+        if let Some(owner) = upstream.owner
+            && let Some(client) = self.clients.get_mut(owner)
+        {
+            if client.pinned == Some(key) {
+                client.pinned = None;
+            }
+            // State (a subscription, a WATCH, an open block) is lost with the connection.
+            let stateful = client.raw
+                || client.watching
+                || client.streaming.is_some()
+                || client.transaction.as_ref().is_some_and(|tx| tx.on_server);
+            if stateful {
+                self.asks.push(Ask::CloseClient(owner));
+            }
+        }
+        self.settle();
+    }
+
+    fn fail_one(&mut self, key: ClientKey, reply: &[u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.outstanding = client.outstanding.saturating_sub(1);
+        client.blocked = None;
+        client.output.extend_from_slice(reply);
+        self.counters.replies_refused += 1;
+        self.client_has_output(key);
+        self.reply_arrived(key);
+    }
+
+    /// Forgets a connection and asks for its end. Nothing of it is outstanding, or nobody cares.
+    pub(super) fn close_upstream(&mut self, key: UpstreamKey) {
+        if self.upstreams.remove(key).is_some() {
+            self.shared.retain(|(_, shared)| *shared != key);
+            self.idle_pinned.retain(|(_, idle)| *idle != key);
+            self.asks.push(Ask::CloseUpstream(key));
+        }
+    }
+
+    /// Moves a connection's unsent requests out; `recycled` becomes its next buffer.
+    pub fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        let upstream = self.upstreams.get_mut(key)?;
+        upstream.output_ready = false;
+        if upstream.output.is_empty() {
+            return None;
+        }
+        let output = std::mem::replace(&mut upstream.output, recycled);
+        self.resume.append(&mut upstream.stalled);
+        self.settle();
+        Some(output)
+    }
+
+    /// Bytes arrived from a server. `Err`: they are not RESP; the caller closes and calls `upstream_failed`.
+    ///
+    /// # Errors
+    /// Says what was wrong.
+    pub fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8]) -> Result<(), String> {
+        let outcome = self.upstream_bytes(key, bytes);
+        self.settle();
+        outcome
+    }
+
+    fn upstream_bytes(&mut self, key: UpstreamKey, mut bytes: &[u8]) -> Result<(), String> {
+        while !bytes.is_empty() {
+            let Some(upstream) = self.upstreams.get_mut(key) else { return Ok(()) };
+            if let Some(owner) = upstream.owner
+                && self.clients.get(owner).is_some_and(|client| client.raw)
+            {
+                self.raw_bytes(owner, bytes);
+                return Ok(());
+            }
+            let (consumed, complete) = match upstream.feed.feed(bytes) {
+                ReplyStep::Complete { consumed, first } => (consumed, Some(first)),
+                ReplyStep::Partial => (bytes.len(), None),
+                ReplyStep::Invalid(why) => return Err(why),
+            };
+            let (piece, rest) = bytes.split_at(consumed);
+            bytes = rest;
+            let first = complete.unwrap_or(upstream.feed.first());
+            self.reply_piece(key, piece, first, complete.is_some())?;
+        }
+        Ok(())
+    }
+
+    /// A part of one reply, perhaps its last.
+    fn reply_piece(&mut self, key: UpstreamKey, piece: &[u8], first: u8, last: bool) -> Result<(), String> {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return Ok(()) };
+        if first == b'>' {
+            // A push nobody asked for on a connection that is not subscribed: not a reply.
+            return Ok(());
+        }
+        match upstream.awaited.front() {
+            None => return Err("a reply to nothing".to_owned()),
+            Some(&Awaited::Forward(client_key)) => {
+                if let Some(client) = self.clients.get_mut(client_key) {
+                    client.output.extend_from_slice(piece);
+                    if last {
+                        client.outstanding -= 1;
+                    }
+                    self.client_has_output(client_key);
+                }
+                if last {
+                    if first == b'-' {
+                        self.counters.replies_error += 1;
+                    }
+                    self.pop_awaited(key);
+                    self.reply_arrived(client_key);
+                }
+            }
+            Some(&Awaited::Mute(client_key)) => {
+                if last {
+                    self.pop_awaited(key);
+                    if let Some(client) = self.clients.get_mut(client_key) {
+                        client.outstanding -= 1;
+                    }
+                    self.reply_arrived(client_key);
+                }
+            }
+            Some(Awaited::Swallow) => {
+                if last {
+                    self.pop_awaited(key);
+                }
+            }
+            Some(Awaited::Session(..) | Awaited::Blocking(_)) => {
+                upstream.gathered.extend_from_slice(piece);
+                if last {
+                    let reply = std::mem::take(&mut upstream.gathered);
+                    match self.pop_awaited(key) {
+                        Some(Awaited::Session(client, change)) => self.session_changed(client, *change, &reply),
+                        Some(Awaited::Blocking(client)) => self.blocking_answered(client, &reply),
+                        Some(Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Swallow) | None => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest awaited reply off; a retired connection without any is closed.
+    fn pop_awaited(&mut self, key: UpstreamKey) -> Option<Awaited> {
+        let upstream = self.upstreams.get_mut(key)?;
+        let awaited = upstream.awaited.pop_front();
+        if upstream.retired && upstream.awaited.is_empty() && upstream.owner.is_none() {
+            self.close_upstream(key);
+        }
+        awaited
+    }
+
+    fn raw_bytes(&mut self, key: ClientKey, bytes: &[u8]) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.output.extend_from_slice(bytes);
+            self.client_has_output(key);
+        }
+    }
+
+    /// Wakes whoever waits for this connection although it is gone.
+    pub(super) fn wake_waiters_of(&mut self, upstream: UpstreamKey) {
+        for (key, client) in self.clients.iter() {
+            if client.wait == Wait::Upstream(upstream)
+                || client.path == Path::Shared(upstream) && client.outstanding == 0
+            {
+                self.resume.push(key);
+            }
+        }
+    }
+}
