@@ -315,6 +315,7 @@ pub fn report(from: &ReportView) -> api::Report {
         keys_verified: from.keys_verified,
         verifications: from.verifications,
         bytes_copied: from.bytes_copied,
+        lane: from.lane.as_ref().map(lane),
         journal: from.journal.iter().map(event).collect(),
         markdown: String::new(),
     };

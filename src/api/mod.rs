@@ -319,9 +319,12 @@ fn sse(event: &Event) -> Result<SseEvent, Infallible> {
     Ok(SseEvent::default().id(event.number.to_string()).event(event.kind.clone()).data(data))
 }
 
-/// What `crossfade check` found, in the API's own types: (endpoints, findings of each interlay or why there are none).
+/// An interlay and its compatibility findings, or why there are none.
+pub type Pair = (String, Result<Vec<types::Finding>, String>);
+
+/// What `crossfade check` found, in the API's own types.
 #[must_use]
-pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<(String, Result<Vec<types::Finding>, String>)>) {
+pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>) {
     let endpoint = |(endpoint, facts): &(_, Result<_, String>)| preflight_endpoint(endpoint, facts);
     let pair = |(name, findings): &(InterlayName, Result<Vec<_>, String>)| {
         let findings = findings.as_ref().map_err(Clone::clone);

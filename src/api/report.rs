@@ -125,7 +125,7 @@ fn people(out: &mut String, migration: &Migration) {
 
 fn movement(out: &mut String, report: &Report) {
     let migration = &report.migration;
-    let lane = migration.lane.clone().unwrap_or_default();
+    let lane = report.lane.clone().unwrap_or_default();
     let _ = writeln!(out, "\n## Data\n\nCounts are since the process started.\n\n| | |\n|---|---|");
     let smoke = match &migration.smoke_failed {
         None => "not run".to_owned(),
@@ -135,7 +135,7 @@ fn movement(out: &mut String, report: &Report) {
     let rehearsal = migration.rehearsal_pause_us.map_or_else(|| "not run".to_owned(), |us| format!("{us} us"));
     let rows = [
         ("keys copied by the lane", lane.copied_keys.to_string()),
-        ("bytes named by the backfill", report.bytes_copied.to_string()),
+        ("bytes copied by the backfill", report.bytes_copied.to_string()),
         ("effects applied", lane.effects.to_string()),
         ("reads compared", lane.reads_compared.to_string()),
         ("full comparisons", report.verifications.to_string()),

@@ -315,6 +315,8 @@ pub struct Report {
     pub keys_verified: u64,
     pub verifications: u64,
     pub bytes_copied: u64,
+    /// What the lane has done, or had done when dual operation ended; absent when it never ran in this process.
+    pub lane: Option<Lane>,
     pub journal: Vec<Event>,
     /// The same, for people.
     pub markdown: String,

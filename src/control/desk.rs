@@ -161,6 +161,7 @@ impl Control {
             keys_verified: seen.keys_verified,
             verifications: seen.verifications,
             bytes_copied: seen.bytes_copied.get(),
+            lane: seen.lane.map(|(status, _)| status).or(seen.last_lane),
             journal,
         })
     }

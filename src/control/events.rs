@@ -121,7 +121,8 @@ impl EventHub {
     /// [`StoreError`].
     pub fn past(&self, after: u64) -> Result<Vec<Event>, StoreError> {
         let ring = self.ring.borrow();
-        let ring_from = ring.front().map_or(u64::MAX, |event| event.number);
+        // A change gets its number when it becomes durable and is announced when every core has it: others may overtake it.
+        let ring_from = ring.iter().map(|event| event.number).min().unwrap_or(u64::MAX);
         let mut events: Vec<Event> = Vec::new();
         let mut from = after;
         while from.saturating_add(1) < ring_from {
@@ -131,6 +132,7 @@ impl EventHub {
             events.extend(page.into_iter().filter(|event| event.number < ring_from));
         }
         events.extend(ring.iter().filter(|event| event.number > after).cloned());
+        events.sort_by_key(|event| event.number);
         Ok(events)
     }
 }

@@ -58,6 +58,10 @@ impl Control {
             seen.base_commands = self.commands_total();
             seen.base_at = tokio::time::Instant::now();
             seen.gates_met.clear();
+            if after.phase == crate::workflow::Phase::Migrate {
+                // One that began before this step would not count for it: begin anew at once.
+                seen.stop_verifying();
+            }
         }
         if is_dual(&before) && !is_dual(&after) {
             seen.leave_dual();

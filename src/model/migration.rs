@@ -352,7 +352,8 @@ mod tests {
     #[test]
     fn what_is_not_carried_is_refused_by_name() {
         assert_eq!(Decisions::default().carried(), Ok(()));
-        let cases: Vec<(&str, fn(&mut Decisions))> = vec![
+        type Change = fn(&mut Decisions);
+        let cases: [(&str, Change); 7] = [
             ("canary", |d| d.strategy = Strategy::Canary),
             ("merge", |d| d.conflict_policy = ConflictPolicy::Merge),
             ("none", |d| d.data_movement = DataMovement::None),

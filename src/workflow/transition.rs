@@ -217,12 +217,21 @@ fn advance(
             ));
         }
     };
-    let open = unmet(gates);
-    if !open.is_empty() {
-        return Err(Refusal::UnmetGates { step: format!("advance from {from} to {to}"), gates: open });
-    }
+    let passed = pass(format!("advance from {from} to {to}"), gates)?;
     record.status = MigrationStatus::Running;
-    Ok(vec![enter(record, to, now)])
+    Ok(vec![passed, enter(record, to, now)])
+}
+
+/// All met: the line of the journal that keeps each with its value, for the evidence report. Otherwise the refusal.
+fn pass(step: String, gates: Vec<Gate>) -> Result<JournalLine, Refusal> {
+    let rows: Vec<_> =
+        gates.iter().map(|gate| format!("{}: {} (needs {})", gate.name, gate.measured, gate.threshold)).collect();
+    let open = unmet(gates);
+    if open.is_empty() {
+        Ok(line("gates_passed", format!("{step}: {}", rows.join("; "))))
+    } else {
+        Err(Refusal::UnmetGates { step, gates: open })
+    }
 }
 
 fn person(what: &str, by: &str, reason: &str) -> Result<(), Refusal> {
@@ -352,10 +361,7 @@ fn commit(
     let mut journal = Vec::new();
     match &force {
         None => {
-            let open = unmet(leave_gates(record, evidence, now, Phase::Migrate));
-            if !open.is_empty() {
-                return Err(Refusal::UnmetGates { step: "commit".to_owned(), gates: open });
-            }
+            journal.push(pass("commit".to_owned(), leave_gates(record, evidence, now, Phase::Migrate))?);
         }
         Some(reason) => {
             person("a forced commit", "operator", reason)?;
@@ -393,17 +399,14 @@ fn flip(record: &mut MigrationRecord, evidence: &Evidence, now: Timestamp) -> Re
         (Phase::Migrate, Side::Source) | (Phase::Rollback, Side::Target) => {}
         (phase, side) => return wrong(format!("no change of authority is due in {phase} on the {side}")),
     }
-    let open = unmet(flip_gates(record, evidence, now));
-    if !open.is_empty() {
-        return Err(Refusal::UnmetGates { step: "the change of authority".to_owned(), gates: open });
-    }
+    let passed = pass("the change of authority".to_owned(), flip_gates(record, evidence, now))?;
     record.authority = record.authority.flipped();
     let to = record.authority.side;
     record.flips.push(Flip { at: now, to, epoch: record.authority.epoch, pause_us: None });
     if to == Side::Source {
         record.status = MigrationStatus::RolledBack;
     }
-    Ok(vec![line("authority_changed", format!("to the {to}, epoch {}", record.authority.epoch.0))])
+    Ok(vec![passed, line("authority_changed", format!("to the {to}, epoch {}", record.authority.epoch.0))])
 }
 
 /// Remembers a fact. Facts that no longer matter leave the record as it is.
