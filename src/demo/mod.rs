@@ -140,9 +140,16 @@ fn passage(stage: &mut Stage, screen: &mut Screen, options: &DemoOptions, report
     director.commit(report)?;
 
     director.screen.step("everything is read back");
-    let models: Vec<_> = finished.iter().map(|finished| &finished.model).collect();
-    let read =
-        readback::read_back(director.stage.proxy_port, &models).map_err(|error| format!("read back: {error}"))?;
+    let (retired, whole): (Vec<_>, Vec<_>) = finished.iter().partition(|finished| finished.retired);
+    let models: Vec<_> = whole.iter().map(|finished| &finished.model).collect();
+    if !retired.is_empty() {
+        report.notes.push(format!(
+            "{} of {WORKERS} checkers met an error and stopped: their keys are not judged",
+            retired.len()
+        ));
+    }
+    let read = readback::read_back(director.stage.proxy_port, &models, retired.is_empty())
+        .map_err(|error| format!("read back: {error}"))?;
     director.count(report);
     report.notes.extend(finished.iter().flat_map(|finished| finished.notes.iter().cloned()));
     report.items_read_back = read.checked;

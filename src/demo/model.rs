@@ -3,6 +3,8 @@
 //! Pure. An operation is an encoded request and the only reply that is right for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::random::Random;
 use crate::protocol::resp::value::{Value, encode_request};
@@ -18,7 +20,7 @@ pub const ACCOUNTS_SUM: i64 = 1_000_000;
 pub const SHARED_COUNTER: &str = "check:shared";
 
 /// What the reply to one request must be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Expect {
     Is(Value),
     /// XADD: any id greater than the last one of this stream; the entry then belongs to the model.
@@ -31,12 +33,9 @@ pub enum Expect {
     /// INCR of the shared counter: some positive number.
     Shared,
     /// SET with PX; the deadline counts from the acknowledgement.
-    VolatileSet {
-        slot: usize,
-    },
-    VolatileGet {
-        slot: usize,
-    },
+    VolatileSet(Volatile),
+    /// GET of what was set last before it, though it may have been set again by the time the reply comes.
+    VolatileGet(Volatile),
 }
 
 /// One request and what must come back.
@@ -47,13 +46,14 @@ pub struct Step {
     pub write: bool,
 }
 
+/// One value with a deadline.
 #[derive(Debug, Clone)]
 pub struct Volatile {
     pub value: Vec<u8>,
     pub ttl_ms: u64,
     pub sent_ms: u64,
-    /// 0 while not acknowledged.
-    pub acked_ms: u64,
+    /// 0 while not acknowledged; shared by the SET and the GETs that follow it.
+    pub acked_ms: Arc<AtomicU64>,
 }
 
 /// The keys of one worker.
@@ -249,14 +249,15 @@ impl Model {
     fn volatile(&mut self, random: &mut Random, now_ms: u64, steps: &mut Vec<Step>) {
         let slot = random.below(VOLATILES) as usize;
         let key = self.key("volatile", slot);
-        if self.volatile[slot].is_some() && random.below(3) > 0 {
-            steps.push(read(&[b"GET", &key], Expect::VolatileGet { slot }));
+        if let (Some(volatile), 1..) = (&self.volatile[slot], random.below(3)) {
+            steps.push(read(&[b"GET", &key], Expect::VolatileGet(volatile.clone())));
             return;
         }
         let (value, ttl_ms) = (self.token(), 200 + random.below(4000));
         let request = encode_request(&[b"SET", &key, &value, b"PX", &number(ttl_ms as i64)]);
-        self.volatile[slot] = Some(Volatile { value, ttl_ms, sent_ms: now_ms, acked_ms: 0 });
-        steps.push(Step { request, expect: Expect::VolatileSet { slot }, write: true });
+        let volatile = Volatile { value, ttl_ms, sent_ms: now_ms, acked_ms: Arc::default() };
+        self.volatile[slot] = Some(volatile.clone());
+        steps.push(Step { request, expect: Expect::VolatileSet(volatile), write: true });
     }
 
     fn shared(&mut self, steps: &mut Vec<Step>) {

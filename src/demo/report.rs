@@ -74,7 +74,7 @@ impl Report {
         row("target", self.target.clone());
         row("time", format!("{:.1} s (seed {})", self.took.as_secs_f64(), self.seed));
         row("keys loaded beforehand", self.keys_loaded.to_string());
-        row("keys moved", format!("{} ({:.1} MB)", self.keys_moved, self.bytes_moved as f64 / 1e6));
+        row("keys copied, all passes", format!("{} ({:.1} MB)", self.keys_moved, self.bytes_moved as f64 / 1e6));
         row("first copy", format!("{:.0} keys/s", self.keys_per_second));
         for (at, flip) in self.flips.iter().enumerate() {
             let pause = flip.pause_us.map_or("unknown".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0));

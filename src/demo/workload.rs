@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::connection::Connection;
-use super::model::{ACCOUNTS, ACCOUNTS_SUM, Expect, Model, Step, accounts_agree};
+use super::model::{ACCOUNTS, ACCOUNTS_SUM, Expect, Model, Step, Volatile, accounts_agree};
 use super::random::Random;
 use crate::protocol::resp::value::{Value, brief_bytes};
 
@@ -37,6 +37,8 @@ pub struct Tally {
 pub struct Finished {
     pub model: Model,
     pub notes: Vec<String>,
+    /// It met an error and stopped: whether its last writes took effect is unknown, so its keys are not judged.
+    pub retired: bool,
 }
 
 /// The running workers; stopped when dropped.
@@ -67,12 +69,13 @@ impl Workload {
                 random: Random::new(seed + worker as u64),
                 tally,
                 notes: vec![],
+                errors: 0,
                 ttl_grace_ms,
             };
             let thread = std::thread::Builder::new().name(format!("checker-{}", worker.model.worker));
             threads.push(thread.spawn(move || {
-                worker.run(&stop);
-                Finished { model: worker.model, notes: worker.notes }
+                let retired = !worker.run(&stop);
+                Finished { model: worker.model, notes: worker.notes, retired }
             })?);
         }
         Ok(Self { threads, stop, tally })
@@ -101,6 +104,7 @@ struct Worker {
     random: Random,
     tally: Arc<Tally>,
     notes: Vec<String>,
+    errors: u64,
     ttl_grace_ms: u64,
 }
 
@@ -109,22 +113,25 @@ fn now_ms() -> u64 {
 }
 
 impl Worker {
-    fn run(&mut self, stop: &AtomicBool) {
+    /// False when it had to stop early.
+    fn run(&mut self, stop: &AtomicBool) -> bool {
         while !stop.load(Ordering::Relaxed) {
             let mut steps = Vec::new();
             for _ in 0..=self.random.below(8) {
                 self.model.draw(&mut self.random, now_ms(), &mut steps);
             }
             let started = Instant::now();
+            let errors_before = self.errors;
             if let Err(error) = self.pipeline(&steps) {
-                // The outcome of what was under way is unknown, and this is a failed demo already.
-                self.tally.errors.fetch_add(1, Ordering::Relaxed);
-                self.note(format!("connection lost: {error}"));
-                return;
+                self.error(format!("connection lost: {error}"));
+            }
+            if self.errors > errors_before {
+                return false;
             }
             self.tally.longest_wait_us.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
             std::thread::sleep(PACE);
         }
+        true
     }
 
     fn pipeline(&mut self, steps: &[Step]) -> io::Result<()> {
@@ -135,8 +142,7 @@ impl Worker {
             let reply = self.connection.receive()?;
             self.tally.requests.fetch_add(1, Ordering::Relaxed);
             if let Some(error) = reply.error() {
-                self.tally.errors.fetch_add(1, Ordering::Relaxed);
-                self.note(format!("{} gave {error}", brief_bytes(&step.request)));
+                self.error(format!("{} gave {error}", brief_bytes(&step.request)));
             } else if let Err(why) = self.check(&step.expect, &reply, sent_ms) {
                 self.tally.wrong.fetch_add(1, Ordering::Relaxed);
                 self.note(format!("{} gave {}: {why}", brief_bytes(&step.request), reply.brief()));
@@ -145,6 +151,12 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    fn error(&mut self, text: String) {
+        self.errors += 1;
+        self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        self.note(text);
     }
 
     fn note(&mut self, text: String) {
@@ -170,31 +182,28 @@ impl Worker {
             Expect::Accounts => Err(format!("the accounts do not sum to {ACCOUNTS_SUM}")),
             Expect::Shared if reply.integer().is_some_and(|n| n > 0) => Ok(()),
             Expect::Shared => Err("expected a positive number".to_owned()),
-            Expect::VolatileSet { slot } => {
-                if let Some(volatile) = &mut self.model.volatile[*slot] {
-                    volatile.acked_ms = now_ms();
-                }
+            Expect::VolatileSet(volatile) => {
+                volatile.acked_ms.store(now_ms(), Ordering::Relaxed);
                 if *reply == Value::Simple(b"OK".to_vec()) { Ok(()) } else { Err("expected OK".to_owned()) }
             }
-            Expect::VolatileGet { slot } => self.check_volatile(*slot, reply, sent_ms),
+            Expect::VolatileGet(volatile) => check_volatile(volatile, reply, sent_ms, self.ttl_grace_ms),
         }
     }
+}
 
-    fn check_volatile(&self, slot: usize, reply: &Value, sent_ms: u64) -> Result<(), String> {
-        let Some(volatile) = &self.model.volatile[slot] else { return Ok(()) };
-        match reply {
-            Value::Null if now_ms() + DEADLINE_SLACK_MS < volatile.sent_ms + volatile.ttl_ms => {
-                Err("expired before its time".to_owned())
-            }
-            Value::Null => Ok(()),
-            Value::Bulk(value) if *value != volatile.value => Err("an older value".to_owned()),
-            Value::Bulk(_) => {
-                let latest = volatile.acked_ms.max(volatile.sent_ms) + volatile.ttl_ms;
-                let late = volatile.acked_ms != 0 && sent_ms > latest + self.ttl_grace_ms + DEADLINE_SLACK_MS;
-                if late { Err("outlived its time".to_owned()) } else { Ok(()) }
-            }
-            other => Err(other.brief()),
+fn check_volatile(volatile: &Volatile, reply: &Value, sent_ms: u64, ttl_grace_ms: u64) -> Result<(), String> {
+    match reply {
+        Value::Null if now_ms() + DEADLINE_SLACK_MS < volatile.sent_ms + volatile.ttl_ms => {
+            Err("expired before its time".to_owned())
         }
+        Value::Null => Ok(()),
+        Value::Bulk(value) if *value != volatile.value => Err("an older value".to_owned()),
+        Value::Bulk(_) => {
+            let acked_ms = volatile.acked_ms.load(Ordering::Relaxed);
+            let latest = acked_ms + volatile.ttl_ms + ttl_grace_ms + DEADLINE_SLACK_MS;
+            if acked_ms != 0 && sent_ms > latest { Err("outlived its time".to_owned()) } else { Ok(()) }
+        }
+        other => Err(other.brief()),
     }
 }
 
