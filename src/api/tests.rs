@@ -10,9 +10,7 @@ use tokio::task::LocalSet;
 
 use super::types::{Migration, Problem};
 use super::*;
-use crate::bus::{Directive, Report, Switchboard};
-use crate::config::Config;
-use crate::control::{self, Intent};
+use crate::control::fake;
 
 struct Scratch(PathBuf);
 
@@ -27,30 +25,10 @@ fn serving(test: impl AsyncFnOnce(u16)) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = Scratch(std::env::temp_dir().join(format!("crossfade-api-{}-{number}", std::process::id())));
-    let text = format!(
-        "[data]\ndir = {:?}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://u:hunter2@127.0.0.1:9\"\n\
-         [endpoints.new]\nkind = \"redis\"\nurl = \"redis://127.0.0.2:9\"\n\
-         [interlays.orders]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"old\"\ntarget = \"new\"\n",
-        dir.0.display().to_string()
-    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let config = Config::parse(std::path::Path::new("test.toml"), &text).unwrap();
-        let bus = Switchboard::new(1).unwrap();
-        let (cores, reports) = (bus.cores.clone(), bus.reports.clone());
-        let (running, handle) = control::start(Intent::load(config).unwrap(), bus, "fake".to_owned()).unwrap();
         let alive = Rc::new(());
-        let core_alive = Rc::downgrade(&alive);
-        tokio::task::spawn_local(async move {
-            while core_alive.upgrade().is_some() {
-                if let Some(Directive::Publish(plan)) = cores[0].pop() {
-                    let (core, interlay, generation) =
-                        (crate::model::CoreId(0), plan.interlay.clone(), plan.generation);
-                    reports.push(Report::PlanAcked { core, interlay, generation }).unwrap();
-                }
-                tokio::task::yield_now().await;
-            }
-        });
+        let (running, handle) = fake::start_on(&dir.0, &alive);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::task::spawn_local(serve(listener, handle));

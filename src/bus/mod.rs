@@ -28,6 +28,9 @@ pub enum Directive {
 /// What control and its jobs ask of a lane. Every order carries a ticket that comes back in the answer.
 #[derive(Debug)]
 pub enum LaneOrder {
+    /// Every core has acked the plan that began dual operation, so no write goes past the lane any more: begin the first pass.
+    /// What was copied before is not trusted. Harmless when repeated. No answer but [`LaneEvent::PassStarted`].
+    Open,
     /// Copy these keys of logical database `database` at the lane's present position, unless the pass already holds them clean.
     /// Answered by [`LaneEvent::Copied`] when the shadow has applied (or refused into dirty) every one. Ignored if `pass` is over.
     Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },

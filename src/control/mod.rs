@@ -17,6 +17,8 @@ mod tasks;
 pub mod views;
 
 #[cfg(test)]
+pub mod fake;
+#[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;

@@ -96,6 +96,10 @@ impl Control {
             tokio::pin!(acked);
             acked.as_mut().enable();
             if interlay.unacked.borrow().is_empty() {
+                let dual = interlay.plan.borrow().mode == PlanMode::Dual;
+                if dual && let Err(error) = interlay.lane.open() {
+                    tracing::error!(?error, "the lane could not be opened; its first pass is late");
+                }
                 return;
             }
             if tokio::time::timeout(limits::PLAN_ACK_TIMEOUT, acked).await.is_err() {

@@ -141,7 +141,8 @@ impl Rig {
                 self.log.borrow_mut().push(Seen::Release);
                 LaneEvent::Released { ticket, pause_us: 1234, held: 1 }
             }
-            LaneOrder::Copy { .. }
+            LaneOrder::Open
+            | LaneOrder::Copy { .. }
             | LaneOrder::PassDone { .. }
             | LaneOrder::Probe { .. }
             | LaneOrder::Repair { .. } => {

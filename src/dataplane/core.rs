@@ -99,6 +99,9 @@ pub async fn run(setup: CoreSetup) {
     }));
     for (index, socket) in sockets.into_iter().enumerate() {
         adopt_lane(&core, index);
+        if let Some(lane) = core.borrow_mut().interlays[index].lane.as_mut() {
+            lane.open(); // every core starts with this plan: nobody writes past the lane
+        }
         monoio::spawn(listener::accept(Rc::clone(&core), index, socket));
     }
     monoio::spawn(handovers_loop(Rc::clone(&core), own_handover));

@@ -196,6 +196,14 @@ impl LaneClient {
         Ok(PendingCopy(pending))
     }
 
+    /// Every core has acked the plan that began dual operation: the first pass may begin.
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    pub fn open(&self) -> Result<(), JobError> {
+        self.try_queue(LaneOrder::Open).map_err(|_| self.full())
+    }
+
     /// # Errors
     /// As [`Self::copy`].
     pub fn pass_done(&self, pass: u64) -> Result<(), JobError> {

@@ -146,7 +146,9 @@ impl StandIn {
                     self.client.on_event(&LaneEvent::Probed { ticket, authority, shadow });
                 }
                 LaneOrder::PassDone { pass } => self.passes_done.push(pass),
-                LaneOrder::Repair { .. } | LaneOrder::Fence { .. } | LaneOrder::Release { .. } => unreachable!(),
+                LaneOrder::Open | LaneOrder::Repair { .. } | LaneOrder::Fence { .. } | LaneOrder::Release { .. } => {
+                    unreachable!()
+                }
             }
         }
     }

@@ -34,6 +34,8 @@ use request::{LaneBatch, LaneItem, LaneReply};
 use shadow::Sent;
 use transaction::Watches;
 
+const FIRST_PASS: &str = "dual operation begins";
+
 /// The moment something happens, given by the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
@@ -129,10 +131,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Begins with a full pass: nothing is known of the shadow.
+    /// Nothing is known of the shadow, and until [`LaneOrder::Open`] other cores may still write past the lane: no pass runs before.
     #[must_use]
     pub fn new(plan: &Arc<RoutePlan>, now: Now) -> Self {
-        let mut lane = Self {
+        Self {
             plan: Arc::clone(plan),
             next_plan: None,
             authority: plan.authority.side,
@@ -146,7 +148,7 @@ impl Lane {
             overflowed: false,
             keys: KeyStates::default(),
             repairs_in_flight: 0,
-            pass: Pass { number: 0, kind: PassKind::Full, done: true },
+            pass: Pass { number: 0, kind: PassKind::Full, done: false },
             tickets: HashMap::new(),
             probes: HashMap::new(),
             waiting_orders: VecDeque::new(),
@@ -163,9 +165,14 @@ impl Lane {
             retired: false,
             starting: true,
             now,
-        };
-        lane.begin_pass(PassKind::Full, "dual operation begins");
-        lane
+        }
+    }
+
+    /// Begins the first, full pass; later calls do nothing.
+    pub fn open(&mut self) {
+        if self.pass.number == 0 {
+            self.begin_pass(PassKind::Full, FIRST_PASS);
+        }
     }
 
     fn link(&mut self, side: Side) -> &mut Link {
@@ -187,6 +194,9 @@ impl Lane {
     }
 
     fn begin_pass(&mut self, kind: PassKind, reason: &str) {
+        if self.pass.number == 0 && reason != FIRST_PASS {
+            return; // the first pass is still to come and will be a full one
+        }
         self.pass = Pass { number: self.pass.number + 1, kind, done: false };
         self.keys.begin_pass(kind == PassKind::Full);
         self.events.push(LaneEvent::PassStarted { pass: self.pass.number, kind, reason: reason.to_owned() });
@@ -215,6 +225,7 @@ impl Lane {
             }
             LaneOrder::Copy { ticket, pass, database, keys } => self.copy_order(ticket, pass, database, &keys),
             LaneOrder::Probe { ticket, database, commands } => self.probe_order(ticket, database, commands),
+            LaneOrder::Open => self.open(),
             LaneOrder::PassDone { pass } => {
                 if pass == self.pass.number && !self.pass.done {
                     self.pass.done = true;
@@ -248,7 +259,7 @@ impl Lane {
             LaneOrder::Probe { ticket, .. } => Some(LaneEvent::ProbeFailed { ticket: *ticket, reason }),
             LaneOrder::Fence { ticket, .. } => Some(LaneEvent::FenceExpired { ticket: *ticket, reason }),
             LaneOrder::Release { ticket } => Some(LaneEvent::Released { ticket: *ticket, pause_us: 0, held: 0 }),
-            LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
+            LaneOrder::Open | LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
         }
     }
 

@@ -3,5 +3,6 @@
 mod bad_input;
 mod clients;
 mod faults;
+mod history;
 mod migration;
 mod values;
