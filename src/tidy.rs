@@ -18,8 +18,9 @@ const STOREYS: &[(&str, &[&str])] = &[
     ("telemetry", &["stdx", "model"]),
     ("config", &["stdx", "model"]),
     ("bus", &["stdx", "model", "policy", "telemetry"]),
-    ("relay", &["stdx", "model", "protocol", "policy"]),
-    ("lane", &["stdx", "model", "protocol", "policy"]),
+    // The lane's orders and events are the bus' vocabulary, and a relay hands its commands to a lane: within storey 3, one way only.
+    ("lane", &["stdx", "model", "protocol", "policy", "telemetry", "bus"]),
+    ("relay", &["stdx", "model", "protocol", "policy", "telemetry", "lane"]),
     ("dataplane", &["stdx", "model", "protocol", "policy", "telemetry", "config", "bus", "relay", "lane"]),
     ("workflow", &["stdx", "model"]),
     ("jobs", &["stdx", "model", "protocol", "telemetry", "bus"]),

@@ -79,18 +79,26 @@ fn redis_cli_says_the_same_through_the_proxy_as_directly() {
         &["OBJECT", "ENCODING", "l"],
         &["--no-raw", "ZRANGE", "none", "0", "-1"],
     ];
-    for line in lines {
-        assert_eq!(redis_cli(proxy.port, line, None), redis_cli(server.port, line, None), "{line:?}");
-        // Leaves both runs the same start.
+    let fresh = || {
         redis_cli(server.port, &["FLUSHALL"], None);
+        redis_cli(server.port, &["SET", "k", "7"], None);
         redis_cli(server.port, &["RPUSH", "l", "x"], None);
         redis_cli(server.port, &["HSET", "h", "f", "w"], None);
+    };
+    for line in lines {
+        let [through, direct] = [proxy.port, server.port].map(|port| {
+            fresh();
+            redis_cli(port, line, None)
+        });
+        assert_eq!(through, direct, "{line:?}");
     }
     // As a person would use it: one connection, a transaction, another database.
     let session = "SET a 1\nMULTI\nINCR a\nGET a\nEXEC\nSELECT 2\nSET b 2\nDBSIZE\nCLIENT SETNAME me\nCLIENT GETNAME\n";
-    let through = redis_cli(proxy.port, &[], Some(session));
-    redis_cli(server.port, &["FLUSHALL"], None);
-    assert_eq!(through, redis_cli(server.port, &[], Some(session)));
+    let [through, direct] = [proxy.port, server.port].map(|port| {
+        redis_cli(server.port, &["FLUSHALL"], None);
+        redis_cli(port, &[], Some(session))
+    });
+    assert_eq!(through, direct);
 }
 
 #[test]
