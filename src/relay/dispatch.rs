@@ -145,15 +145,10 @@ impl Relay {
             Class::ServerChange if dual => {
                 self.refuse(key, command, "it would change one server and not the other while two are kept in step")
             }
-            Class::Unknown if dual => {
-                self.refuse(key, command, "its keys are not known, so the other server cannot be kept in step; finish or abandon the migration first")
+            Class::Unknown if dual => self.refuse_unknown(key, frame),
+            Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
+                self.to_shared(key, frame)
             }
-            Class::Read
-            | Class::Write
-            | Class::Server
-            | Class::ServerChange
-            | Class::Library
-            | Class::Unknown => self.to_shared(key, frame),
         }
     }
 
@@ -183,6 +178,17 @@ impl Relay {
         if step == Step::Done {
             self.counters.replies_refused += 1;
         }
+        step
+    }
+
+    fn refuse_unknown(&mut self, key: ClientKey, frame: &[u8]) -> Step {
+        let name = Args::new(frame).next().unwrap_or_default();
+        let text = format!(
+            "ERR Crossfade does not know {}, so the other server cannot be kept in step; finish or abandon the migration first",
+            String::from_utf8_lossy(&name[..name.len().min(64)])
+        );
+        let step = self.answer(key, &encode::error(&text));
+        self.counters.replies_refused += u64::from(step == Step::Done);
         step
     }
 

@@ -1,1 +1,364 @@
+//! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
+use std::sync::Arc;
+
+use super::{Ask, ClientKey, Failure, Relay, UpstreamKey};
+use crate::lane::request::{LaneBatch, LaneItem, LaneReply};
+use crate::model::{
+    Authority, CompareReads, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind, RoutePlan,
+};
+use crate::protocol::resp::encode::request;
+
+fn endpoint(name: &str, port: u16) -> Endpoint {
+    let name = EndpointName::new(name).expect("a good name");
+    Endpoint::from_url(name, ProtocolKind::Redis, &format!("redis://127.0.0.1:{port}")).expect("a good url")
+}
+
+fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan> {
+    Arc::new(RoutePlan {
+        interlay: InterlayName::new("orders").expect("a good name"),
+        generation: Generation(generation),
+        authority,
+        source: endpoint("old", 1),
+        target: Some(endpoint("new", 2)),
+        mode,
+        compare: CompareReads { sample_per_ten_thousand: 0 },
+        ttl_grace_ms: 1000,
+    })
+}
+
+/// A relay with its sockets replaced by this.
+struct Stage {
+    relay: Relay,
+    /// Connections asked for, in order.
+    upstreams: Vec<UpstreamKey>,
+    unblocks: usize,
+    closed_clients: Vec<ClientKey>,
+}
+
+impl Stage {
+    fn new(mode: PlanMode) -> Self {
+        let relay = Relay::new(plan(1, Authority::initial(), mode), 1);
+        Self { relay, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
+    }
+
+    fn client(&mut self) -> ClientKey {
+        self.relay.client_opened().expect("room for a client")
+    }
+
+    /// A client sends a line of words per command, as one batch.
+    fn says(&mut self, client: ClientKey, lines: &[&str]) {
+        let bytes: Vec<u8> =
+            lines.iter().flat_map(|line| request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())).collect();
+        self.relay.client_input(client, &bytes);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for ask in self.relay.take_asks() {
+            match ask {
+                Ask::Connect { upstream, .. } => {
+                    self.upstreams.push(upstream);
+                    self.relay.upstream_connected(upstream, 70 + self.upstreams.len() as u64, None);
+                }
+                Ask::Unblock { .. } => self.unblocks += 1,
+                Ask::CloseClient(key) => self.closed_clients.push(key),
+                Ask::CloseUpstream(_) | Ask::ReadClient(_) => {}
+            }
+        }
+    }
+
+    /// What the n-th server connection has been sent, as lines.
+    fn hears(&mut self, nth: usize) -> Vec<String> {
+        let Some(&key) = self.upstreams.get(nth) else { return Vec::new() };
+        let bytes = self.relay.take_upstream_output(key, Vec::new()).unwrap_or_default();
+        self.perform();
+        lines(&bytes)
+    }
+
+    fn answers(&mut self, nth: usize, bytes: &str) {
+        self.relay.upstream_input(self.upstreams[nth], bytes.as_bytes()).expect("RESP");
+        self.perform();
+    }
+
+    fn gets(&mut self, client: ClientKey) -> String {
+        String::from_utf8(self.relay.take_client_output(client, Vec::new()).unwrap_or_default()).expect("text")
+    }
+
+    fn lane(&mut self) -> Vec<LaneBatch> {
+        self.relay.take_lane_batches()
+    }
+
+    fn lane_answers(&mut self, client: ClientKey, count: u32, bytes: &str) {
+        self.relay.lane_reply(LaneReply { client: client.to_u64(), count, bytes: bytes.into(), close: false });
+        self.perform();
+    }
+
+    fn publish(&mut self, generation: u64, authority: Authority, mode: PlanMode) {
+        self.relay.publish(plan(generation, authority, mode));
+        self.perform();
+    }
+}
+
+fn lines(mut bytes: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(len) = crate::protocol::resp::frame::reply_len(bytes) {
+        let words: Vec<_> =
+            crate::protocol::resp::Args::new(&bytes[..len]).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+        lines.push(words.join(" "));
+        bytes = &bytes[len..];
+    }
+    lines
+}
+
+#[test]
+fn two_clients_share_a_connection_and_get_their_own_replies() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let (a, b) = (stage.client(), stage.client());
+    stage.says(a, &["GET a", "GET b"]);
+    stage.says(b, &["GET c"]);
+    assert_eq!(stage.hears(0), ["GET a", "GET b", "GET c"]);
+    assert_eq!(stage.upstreams.len(), 1);
+    stage.answers(0, "$1\r\n1\r\n$1\r");
+    assert_eq!(stage.gets(a), "$1\r\n1\r\n$1\r");
+    stage.answers(0, "\n2\r\n:3\r\n");
+    assert_eq!((stage.gets(a).as_str(), stage.gets(b).as_str()), ("\n2\r\n", ":3\r\n"));
+}
+
+#[test]
+fn a_change_of_database_waits_for_its_reply_and_takes_another_connection() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["SET k 0", "SELECT 1", "SET k 1"]);
+    assert_eq!(stage.hears(0), ["SET k 0"]);
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.hears(1), ["SELECT 1"], "only after its own reply is in");
+    stage.answers(1, "+OK\r\n");
+    assert_eq!(stage.hears(1), ["SET k 1"]);
+    stage.answers(1, "+OK\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n+OK\r\n+OK\r\n");
+}
+
+#[test]
+fn a_refused_select_changes_nothing() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["SELECT 99", "GET k"]);
+    let upstream = stage.upstreams[0];
+    stage.relay.upstream_failed(upstream, &Failure::Refused(b"-ERR DB index is out of range\r\n".to_vec()));
+    stage.perform();
+    assert_eq!(stage.hears(1), ["GET k"], "on database 0");
+    assert_eq!(stage.gets(client), "-ERR DB index is out of range\r\n");
+}
+
+#[test]
+fn a_transaction_has_a_connection_of_its_own_until_exec() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let (a, b) = (stage.client(), stage.client());
+    stage.says(a, &["MULTI", "INCR k"]);
+    stage.says(b, &["GET k"]);
+    assert_eq!(stage.hears(0), ["MULTI", "INCR k"]);
+    assert_eq!(stage.hears(1), ["GET k"]);
+    stage.answers(0, "+OK\r\n+QUEUED\r\n");
+    stage.says(a, &["EXEC"]);
+    stage.answers(0, "*1\r\n:1\r\n");
+    assert_eq!(stage.gets(a), "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n");
+    stage.says(b, &["WATCH k"]);
+    assert_eq!(stage.hears(0), ["EXEC"], "the connection is clean");
+    stage.answers(1, ":1\r\n");
+    assert_eq!(stage.hears(0), ["WATCH k"], "and serves the next that needs one");
+}
+
+#[test]
+fn a_lost_connection_ends_the_clients_whose_outcome_is_unknown_and_only_those() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let (a, b) = (stage.client(), stage.client());
+    stage.says(a, &["SET k 1"]);
+    stage.hears(0);
+    let upstream = stage.upstreams[0];
+    stage.relay.upstream_failed(upstream, &Failure::Lost("reset".to_owned()));
+    stage.perform();
+    assert_eq!(stage.closed_clients, [a]);
+    stage.says(b, &["GET k"]);
+    assert_eq!(stage.hears(1), ["GET k"]);
+}
+
+#[test]
+fn an_unreachable_server_is_named_and_the_client_stays() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["GET k"]);
+    let upstream = stage.upstreams[0];
+    stage.relay.upstream_failed(upstream, &Failure::Unreachable("refused".to_owned()));
+    stage.perform();
+    let reply = stage.gets(client);
+    assert!(reply.starts_with("-LOADING Crossfade cannot reach source 'old': refused"), "{reply}");
+    assert!(stage.closed_clients.is_empty());
+}
+
+#[test]
+fn half_a_frame_waits_and_garbage_is_answered_as_redis_does() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let (a, b) = (stage.client(), stage.client());
+    stage.relay.client_input(a, b"*2\r\n$3\r\nGE");
+    assert_eq!(stage.upstreams.len(), 0);
+    stage.relay.client_input(b, b"*1\r\n:1\r\n");
+    assert_eq!(stage.gets(b), "-ERR Protocol error: expected '$'\r\n");
+    assert!(stage.relay.client_written(b), "closed once that is sent");
+    stage.relay.client_input(a, b"T\r\n$1\r\nk\r\n");
+    stage.perform();
+    assert_eq!(stage.hears(0), ["GET k"]);
+}
+
+#[test]
+fn client_reply_off_drops_replies_and_keeps_order() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["CLIENT REPLY OFF", "SET k 1", "CLIENT REPLY ON", "GET k"]);
+    stage.answers(0, "+OK\r\n");
+    stage.answers(0, "$1\r\n1\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn in_dual_operation_writes_and_what_follows_them_go_through_the_lane() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    stage.says(client, &["GET a", "SET a 1", "GET a"]);
+    assert_eq!(stage.hears(0), ["GET a"]);
+    assert!(stage.lane().is_empty(), "one path at a time");
+    stage.answers(0, "$-1\r\n");
+    let batches = stage.lane();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(lines(&batches[0].frames), ["SET a 1", "GET a"], "the read behind the write too");
+    stage.lane_answers(client, 2, "+OK\r\n$1\r\n1\r\n");
+    assert_eq!(stage.gets(client), "$-1\r\n+OK\r\n$1\r\n1\r\n");
+    stage.says(client, &["GET a"]);
+    assert_eq!(stage.hears(0), ["GET a"], "alone it is local again");
+}
+
+#[test]
+fn a_block_is_queued_here_and_enters_the_lane_whole() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    stage.says(client, &["MULTI", "INCR a", "GET", "EXEC"]);
+    let reply = stage.gets(client);
+    assert!(reply.starts_with("+OK\r\n+QUEUED\r\n-ERR wrong number") && reply.ends_with("errors.\r\n"), "{reply}");
+    assert!(stage.lane().is_empty());
+    stage.says(client, &["MULTI", "INCR a", "INCR b", "EXEC"]);
+    let batches = stage.lane();
+    assert!(matches!(batches[0].items[..], [LaneItem::Transaction { count: 2, .. }]));
+    assert_eq!(lines(&batches[0].frames), ["INCR a", "INCR b"]);
+}
+
+#[test]
+fn what_cannot_be_kept_in_step_is_refused_by_name() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    for (line, word) in
+        [("SWAPDB 0 1", "carry SWAPDB"), ("JSON.SET k . 1", "know JSON.SET"), ("PSYNC ? -1", "carry PSYNC")]
+    {
+        stage.says(client, &[line]);
+        let reply = stage.gets(client);
+        assert!(reply.starts_with(&format!("-ERR Crossfade does not {word}")), "{reply}");
+    }
+    assert!(stage.lane().is_empty());
+}
+
+#[test]
+fn a_plan_is_acked_only_when_the_old_plans_commands_are_answered() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let (a, b) = (stage.client(), stage.client());
+    stage.says(a, &["SET k 1"]);
+    stage.publish(2, Authority::initial(), PlanMode::Dual);
+    assert_eq!(stage.relay.take_acked_plan(), None, "SET k 1 may still run outside the lane");
+    stage.says(b, &["SET k 2"]);
+    assert_eq!(stage.lane().len(), 1, "the new plan holds for new commands at once");
+    stage.says(a, &["SET k 3"]);
+    assert!(stage.lane().is_empty(), "but not in front of the client's own older one");
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.relay.take_acked_plan(), Some(Generation(2)));
+    assert_eq!(stage.lane().len(), 1);
+}
+
+#[test]
+fn an_open_block_moves_from_the_server_into_the_queue() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["MULTI", "INCR k"]);
+    stage.answers(0, "+OK\r\n+QUEUED\r\n");
+    stage.hears(0);
+    stage.publish(2, Authority::initial(), PlanMode::Dual);
+    assert_eq!(stage.hears(0), ["DISCARD"]);
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.relay.take_acked_plan(), Some(Generation(2)));
+    stage.says(client, &["INCR k", "EXEC"]);
+    assert_eq!(lines(&stage.lane()[0].frames), ["INCR k", "INCR k"]);
+}
+
+#[test]
+fn a_blocked_client_goes_on_waiting_in_the_lane() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["BLPOP l 0"]);
+    assert_eq!(stage.hears(0), ["BLPOP l 0"]);
+    stage.publish(2, Authority::initial(), PlanMode::Dual);
+    assert_eq!(stage.unblocks, 1);
+    assert_eq!(stage.relay.take_acked_plan(), None);
+    stage.answers(0, "*-1\r\n");
+    assert_eq!(stage.relay.take_acked_plan(), Some(Generation(2)));
+    let batches = stage.lane();
+    assert!(matches!(batches[0].items[..], [LaneItem::Blocking { .. }]));
+    assert_eq!(stage.gets(client), "", "the client has seen nothing of it");
+    stage.says(client, &["PING"]);
+    stage.lane_answers(client, 1, "*2\r\n$1\r\nl\r\n$1\r\nv\r\n");
+    assert_eq!(stage.gets(client), "*2\r\n$1\r\nl\r\n$1\r\nv\r\n");
+    assert_eq!(stage.hears(1), ["PING"], "what it sent while blocked comes after");
+}
+
+#[test]
+fn a_watch_does_not_survive_a_change_of_plan() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["WATCH k"]);
+    stage.answers(0, "+OK\r\n");
+    stage.publish(2, Authority::initial(), PlanMode::Dual);
+    stage.says(client, &["MULTI", "SET k 1", "EXEC"]);
+    assert!(stage.lane().is_empty());
+    assert!(stage.gets(client).ends_with("+QUEUED\r\n*-1\r\n"), "EXEC aborts, as after a touched key");
+}
+
+#[test]
+fn after_a_flip_reads_go_to_the_other_side() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    stage.says(client, &["GET k"]);
+    stage.answers(0, "$1\r\n1\r\n");
+    stage.relay.publish(plan(2, Authority::initial().flipped(), PlanMode::Dual));
+    stage.relay.client_input(client, &request(&[b"GET", b"k"]));
+    let sides: Vec<_> = stage
+        .relay
+        .take_asks()
+        .into_iter()
+        .filter_map(|ask| match ask {
+            Ask::Connect { key, .. } => Some(key.side),
+            Ask::CloseUpstream(_) | Ask::CloseClient(_) | Ask::ReadClient(_) | Ask::Unblock { .. } => None,
+        })
+        .collect();
+    assert_eq!(sides, [crate::model::Side::Target]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_of_a_client_make_the_relay_panic(chunks: Vec<Vec<u8>>) {
+        for mode in [PlanMode::PassThrough, PlanMode::Dual] {
+            let mut stage = Stage::new(mode);
+            let client = stage.client();
+            for chunk in &chunks {
+                stage.relay.client_input(client, chunk);
+                stage.perform();
+            }
+            stage.relay.client_closed(client);
+        }
+    }
+}
