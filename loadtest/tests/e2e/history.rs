@@ -306,8 +306,8 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
         now["lane"]["read_divergences"],
     );
     if !kills {
-        let named = rig.proxy.must(&["--output", "json", "migration", "divergences", MIGRATION]).stdout;
-        assert_eq!(now["lane"]["read_divergences"], 0, "a comparison cried wolf: {named}");
+        let named = rig.proxy.cli(&["migration", "divergences", MIGRATION]);
+        assert_eq!(now["lane"]["read_divergences"], 0, "a comparison cried wolf: {named:?}");
     }
 }
 

@@ -101,6 +101,8 @@ pub enum CompareRule {
     /// Not comparable: random, cursor, time or server dependent.
     Never,
     Exact,
+    /// Exact, but numbers may be written differently: Redis 7 prints scores with 17 digits, Valkey the shortest form.
+    Scores,
     /// Same elements in any order.
     Unordered,
     /// Same field-value pairs in any order.
@@ -168,7 +170,7 @@ const REPLICATION: Class =
     Class::Refused("replication through the proxy is not carried; connect the replica to the server itself");
 
 use CompareRule::{
-    DeadlineMs, DeadlineSeconds, Exact, Never, RemainingMs, RemainingSeconds, Unordered, UnorderedPairs,
+    DeadlineMs, DeadlineSeconds, Exact, Never, RemainingMs, RemainingSeconds, Scores, Unordered, UnorderedPairs,
 };
 use EffectKind::{Copied, Deadline, Flush, Overwrite, Refuse, SetWithDeadline, Verbatim};
 
@@ -286,41 +288,41 @@ pub static TABLE: &[Command] = &[
     write("zadd", -4, ONE, Verbatim),
     read("zcard", 2, ONE, Exact),
     read("zcount", 4, ONE, Exact),
-    read("zdiff", -3, KeySpec::Counted(1), Exact),
+    read("zdiff", -3, KeySpec::Counted(1), Scores),
     write("zdiffstore", -4, KeySpec::StoreCounted, Verbatim),
     // Floating-point sums: the result is copied rather than recomputed by another version's arithmetic.
     write("zincrby", 4, ONE, Copied),
-    read("zinter", -3, KeySpec::Counted(1), Exact),
+    read("zinter", -3, KeySpec::Counted(1), Scores),
     read("zintercard", -3, KeySpec::Counted(1), Exact),
     write("zinterstore", -4, KeySpec::StoreCounted, Copied),
     read("zlexcount", 4, ONE, Exact),
     write("zmpop", -4, KeySpec::Counted(1), Verbatim),
-    read("zmscore", -3, ONE, Exact),
+    read("zmscore", -3, ONE, Scores),
     write("zpopmax", -2, ONE, Verbatim),
     write("zpopmin", -2, ONE, Verbatim),
     read("zrandmember", -2, ONE, Never),
-    read("zrange", -4, ONE, Exact),
+    read("zrange", -4, ONE, Scores),
     read("zrangebylex", -4, ONE, Exact),
-    read("zrangebyscore", -4, ONE, Exact),
+    read("zrangebyscore", -4, ONE, Scores),
     write("zrangestore", -5, TWO, Verbatim),
     read("zrank", -3, ONE, Exact),
     write("zrem", -3, ONE, Verbatim),
     write("zremrangebylex", 4, ONE, Verbatim),
     write("zremrangebyrank", 4, ONE, Verbatim),
     write("zremrangebyscore", 4, ONE, Verbatim),
-    read("zrevrange", -4, ONE, Exact),
+    read("zrevrange", -4, ONE, Scores),
     read("zrevrangebylex", -4, ONE, Exact),
-    read("zrevrangebyscore", -4, ONE, Exact),
+    read("zrevrangebyscore", -4, ONE, Scores),
     read("zrevrank", -3, ONE, Exact),
     read("zscan", -3, ONE, Never),
-    read("zscore", 3, ONE, Exact),
-    read("zunion", -3, KeySpec::Counted(1), Exact),
+    read("zscore", 3, ONE, Scores),
+    read("zunion", -3, KeySpec::Counted(1), Scores),
     write("zunionstore", -4, KeySpec::StoreCounted, Copied),
     // ---- geo
     write("geoadd", -5, ONE, Verbatim),
-    read("geodist", -4, ONE, Exact),
+    read("geodist", -4, ONE, Scores),
     read("geohash", -2, ONE, Exact),
-    read("geopos", -2, ONE, Exact),
+    read("geopos", -2, ONE, Scores),
     write("georadius", -6, KeySpec::GeoRadius, Copied),
     read("georadius_ro", -6, ONE, Unordered),
     write("georadiusbymember", -5, KeySpec::GeoRadius, Copied),

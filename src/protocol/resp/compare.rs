@@ -20,7 +20,8 @@ pub fn compare(rule: CompareRule, authority: &[u8], shadow: &[u8], grace_ms: i64
     }
     let equivalent = match rule {
         CompareRule::Never => true,
-        CompareRule::Exact => same(authority, shadow),
+        CompareRule::Exact => same(authority, shadow, false),
+        CompareRule::Scores => same(authority, shadow, true),
         CompareRule::Unordered => same_in_any_order(authority, shadow, 1),
         CompareRule::UnorderedPairs => same_in_any_order(authority, shadow, 2),
         CompareRule::RemainingMs | CompareRule::DeadlineMs => within(authority, shadow, grace_ms + 50),
@@ -29,7 +30,7 @@ pub fn compare(rule: CompareRule, authority: &[u8], shadow: &[u8], grace_ms: i64
     if equivalent { Comparison::Equivalent } else { Comparison::Divergent }
 }
 
-fn same(a: &[u8], b: &[u8]) -> bool {
+fn same(a: &[u8], b: &[u8], numbers: bool) -> bool {
     if a == b || (is_nil(a) && is_nil(b)) {
         return true;
     }
@@ -37,15 +38,17 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         return error_code(a) == error_code(b);
     }
     match (elements(a), elements(b)) {
-        (Some(left), Some(right)) => same_flat(&left, &right),
-        (None, None) => scalar(a).is_some() && scalar(a) == scalar(b),
+        (Some(left), Some(right)) => same_flat(&left, &right, numbers),
+        (None, None) => {
+            scalar(a).is_some() && (scalar(a) == scalar(b) || numbers && number(a).is_some() && number(a) == number(b))
+        }
         _ => false,
     }
 }
 
 /// RESP3 nests pairs (ZRANGE WITHSCORES) where RESP2 is flat, so nested pairs are unfolded when the lengths differ.
-fn same_flat(left: &[&[u8]], right: &[&[u8]]) -> bool {
-    let equal = |l: &[&[u8]], r: &[&[u8]]| l.len() == r.len() && l.iter().zip(r).all(|(a, b)| same(a, b));
+fn same_flat(left: &[&[u8]], right: &[&[u8]], numbers: bool) -> bool {
+    let equal = |l: &[&[u8]], r: &[&[u8]]| l.len() == r.len() && l.iter().zip(r).all(|(a, b)| same(a, b, numbers));
     if left.len() == right.len() {
         return equal(left, right);
     }
@@ -60,7 +63,7 @@ fn same_flat(left: &[&[u8]], right: &[&[u8]]) -> bool {
 }
 
 fn same_in_any_order(a: &[u8], b: &[u8], group: usize) -> bool {
-    let (Some(mut left), Some(mut right)) = (elements(a), elements(b)) else { return same(a, b) };
+    let (Some(mut left), Some(mut right)) = (elements(a), elements(b)) else { return same(a, b, false) };
     if left.len() != right.len() || !left.len().is_multiple_of(group) {
         return false;
     }
@@ -89,6 +92,10 @@ fn error_code(reply: &[u8]) -> &[u8] {
     reply.split(|&b| b == b' ').next().unwrap_or_default()
 }
 
+fn number(reply: &[u8]) -> Option<f64> {
+    std::str::from_utf8(&scalar(reply)?).ok()?.parse().ok()
+}
+
 /// The text of a single value, whichever protocol version wrote it: doubles and booleans are strings and integers in RESP2.
 fn scalar(reply: &[u8]) -> Option<Vec<u8>> {
     let line = |bytes: &[u8]| bytes.strip_suffix(b"\r\n").map(<[u8]>::to_vec);
@@ -112,6 +119,9 @@ mod tests {
             (CompareRule::Exact, "$1\r\na\r\n", "$1\r\nb\r\n", Divergent),
             (CompareRule::Exact, "_\r\n", "$-1\r\n", Equivalent),
             (CompareRule::Exact, ",1.5\r\n", "$3\r\n1.5\r\n", Equivalent),
+            (CompareRule::Scores, "$19\r\n0.29999999999999999\r\n", "$3\r\n0.3\r\n", Equivalent),
+            (CompareRule::Scores, "$3\r\n0.3\r\n", "$3\r\n0.4\r\n", Divergent),
+            (CompareRule::Exact, "$3\r\n1.0\r\n", "$1\r\n1\r\n", Divergent),
             (CompareRule::Exact, "#t\r\n", ":1\r\n", Equivalent),
             (CompareRule::Exact, "-WRONGTYPE a\r\n", "-WRONGTYPE b\r\n", Equivalent),
             (CompareRule::Exact, "-WRONGTYPE a\r\n", "-ERR b\r\n", Divergent),
