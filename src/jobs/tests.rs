@@ -261,20 +261,40 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
             ("XACK stream readers 1-1", "stream", "value"),
             ("SET surplus x", "surplus", "extra"),
         ];
-        for (command, key, class) in corruptions {
+        for (command, ..) in corruptions {
             run(&mut lane.shadow, &["SELECT 0", command]).await;
-            for found in [
-                lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap().divergent,
-                compare_servers(&source, &target, 2000).await.unwrap(),
-            ] {
-                let named: Vec<_> = found.iter().map(|d| (d.key.escape_ascii().to_string(), d.class)).collect();
-                assert_eq!(named, [((*key).to_owned(), *class)], "{command}: {found:?}");
-                assert!(found[0].source.starts_with("source: ") && found[0].target.starts_with("target: "));
-            }
-            run(&mut lane.shadow, &["DEL surplus"]).await;
-            let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
-            lane.serve(job).await.unwrap();
         }
+        let mut expected: Vec<_> = corruptions.iter().map(|(_, key, class)| ((*key).to_owned(), *class)).collect();
+        expected.sort();
+        let verified = lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap();
+        let compared = compare_servers(&source, &target, 2000).await.unwrap();
+        for found in [verified.divergent, compared] {
+            let mut named: Vec<_> = found.iter().map(|d| (d.key.escape_ascii().to_string(), d.class)).collect();
+            named.sort();
+            assert_eq!(named, expected, "{found:?}");
+            assert!(found[0].source.starts_with("source: ") && found[0].target.starts_with("target: "));
+        }
+
+        // A key that is mended before it is confirmed was dirty, not divergent.
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
+        lane.serve(job).await.unwrap();
+        run(&mut lane.shadow, &["SELECT 0", "SET string other"]).await;
+        let mut mender = RedisClient::connect(&target).await.unwrap();
+        let progress = Rc::new(Progress::default());
+        let mended = async {
+            // Every key but the suspect is settled.
+            while progress.done.get() < 8 {
+                tokio::task::yield_now().await;
+            }
+            run(&mut mender, &["SET string value"]).await;
+            std::future::pending::<()>().await;
+        };
+        let job = verify(spec, lane.client.clone(), Rc::clone(&progress));
+        let verified = lane.serve(async {
+            tokio::select! { result = job => result, () = mended => unreachable!() }
+        });
+        let verified = verified.await.unwrap();
+        assert_eq!((verified.mended, verified.divergent, verified.keys), (1, vec![], 9));
     });
 }
 

@@ -34,6 +34,8 @@ pub struct Verified {
     pub divergent: Vec<Divergence>,
     /// Keys that could not be compared (probe failed); counted, never assumed equal.
     pub inconclusive: u64,
+    /// Keys that differed at one position and were equal at a later one: the lane was about to mend them.
+    pub mended: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Resu
         outstanding: VecDeque::new(),
         verified: Verified::default(),
         meter: Meter::start(),
+        suspects: Vec::new(),
         failures: 0,
     };
     while let Some(batch) = authority.next_batch().await? {
@@ -79,6 +82,7 @@ async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Resu
         run.look_at(batch, &mut shadow).await?;
     }
     while run.settle_oldest().await? {}
+    run.confirm().await?;
     run.progress.total.set(run.progress.done.get());
     Ok(run.verified)
 }
@@ -99,6 +103,8 @@ struct Item {
     kind: Kind,
     bytes: u64,
     tries: u8,
+    /// Times it looked different.
+    suspicions: u8,
 }
 
 struct Outstanding {
@@ -115,6 +121,8 @@ struct Run {
     outstanding: VecDeque<Outstanding>,
     verified: Verified,
     meter: Meter,
+    /// Keys that looked different, to be read again at the end: (database, key). Bounded by [`limits::VERIFY_DIVERGENCES_MAX`].
+    suspects: Vec<(u32, Item)>,
     /// Probes that failed in a row.
     failures: u32,
 }
@@ -134,6 +142,7 @@ impl Run {
             kind: Kind::from_type(&facts[0]),
             bytes: facts[1].integer().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             tries: 0,
+            suspicions: 0,
         });
         let mut probe: Vec<Item> = Vec::new();
         let mut bytes = 0;
@@ -203,7 +212,19 @@ impl Run {
         Ok(true)
     }
 
-    /// Gives back the keys to be read again.
+    /// Reads suspects again, a pause apart, until none is left that has not been settled one way or the other.
+    async fn confirm(&mut self) -> Result<(), JobError> {
+        while !self.suspects.is_empty() {
+            tokio::time::sleep(limits::VERIFY_CONFIRM_PAUSE).await;
+            for (database, item) in std::mem::take(&mut self.suspects) {
+                self.send(database, vec![Item { tries: 0, ..item }]).await?;
+            }
+            while self.settle_oldest().await? {}
+        }
+        Ok(())
+    }
+
+    /// Gives back the keys to be read again at once.
     fn judge_all(&mut self, database: u32, items: Vec<Item>, probed: &Probed) -> Vec<Item> {
         let (authority, shadow) = (decode_all(&probed.authority), decode_all(&probed.shadow));
         let (names, tolerance_ms) =
@@ -220,12 +241,19 @@ impl Run {
             };
             at = end;
             match verdict {
-                Verdict::Equal => {}
+                Verdict::Equal => self.verified.mended += u64::from(item.suspicions > 0),
                 Verdict::Again(kind) => {
                     again.push(Item { kind, ..item });
                     continue;
                 }
                 Verdict::Inconclusive => self.verified.inconclusive += 1,
+                Verdict::Different { .. }
+                    if item.suspicions < limits::VERIFY_CONFIRMATIONS
+                        && self.suspects.len() < limits::VERIFY_DIVERGENCES_MAX =>
+                {
+                    self.suspects.push((database, Item { suspicions: item.suspicions + 1, ..item }));
+                    continue;
+                }
                 Verdict::Different { class, authority, shadow } => {
                     if self.verified.divergent.len() < limits::VERIFY_DIVERGENCES_MAX {
                         self.verified.divergent.push(Divergence {

@@ -129,6 +129,11 @@ pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
 pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
 /// Times a key is read again when its type changed between being named and being probed.
 pub const VERIFY_TYPE_RETRIES: u8 = 3;
+/// Times a key that looked different is read again before it is called divergent: the lane may know already that it is dirty or
+/// not copied yet, and be about to mend it. A key that is wrong and not known to be stays wrong.
+pub const VERIFY_CONFIRMATIONS: u8 = 4;
+/// Pause before each of them; together longer than the lane takes to copy a dirty key.
+pub const VERIFY_CONFIRM_PAUSE: Duration = Duration::from_millis(250);
 /// Divergences a verification keeps by name; the ledger keeps no more.
 pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
 /// Keys in one pipelined batch of a whole-server digest.
