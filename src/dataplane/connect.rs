@@ -28,6 +28,14 @@ pub struct LogIn {
     pub resp: u8,
     /// Find out by a PING whether the server lets a connection without log-in run commands.
     pub learn_anonymous: bool,
+    /// What CLIENT LIST shows there; empty for none.
+    pub name: String,
+}
+
+/// Names of Crossfade's connections are `crossfade/<role>/<interlay>/<token>`; neither part can contain a '/'.
+#[must_use]
+pub fn connection_name(role: &str, interlay: &str, token: u64) -> String {
+    format!("crossfade/{role}/{interlay}/{token:x}")
 }
 
 /// A connection that is logged in.
@@ -176,6 +184,9 @@ async fn log_in_to(connected: &mut Connected, log_in: &LogIn) -> Result<(), Resu
     }
     let must_succeed = requests.len();
     requests.push(vec![b"CLIENT", b"ID"]);
+    if !log_in.name.is_empty() {
+        requests.push(vec![b"CLIENT", b"SETNAME", log_in.name.as_bytes()]);
+    }
     if log_in.learn_anonymous {
         requests.push(vec![b"PING"]);
     }
@@ -197,7 +208,7 @@ async fn log_in_to(connected: &mut Connected, log_in: &LogIn) -> Result<(), Resu
 /// What went wrong, in words.
 pub async fn unblock(endpoint: &Endpoint, credentials: Option<&Credentials>, client_id: u64) -> Result<(), String> {
     let credentials = endpoint.credentials.clone().or_else(|| credentials.cloned());
-    let log_in = LogIn { credentials, database: 0, resp: 2, learn_anonymous: false };
+    let log_in = LogIn { credentials, database: 0, resp: 2, learn_anonymous: false, name: String::new() };
     let mut connected = connect(endpoint, &log_in).await.map_err(|failure| format!("{failure:?}"))?;
     let id = client_id.to_string();
     connected.ask(&[&[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"]]).await.map_err(|error| error.to_string())?;
@@ -211,35 +222,63 @@ pub struct Introduced {
     pub run_id: Vec<u8>,
 }
 
-/// Connects for the lane: names the connection, makes sure a predecessor is dead, and asks who the server is.
+/// Connects for the lane: makes sure that no connection of a predecessor (of this process: `predecessor`; of a process that died:
+/// by name) can still execute anything, and asks who the server is.
 ///
 /// # Errors
 /// What went wrong, in words.
-pub async fn introduce(endpoint: &Endpoint, name: &str, predecessor: u64) -> Result<Introduced, String> {
-    let log_in = LogIn { credentials: endpoint.credentials.clone(), database: 0, resp: 2, learn_anonymous: false };
+pub async fn introduce(
+    endpoint: &Endpoint,
+    interlay: &str,
+    token: u64,
+    predecessor: u64,
+) -> Result<Introduced, String> {
+    let name = connection_name("lane", interlay, token);
+    let log_in =
+        LogIn { credentials: endpoint.credentials.clone(), database: 0, resp: 2, learn_anonymous: false, name };
     let mut connected = connect(endpoint, &log_in).await.map_err(|failure| match failure {
         Failure::Refused(reply) => format!("log-in refused: {}", String::from_utf8_lossy(&reply).trim()),
         Failure::Unreachable(why) | Failure::Lost(why) => why,
     })?;
-    let predecessor = predecessor.to_string();
-    let set_name: &[&[u8]] = &[b"CLIENT", b"SETNAME", name.as_bytes()];
-    // Bytes of a lost connection may still be waiting there: once it is killed they are never executed.
-    let kill: &[&[u8]] = &[b"CLIENT", b"KILL", b"ID", predecessor.as_bytes()];
+    let list: &[&[u8]] = &[b"CLIENT", b"LIST"];
     let info: &[&[u8]] = &[b"INFO", b"server"];
-    let requests = [set_name, kill, info];
-    let asked = connected.ask(&requests);
-    let replies = monoio::time::timeout(limits::CONNECT_TIMEOUT, asked)
-        .await
-        .map_err(|_| "no answer to INFO in time".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let info = bulk(&replies[2])
-        .ok_or_else(|| format!("INFO was refused: {}", String::from_utf8_lossy(&replies[2]).trim()))?;
+    let replies = in_time(connected.ask(&[list, info])).await?;
+    let zombies = zombies(bulk(&replies[0]).unwrap_or_default(), interlay, token);
+    for id in zombies.iter().chain(std::iter::once(&predecessor.to_string())) {
+        // Bytes of a lost connection may still be waiting there: once it is killed they are never executed.
+        let kill: &[&[u8]] = &[b"CLIENT", b"KILL", b"ID", id.as_bytes()];
+        in_time(connected.ask(&[kill])).await?;
+    }
+    let info = bulk(&replies[1])
+        .ok_or_else(|| format!("INFO was refused: {}", String::from_utf8_lossy(&replies[1]).trim()))?;
     let run_id = info
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"run_id:"))
         .map(|id| id.trim_ascii().to_vec())
         .unwrap_or_default();
     Ok(Introduced { connected, run_id })
+}
+
+async fn in_time<T>(asked: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
+    monoio::time::timeout(limits::CONNECT_TIMEOUT, asked)
+        .await
+        .map_err(|_| format!("no answer within {} s", limits::CONNECT_TIMEOUT.as_secs()))?
+        .map_err(|error| error.to_string())
+}
+
+/// Ids of the connections another process made for this interlay, from a CLIENT LIST.
+fn zombies(list: &[u8], interlay: &str, token: u64) -> Vec<String> {
+    let ours = format!("/{interlay}/{token:x}");
+    let any = format!("/{interlay}/");
+    String::from_utf8_lossy(list)
+        .lines()
+        .filter_map(|line| {
+            let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key));
+            let name = field("name=")?;
+            let of_interlay = name.strip_prefix("crossfade/lane").or(name.strip_prefix("crossfade/core"))?;
+            (of_interlay.starts_with(&any) && of_interlay != ours).then(|| field("id=").map(str::to_owned)).flatten()
+        })
+        .collect()
 }
 
 /// Watches a mailbox's eventfd on this core.
@@ -323,5 +362,18 @@ impl AsyncWriteRent for WriteHalf {
             Self::Tcp(half) => half.shutdown().await,
             Self::Unix(half) => half.shutdown().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_connections_of_dead_processes_for_this_interlay_are_zombies() {
+        let list = b"id=3 addr=1 name=crossfade/lane/orders/7 db=0\nid=4 addr=1 name=crossfade/lane/orders/8 db=0\n\
+            id=5 name=crossfade/core/orders/7 db=0\nid=6 name=crossfade/lane/orders-2/7\nid=7 name=app db=0\nid=9 name= db=0\n";
+        assert_eq!(zombies(list, "orders", 8), ["3", "5"]);
+        assert_eq!(connection_name("lane", "orders", 8), "crossfade/lane/orders/8");
     }
 }

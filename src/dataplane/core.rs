@@ -24,6 +24,8 @@ use crate::telemetry::CoreCounters;
 pub struct CoreSetup {
     pub id: CoreId,
     pub cores: u16,
+    /// Different for every process; part of the names of its connections.
+    pub token: u64,
     pub interlays: Vec<((InterlaySpec, Arc<RoutePlan>), TcpListener)>,
     pub directives: Mailbox<Directive>,
     pub reports: Mailbox<Report>,
@@ -55,6 +57,7 @@ pub struct Interlay {
 /// The state of one core.
 pub struct Core {
     pub id: CoreId,
+    pub token: u64,
     pub start: Instant,
     pub interlays: Vec<Interlay>,
     handovers: Vec<Mailbox<CoreMessage>>,
@@ -71,7 +74,7 @@ pub type SharedCore = Rc<RefCell<Core>>;
 
 /// The life of a core.
 pub async fn run(setup: CoreSetup) {
-    let CoreSetup { id, cores: _, interlays, directives, reports, handovers } = setup;
+    let CoreSetup { id, cores: _, token, interlays, directives, reports, handovers } = setup;
     let own_handover = handovers[usize::from(id.0)].clone();
     let mut sockets = Vec::new();
     let mut built = Vec::new();
@@ -89,6 +92,7 @@ pub async fn run(setup: CoreSetup) {
     }
     let core = Rc::new(RefCell::new(Core {
         id,
+        token,
         start: Instant::now(),
         interlays: built,
         handovers,

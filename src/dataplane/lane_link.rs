@@ -57,12 +57,12 @@ impl LaneIo {
 pub async fn keep_connected(core: SharedCore, index: usize, side: Side, io: Rc<LaneIo>) {
     let mut predecessor = 0;
     while !io.closed.get() {
-        let (endpoint, name) = {
+        let (endpoint, interlay, token) = {
             let borrowed = core.borrow();
             let plan = borrowed.interlays[index].relay.plan();
-            (plan.endpoint(side).clone(), format!("crossfade-lane-{}-{}", plan.interlay, plan.authority.epoch.0))
+            (plan.endpoint(side).clone(), plan.interlay.clone(), borrowed.token)
         };
-        let why = match connect::introduce(&endpoint, &name, predecessor).await {
+        let why = match connect::introduce(&endpoint, interlay.as_str(), token, predecessor).await {
             Err(why) => why,
             Ok(introduced) => {
                 predecessor = introduced.connected.client_id;

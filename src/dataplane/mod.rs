@@ -49,11 +49,13 @@ impl Dataplane {
             .map(|_| Mailbox::<CoreMessage>::new(limits::HANDOVER_QUEUE_LEN))
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| format!("cannot make an eventfd ({error}): raise the open-files limit"))?;
+        let token = sys::now(std::time::Instant::now()).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
         let mut threads = Vec::new();
         for index in (0..config.cores).rev() {
             let setup = CoreSetup {
                 id: CoreId(index),
                 cores: config.cores,
+                token,
                 interlays: config
                     .interlays
                     .iter()

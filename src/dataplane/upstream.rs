@@ -35,12 +35,17 @@ impl UpstreamIo {
 }
 
 pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, pool: PoolKey) {
-    let endpoint = core.borrow().interlays[index].relay.plan().endpoint(pool.side).clone();
+    let (endpoint, name) = {
+        let borrowed = core.borrow();
+        let plan = borrowed.interlays[index].relay.plan();
+        (plan.endpoint(pool.side).clone(), connect::connection_name("core", plan.interlay.as_str(), borrowed.token))
+    };
     let log_in = LogIn {
         credentials: pool.credentials.as_deref().cloned(),
         database: pool.database,
         resp: pool.resp,
         learn_anonymous: pool.credentials.is_none(),
+        name,
     };
     let failure = match connect::connect(&endpoint, &log_in).await {
         Err(failure) => failure,

@@ -258,7 +258,7 @@ fn seed() -> u64 {
 fn kill_lane(port: u16) {
     let mut connection = connect(port);
     let list: String = run(&mut connection, "CLIENT LIST");
-    for line in list.lines().filter(|line| line.contains("name=crossfade-lane")) {
+    for line in list.lines().filter(|line| line.contains("name=crossfade/lane")) {
         if let Some(id) = line.split(' ').find_map(|word| word.strip_prefix("id=")) {
             let _: i64 = run(&mut connection, &format!("CLIENT KILL ID {id}"));
         }
