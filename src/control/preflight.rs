@@ -24,7 +24,7 @@ pub async fn preflight(config: &Config) -> Preflight {
     for interlay in &config.interlays {
         let target = interlay.target.as_ref().and_then(|target| config.endpoint(target));
         let (Some(source), Some(target)) = (config.endpoint(&interlay.source), target) else { continue };
-        let findings = jobs::compatibility(source, target).await;
+        let findings = jobs::compatibility(source, target, jobs::PayloadProbe::Write).await;
         let findings = findings
             .map(|findings| findings.into_iter().map(super::evidence::finding).collect())
             .map_err(|error| error.to_string());

@@ -88,7 +88,9 @@ impl Control {
         let migration = Rc::clone(migration);
         migration.seen.borrow_mut().comparing = true;
         tokio::task::spawn_local(async move {
-            let result = jobs::compatibility(&migration.source, &migration.target).await;
+            let dual = crate::workflow::is_dual(&migration.record.borrow());
+            let payloads = if dual { jobs::PayloadProbe::Skip } else { jobs::PayloadProbe::Write };
+            let result = jobs::compatibility(&migration.source, &migration.target, payloads).await;
             let mut seen = migration.seen.borrow_mut();
             seen.findings = match result {
                 Ok(findings) => Ok(findings.into_iter().map(finding).collect()),

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::lane::Now;
+use crate::model::limits;
 
 /// Pins the calling thread to one CPU; failure is not worth more than a log line.
 pub fn pin_to_cpu(cpu: usize) {
@@ -32,8 +33,20 @@ pub fn shutdown(fd: RawFd) {
 }
 
 /// One listening socket per core on the same address. The first bind is exclusive, so that a second process is noticed.
+///
+/// The kernel gives back the sockets of a killed process's io_uring a little after the process itself is gone, so an address in
+/// use is tried again for [`limits::LISTEN_RETRY`]. Called before the cores start: it may block.
 pub fn listeners(address: SocketAddr, count: u16) -> std::io::Result<Vec<TcpListener>> {
-    drop(bind(address, false)?);
+    let deadline = Instant::now() + limits::LISTEN_RETRY;
+    loop {
+        match bind(address, false) {
+            Ok(probe) => break drop(probe),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(limits::LISTEN_RETRY / 50);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let first = bind(address, true)?;
     let address = first.local_addr()?;
     let mut all = vec![first];

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use backfill::{BackfillSpec, backfill};
 pub use check::{EndpointFacts, check_endpoint};
 pub use client::RedisClient;
-pub use compat::{Finding, Severity, compatibility};
+pub use compat::{Finding, PayloadProbe, Severity, compatibility};
 pub use digest::{ServerDigest, TypeCount, compare_servers, digest_server};
 pub use lane_client::{Copied, LaneClient, Probed};
 pub use smoke::smoke;

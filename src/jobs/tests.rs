@@ -349,9 +349,14 @@ fn a_server_is_described_and_smoke_tested_without_a_trace() {
         let facts = check_endpoint(&source).await.unwrap();
         assert_eq!((facts.server.as_str(), facts.role.as_str()), ("redis", "master"));
         assert!(facts.commands.contains(&"xautoclaim".to_owned()) && facts.clock_skew_ms.abs() < 1000, "{facts:?}");
-        let names: Vec<String> = compatibility(&source, &target).await.unwrap().into_iter().map(|f| f.name).collect();
+        let names: Vec<String> = compatibility(&source, &target, super::PayloadProbe::Write)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|f| f.name)
+            .collect();
         assert_eq!(names, ["target-memory-too-small", "restore-refused-by-target", "target-refuses-writes"]);
-        let same = compatibility(&source, &source).await.unwrap();
+        let same = compatibility(&source, &source, super::PayloadProbe::Write).await.unwrap();
         assert!(same.iter().any(|finding| finding.name == "same-server"));
         for (name, outcome) in smoke(&source).await.unwrap() {
             assert_eq!(outcome, Ok(()), "{name}");

@@ -77,6 +77,8 @@ pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CLIENTS_MAX: usize = 65_536;
 /// Idle pinned connections kept per core for the next client that needs one.
 pub const IDLE_PINNED_MAX: usize = 16;
+/// How long a listening address that is in use is tried again at start.
+pub const LISTEN_RETRY: Duration = Duration::from_millis(1500);
 /// Time to connect to a server and log in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
