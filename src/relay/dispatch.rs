@@ -141,13 +141,13 @@ impl Relay {
             Class::Refused(why) => self.refuse(key, command, why),
             _ if command.blocking && may_block(command, frame) => self.blocking(key, command, frame),
             Class::Read if dual => self.read_in_dual(key, command, frame),
-            Class::Write | Class::Library if dual => self.to_lane(key, LaneItem::Command { len: frame.len() }, frame),
+            Class::Write | Class::Library if dual => self.send_lane(key, LaneItem::Command { len: frame.len() }, frame),
             Class::ServerChange if dual => {
                 self.refuse(key, command, "it would change one server and not the other while two are kept in step")
             }
             Class::Unknown if dual => self.refuse_unknown(key, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
-                self.to_shared(key, frame)
+                self.send_shared(key, frame)
             }
         }
     }
@@ -156,12 +156,12 @@ impl Relay {
     fn read_in_dual(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Close };
         if command.compare != CompareRule::Never && self.is_sampled(client) {
-            return self.to_lane(key, LaneItem::ComparedRead { len: frame.len() }, frame);
+            return self.send_lane(key, LaneItem::ComparedRead { len: frame.len() }, frame);
         }
         if client.watching || (client.path == Path::Lane && client.outstanding > 0) {
-            return self.to_lane(key, LaneItem::Command { len: frame.len() }, frame);
+            return self.send_lane(key, LaneItem::Command { len: frame.len() }, frame);
         }
-        self.to_shared(key, frame)
+        self.send_shared(key, frame)
     }
 
     /// Deterministic in the count of commands, so that a run can be repeated: every n-th comparable read of this core.
@@ -209,13 +209,13 @@ impl Relay {
     // ---- paths ------------------------------------------------------------------------------------------------------
 
     /// On the connection shared by all clients with the same log-in, database and protocol version.
-    pub(super) fn to_shared(&mut self, key: ClientKey, frame: &[u8]) -> Step {
+    pub(super) fn send_shared(&mut self, key: ClientKey, frame: &[u8]) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Close };
         if let Some(pinned) = client.pinned
             && client.path == Path::Pinned
             && (client.outstanding > 0 || client.watching)
         {
-            return self.to_upstream(key, pinned, frame);
+            return self.send_upstream(key, pinned, frame);
         }
         let upstream = match client.path {
             Path::Shared(upstream) if self.fits(client, upstream) => upstream,
@@ -228,7 +228,7 @@ impl Relay {
         if let Some(client) = self.clients.get_mut(key) {
             client.path = Path::Shared(upstream);
         }
-        self.to_upstream(key, upstream, frame)
+        self.send_upstream(key, upstream, frame)
     }
 
     fn fits(&self, client: &Client, upstream: UpstreamKey) -> bool {
@@ -250,7 +250,7 @@ impl Relay {
     }
 
     /// Appends a request to a connection's output and its client to those awaited there.
-    pub(super) fn to_upstream(&mut self, key: ClientKey, upstream_key: UpstreamKey, frame: &[u8]) -> Step {
+    pub(super) fn send_upstream(&mut self, key: ClientKey, upstream_key: UpstreamKey, frame: &[u8]) -> Step {
         let (Some(client), Some(upstream)) = (self.clients.get_mut(key), self.upstreams.get_mut(upstream_key)) else {
             return Step::Close;
         };
@@ -277,7 +277,7 @@ impl Relay {
     }
 
     /// Into the lane, behind whatever this client already has there.
-    pub(super) fn to_lane(&mut self, key: ClientKey, item: LaneItem, frames: &[u8]) -> Step {
+    pub(super) fn send_lane(&mut self, key: ClientKey, item: LaneItem, frames: &[u8]) -> Step {
         let Some(client) = self.clients.get_mut(key) else { return Step::Close };
         if client.path != Path::Lane && client.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);

@@ -38,10 +38,10 @@ impl Relay {
         Ok(())
     }
 
-    pub(super) fn to_pinned(&mut self, key: ClientKey, frame: &[u8]) -> Step {
+    pub(super) fn send_pinned(&mut self, key: ClientKey, frame: &[u8]) -> Step {
         let Some(upstream) = self.clients.get(key).and_then(|client| client.pinned) else { return Step::Close };
         self.counters.commands_pinned += 1;
-        self.to_upstream(key, upstream, frame)
+        self.send_upstream(key, upstream, frame)
     }
 
     /// Hands a pinned connection back when nothing of the client's state is left on it.
@@ -75,7 +75,7 @@ impl Relay {
             if self.clients.get(key).is_some_and(|client| client.outstanding > 0) {
                 return Step::Wait(Wait::OwnReplies);
             }
-            let step = self.to_lane(key, LaneItem::Blocking { len: frame.len() }, frame);
+            let step = self.send_lane(key, LaneItem::Blocking { len: frame.len() }, frame);
             if step == Step::Done
                 && let Some(client) = self.clients.get_mut(key)
             {

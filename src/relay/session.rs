@@ -197,7 +197,7 @@ impl Relay {
                 );
                 self.answer(key, &encode::error(&text))
             }
-            _ => self.to_shared(key, frame),
+            _ => self.send_shared(key, frame),
         }
     }
 

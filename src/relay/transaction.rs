@@ -22,7 +22,7 @@ impl Relay {
         if let Err(step) = self.pin(key) {
             return step;
         }
-        let step = self.to_pinned(key, frame);
+        let step = self.send_pinned(key, frame);
         if step == Step::Done {
             self.open_transaction(key, true);
         }
@@ -111,7 +111,7 @@ impl Relay {
         if !dual {
             return self.exec_queued_on_pinned(key, &tx);
         }
-        let step = self.to_lane(key, LaneItem::Transaction { count: tx.count, len: tx.frames.len() }, &tx.frames);
+        let step = self.send_lane(key, LaneItem::Transaction { count: tx.count, len: tx.frames.len() }, &tx.frames);
         match (step, self.clients.get_mut(key)) {
             (Step::Done, Some(client)) => client.watching = false, // the lane drops the watches itself
             (Step::Wait(_), Some(client)) => client.transaction = Some(tx),
@@ -173,7 +173,7 @@ impl Relay {
             ) => {
                 return self.refuse(key, command, "it changes the session inside a MULTI block");
             }
-            _ => self.to_pinned(key, frame),
+            _ => self.send_pinned(key, frame),
         };
         let Some(client) = self.clients.get_mut(key) else { return Step::Close };
         if step != Step::Done {
@@ -199,11 +199,11 @@ impl Relay {
 
     pub(super) fn watch(&mut self, key: ClientKey, frame: &[u8]) -> Step {
         let step = if self.is_dual() {
-            self.to_lane(key, LaneItem::Watch { len: frame.len() }, frame)
+            self.send_lane(key, LaneItem::Watch { len: frame.len() }, frame)
         } else {
             match self.pin(key) {
                 Err(step) => step,
-                Ok(()) => self.to_pinned(key, frame),
+                Ok(()) => self.send_pinned(key, frame),
             }
         };
         if step == Step::Done
@@ -221,9 +221,9 @@ impl Relay {
             return self.answer(key, b"+OK\r\n");
         }
         let step = if client.path == Path::Lane || self.is_dual() {
-            self.to_lane(key, LaneItem::Unwatch, b"")
+            self.send_lane(key, LaneItem::Unwatch, b"")
         } else {
-            self.to_pinned(key, frame)
+            self.send_pinned(key, frame)
         };
         if step == Step::Done
             && let Some(client) = self.clients.get_mut(key)

@@ -542,7 +542,7 @@ fn keys_by_spec<'a>(spec: KeySpec, args: &[&'a [u8]]) -> Option<Vec<&'a [u8]>> {
         KeySpec::Streams => {
             let at = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"STREAMS"))?;
             let rest = &args[at + 1..];
-            (!rest.is_empty() && rest.len() % 2 == 0).then(|| rest[..rest.len() / 2].to_vec())
+            (!rest.is_empty() && rest.len().is_multiple_of(2)).then(|| rest[..rest.len() / 2].to_vec())
         }
         KeySpec::Sort => with_destinations(args, &[b"STORE"], 2),
         KeySpec::GeoRadius => with_destinations(args, &[b"STORE", b"STOREDIST"], 5),

@@ -328,10 +328,9 @@ fn xadd(outcome: &Outcome<'_>, effects: &mut Effects) -> Result<(), ()> {
     let key = *args.get(1).ok_or(())?;
     let id_at = xadd_id_at(&args).ok_or(())?;
     let mut same = vec![b"XADD".as_slice(), key];
-    match outcome.first_entry {
-        // Exact trimming is deterministic and stays; an approximate one becomes exact by the first surviving entry.
-        None => same.extend_from_slice(&args[2..id_at]),
-        Some(_) => {}
+    // Exact trimming is deterministic and stays; an approximate one becomes exact by the first surviving entry.
+    if outcome.first_entry.is_none() {
+        same.extend_from_slice(&args[2..id_at]);
     }
     same.push(id);
     same.extend_from_slice(&args[id_at + 1..]);
