@@ -101,11 +101,13 @@ pub enum LaneEvent {
         failed: u64,
         bytes: u64,
     },
-    /// Replies in request order, raw RESP2 frames.
+    /// Replies in request order, raw RESP2 frames. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
+    /// the shadow, so a difference proves nothing yet.
     Probed {
         ticket: u64,
         authority: Vec<Box<[u8]>>,
         shadow: Vec<Box<[u8]>>,
+        doubtful: Vec<bool>,
     },
     ProbeFailed {
         ticket: u64,

@@ -49,6 +49,8 @@ impl Copied {
 pub struct Probed {
     pub authority: Vec<Box<[u8]>>,
     pub shadow: Vec<Box<[u8]>>,
+    /// Per command: the lane knew that its keys were dirty or uncopied on the shadow.
+    pub doubtful: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -154,11 +156,12 @@ impl LaneClient {
                 let copied = Copied { copied: *copied, absent: *absent, clean: *clean, failed: *failed, bytes: *bytes };
                 (*ticket, Answer::Copied(copied))
             }
-            LaneEvent::Probed { ticket, authority, shadow } => {
+            LaneEvent::Probed { ticket, authority, shadow, doubtful } => {
                 if !self.inner.waiting.borrow().contains_key(ticket) {
                     return;
                 }
-                let probed = Probed { authority: authority.clone(), shadow: shadow.clone() };
+                let probed =
+                    Probed { authority: authority.clone(), shadow: shadow.clone(), doubtful: doubtful.clone() };
                 (*ticket, Answer::Probed(probed))
             }
             LaneEvent::ProbeFailed { ticket, reason } => (*ticket, Answer::ProbeFailed(reason.clone())),

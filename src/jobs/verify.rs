@@ -239,6 +239,7 @@ impl Run {
                 }
                 _ => Verdict::Inconclusive,
             };
+            let doubtful = probed.doubtful.get(at..end).is_some_and(|doubts| doubts.contains(&true));
             at = end;
             match verdict {
                 Verdict::Equal => self.verified.mended += u64::from(item.suspicions > 0),
@@ -247,8 +248,13 @@ impl Run {
                     continue;
                 }
                 Verdict::Inconclusive => self.verified.inconclusive += 1,
+                // The lane knew the shadow's value was wrong there and is about to copy it again: look once it has.
+                Verdict::Different { .. } if doubtful && item.suspicions >= limits::VERIFY_CONFIRMATIONS => {
+                    self.verified.inconclusive += 1;
+                }
                 Verdict::Different { .. }
-                    if item.suspicions < limits::VERIFY_CONFIRMATIONS
+                    if doubtful
+                        && item.suspicions < limits::VERIFY_CONFIRMATIONS
                         && self.suspects.len() < limits::VERIFY_DIVERGENCES_MAX =>
                 {
                     self.suspects.push((database, Item { suspicions: item.suspicions + 1, ..item }));

@@ -9,7 +9,8 @@ use super::shadow::{Because, Purpose};
 use super::{Caller, Lane};
 use crate::bus::{LaneEvent, PassKind};
 use crate::model::limits;
-use crate::protocol::resp::command::{Command, CompareRule};
+use crate::protocol::resp::Args;
+use crate::protocol::resp::command::{self, Command, CompareRule};
 use crate::protocol::resp::copy::{self, DataType};
 use crate::protocol::resp::effect::{
     self, EffectPlan, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil,
@@ -113,6 +114,8 @@ pub(super) struct Probing {
     pub commands: Vec<Box<[u8]>>,
     pub authority: Vec<Box<[u8]>>,
     pub shadow: Vec<Box<[u8]>>,
+    /// Keys of each command, and whether one of them was uncopied when the shadow's read was queued.
+    pub keys: Vec<(Vec<KeyRef>, bool)>,
 }
 
 impl Lane {
@@ -248,9 +251,7 @@ impl Lane {
     }
 
     fn flushed(&mut self, entry: &WriteEntry, effects: Effects) {
-        let all = crate::protocol::resp::Args::new(&entry.frame)
-            .next()
-            .is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"));
+        let all = Args::new(&entry.frame).next().is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"));
         self.keys.forget_dirty(if all { None } else { Some(entry.database) });
         if !self.enqueue(entry.database, effects, &[], Because::Effect) {
             self.begin_pass(PassKind::Full, "a FLUSH could not be sent to the shadow");
@@ -451,6 +452,10 @@ impl Lane {
             return;
         }
         let (database, commands) = (probing.database, std::mem::take(&mut probing.commands));
+        let keys = commands.iter().map(|frame| self.keys_of_probe(database, frame)).collect();
+        if let Some(probing) = self.probes.get_mut(&ticket) {
+            probing.keys = keys;
+        }
         for (at, frame) in commands.iter().enumerate() {
             let last = at + 1 == commands.len();
             if !self.enqueue_read(database, frame, Purpose::Probe { ticket, last }) {
@@ -460,6 +465,14 @@ impl Lane {
                 return;
             }
         }
+    }
+
+    fn keys_of_probe(&self, database: u32, frame: &[u8]) -> (Vec<KeyRef>, bool) {
+        let command = Args::new(frame).next().map_or(&command::UNKNOWN, command::lookup);
+        let names = command.keys_of(frame).unwrap_or_default();
+        let keys: Vec<KeyRef> = names.0.iter().map(|name| KeyRef::new(database, name)).collect();
+        let uncopied = keys.iter().any(|key| !self.is_known(key));
+        (keys, uncopied)
     }
 
     // ---- loss -------------------------------------------------------------------------------------------------------------

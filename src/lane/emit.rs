@@ -311,7 +311,12 @@ impl Lane {
 
     pub(super) fn probe_order(&mut self, ticket: u64, database: u32, commands: Vec<Box<[u8]>>) {
         if commands.is_empty() {
-            self.events.push(LaneEvent::Probed { ticket, authority: Vec::new(), shadow: Vec::new() });
+            self.events.push(LaneEvent::Probed {
+                ticket,
+                authority: Vec::new(),
+                shadow: Vec::new(),
+                doubtful: Vec::new(),
+            });
             return;
         }
         self.prepare(database, 2);
@@ -319,7 +324,8 @@ impl Lane {
             self.authority_link().output.extend_from_slice(frame);
             self.awaiting.push_back(Awaiting::Probe { ticket });
         }
-        self.probes.insert(ticket, Probing { database, commands, authority: Vec::new(), shadow: Vec::new() });
+        let probing = Probing { database, commands, authority: Vec::new(), shadow: Vec::new(), keys: Vec::new() };
+        self.probes.insert(ticket, probing);
     }
 
     // ---- connection state -------------------------------------------------------------------------------------------------

@@ -260,7 +260,11 @@ impl Lane {
             probing.shadow.push(reply.into());
         }
         if last && let Some(probing) = self.probes.remove(&ticket) {
-            self.events.push(LaneEvent::Probed { ticket, authority: probing.authority, shadow: probing.shadow });
+            // A key that was dirty when its read was queued is dirty still, or was healed by a copy queued in front of the read.
+            let dirty = |keys: &[KeyRef]| keys.iter().any(|key| self.keys.is_dirty(key.id));
+            let doubtful = probing.keys.iter().map(|(keys, uncopied)| *uncopied || dirty(keys)).collect();
+            let (authority, shadow) = (probing.authority, probing.shadow);
+            self.events.push(LaneEvent::Probed { ticket, authority, shadow, doubtful });
         }
     }
 

@@ -383,6 +383,23 @@ fn both_sides_of_a_probe_are_read_at_one_position() {
 }
 
 #[test]
+fn a_probe_says_which_keys_the_lane_knows_to_be_wrong() {
+    let mut stage = Stage::in_step();
+    stage.says(1, "INCR c");
+    stage.answers(Side::Source, b":5\r\n");
+    stage.hears(Side::Source);
+    let reads: Vec<Box<[u8]>> = vec![request(&[b"GET", b"c"]).into(), request(&[b"GET", b"d"]).into()];
+    stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands: reads });
+    stage.answers(Side::Source, b"$1\r\n5\r\n$1\r\n1\r\n");
+    stage.answers(Side::Target, b":4\r\n$1\r\n4\r\n$1\r\n2\r\n");
+    let doubts = stage.events().into_iter().find_map(|event| match event {
+        LaneEvent::Probed { doubtful, .. } => Some(doubtful),
+        _ => None,
+    });
+    assert_eq!(doubts, Some(vec![true, false]), "c is dirty and will be copied; d is wrong and nobody knew");
+}
+
+#[test]
 fn a_pass_that_is_over_copies_nothing() {
     let mut stage = Stage::in_step();
     stage.order(LaneOrder::Copy { ticket: 9, pass: 1, database: 0, keys: vec![b"a".as_slice().into()] });

@@ -131,8 +131,8 @@ pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
 pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
 /// Times a key is read again when its type changed between being named and being probed.
 pub const VERIFY_TYPE_RETRIES: u8 = 3;
-/// Times a key that looked different is read again before it is called divergent: the lane may know already that it is dirty or
-/// not copied yet, and be about to mend it. A key that is wrong and not known to be stays wrong.
+/// Times a key that differed while the lane knew it to be dirty or uncopied is read again before it counts as inconclusive. A key
+/// that differs without the lane knowing is divergent at once.
 pub const VERIFY_CONFIRMATIONS: u8 = 4;
 /// Pause before each of them; together longer than the lane takes to copy a dirty key.
 pub const VERIFY_CONFIRM_PAUSE: Duration = Duration::from_millis(250);
