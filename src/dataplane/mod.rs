@@ -19,6 +19,9 @@ use crate::bus::{Mailbox, Report, Switchboard};
 use crate::model::{CoreId, InterlaySpec, RoutePlan, limits};
 use core::{CoreMessage, CoreSetup};
 
+/// Submission entries of a core's ring; a batch larger than this costs a second entry into the kernel.
+const RING_ENTRIES: u32 = 4096;
+
 /// What the cores need at start. Every interlay has a first plan, so that a core never has a listener without orders.
 #[derive(Debug)]
 pub struct DataplaneConfig {
@@ -104,14 +107,32 @@ fn run_core(setup: CoreSetup, reports: &Mailbox<Report>) {
     if setup.cores > 1 {
         sys::pin_to_cpu(usize::from(id.0));
     }
-    let runtime = monoio::RuntimeBuilder::<monoio::FusionDriver>::new().with_entries(4096).enable_timer().build();
-    match runtime {
-        Ok(mut runtime) => runtime.block_on(core::run(setup)),
-        Err(error) => {
-            let reason = format!("core {} has neither io_uring nor epoll: {error}", id.0);
-            let _ = reports.push(Report::CoreFailed { core: id, reason });
-        }
+    if let Err(error) = block_on_best(setup) {
+        let reason = format!("core {} has neither io_uring nor epoll: {error}", id.0);
+        let _ = reports.push(Report::CoreFailed { core: id, reason });
     }
+}
+
+/// Completions are run when the core enters the kernel anyway, not by interrupting it (`DEFER_TASKRUN`, kernel 6.1); an older kernel
+/// gets the plain ring, one without io_uring epoll.
+fn block_on_best(setup: CoreSetup) -> std::io::Result<()> {
+    if driver_name() == "io_uring" {
+        let mut flags = io_uring::IoUring::builder();
+        flags.setup_single_issuer().setup_defer_taskrun();
+        let ring = |flags| {
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+                .with_entries(RING_ENTRIES)
+                .uring_builder(flags)
+                .enable_timer()
+                .build()
+        };
+        let mut runtime = ring(flags).or_else(|_| ring(io_uring::IoUring::builder()))?;
+        runtime.block_on(core::run(setup));
+    } else {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
+        runtime.block_on(core::run(setup));
+    }
+    Ok(())
 }
 
 fn driver_name() -> String {
