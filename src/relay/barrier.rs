@@ -65,8 +65,7 @@ impl Relay {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.raw {
                 if side_changed {
-                    // Its subscriptions live on the other server now. The client reconnects and subscribes there.
-                    self.asks.push(Ask::CloseClient(key));
+                    self.resubscribe(key);
                 }
                 continue;
             }

@@ -2,11 +2,11 @@
 
 use super::dispatch::Step;
 use super::types::{Ask, Awaited, Path, Upstream, Wait};
-use super::{ClientKey, Relay};
+use super::{ClientKey, Relay, UpstreamKey};
 use crate::lane::request::LaneItem;
 use crate::model::limits;
 use crate::protocol::resp::command::{Class, Command};
-use crate::protocol::resp::{Args, encode};
+use crate::protocol::resp::{Args, ReplyStep, effect, encode};
 
 impl Relay {
     /// Gives the client a connection of its own; `Err` with what the client must do first.
@@ -170,6 +170,62 @@ impl Relay {
             }
             _ => self.raw_send(key, frame),
         }
+    }
+
+    /// The authority changed: the same subscriptions are made on the new one, and the client notices nothing. A message published
+    /// between the two is lost, as Redis' own at-most-once delivery allows.
+    pub(super) fn resubscribe(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        if client.subscriptions.is_empty() {
+            // MONITOR, or nothing left to listen to: the stream ends with the server it showed.
+            self.asks.push(Ask::CloseClient(key));
+            return;
+        }
+        let (pool, old) = (self.pool_key(client), client.pinned);
+        let mut upstream = Upstream::new(pool.clone(), Some(key));
+        for (subscribe, channel) in &client.subscriptions {
+            encode::push_request(&mut upstream.output, &[subscribe.as_bytes(), channel]);
+        }
+        let count = client.subscriptions.len();
+        let upstream = self.upstreams.insert(upstream);
+        self.asks.push(Ask::Connect { upstream, key: pool });
+        if let Some(client) = self.clients.get_mut(key) {
+            client.pinned = Some(upstream);
+            client.resubscribing = count;
+        }
+        if let Some(old) = old {
+            self.close_upstream(old);
+        }
+    }
+
+    /// Bytes for a subscribed client while its subscriptions are being made again: confirmations are dropped, messages handed on.
+    pub(super) fn resubscribing_bytes(
+        &mut self,
+        upstream: UpstreamKey,
+        key: ClientKey,
+        bytes: &[u8],
+    ) -> Result<usize, String> {
+        let (Some(upstream), Some(client)) = (self.upstreams.get_mut(upstream), self.clients.get_mut(key)) else {
+            return Ok(bytes.len());
+        };
+        let consumed = match upstream.feed.feed(bytes) {
+            ReplyStep::Complete { consumed, .. } => consumed,
+            ReplyStep::Partial => {
+                upstream.gathered.extend_from_slice(bytes);
+                return Ok(bytes.len());
+            }
+            ReplyStep::Invalid(why) => return Err(why),
+        };
+        upstream.gathered.extend_from_slice(&bytes[..consumed]);
+        let frame = std::mem::take(&mut upstream.gathered);
+        let word = effect::elements(&frame).and_then(|parts| effect::bulk(parts.first()?).map(<[u8]>::to_vec));
+        if word.is_some_and(|word| word.ends_with(b"subscribe")) {
+            client.resubscribing -= 1;
+        } else {
+            client.output.extend_from_slice(&frame);
+            self.client_has_output(key);
+        }
+        Ok(consumed)
     }
 
     fn refuse_raw(&mut self, key: ClientKey, command: &Command) {

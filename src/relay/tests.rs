@@ -348,6 +348,24 @@ fn after_a_flip_reads_go_to_the_other_side() {
     assert_eq!(sides, [crate::model::Side::Target]);
 }
 
+#[test]
+fn a_subscriber_is_moved_to_the_other_side_and_notices_nothing() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    stage.says(client, &["SUBSCRIBE a b", "UNSUBSCRIBE a", "PSUBSCRIBE p*"]);
+    assert_eq!(stage.hears(0).len(), 3);
+    stage.answers(0, "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    assert!(stage.gets(client).contains("subscribe"));
+    stage.publish(2, Authority::initial().flipped(), PlanMode::Dual);
+    assert_eq!(stage.hears(1), ["psubscribe p*", "subscribe b"]);
+    let confirmed = "*3\r\n$10\r\npsubscribe\r\n$2\r\np*\r\n:1\r\n*3\r\n$9\r\nsubscr";
+    stage.answers(1, confirmed);
+    let message = "*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$1\r\nx\r\n";
+    stage.answers(1, &format!("ibe\r\n$1\r\nb\r\n:2\r\n{message}"));
+    assert_eq!(stage.gets(client), message, "messages, no confirmations");
+    assert!(stage.closed_clients.is_empty());
+}
+
 proptest::proptest! {
     #[test]
     fn no_bytes_of_a_client_make_the_relay_panic(chunks: Vec<Vec<u8>>) {

@@ -126,6 +126,8 @@ pub struct Client {
     pub raw: bool,
     /// What it is subscribed to: (command that subscribes, channel or pattern).
     pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
+    /// Confirmations of subscriptions made again on another server, still to be kept from the client.
+    pub resubscribing: usize,
     /// A large request on its way through.
     pub streaming: Option<ReplyFeed>,
     /// The blocking request sent on the pinned connection, to be sent again after a change of plan.
@@ -159,6 +161,7 @@ impl Client {
             pinned: None,
             raw: false,
             subscriptions: BTreeSet::new(),
+            resubscribing: 0,
             streaming: None,
             blocked: None,
             unblocking: false,

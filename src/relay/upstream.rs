@@ -136,8 +136,14 @@ impl Relay {
         while !bytes.is_empty() {
             let Some(upstream) = self.upstreams.get_mut(key) else { return Ok(()) };
             if let Some(owner) = upstream.owner
-                && self.clients.get(owner).is_some_and(|client| client.raw)
+                && let Some(client) = self.clients.get(owner)
+                && client.raw
             {
+                if client.resubscribing > 0 {
+                    let used = self.resubscribing_bytes(key, owner, bytes)?;
+                    bytes = &bytes[used..];
+                    continue;
+                }
                 self.raw_bytes(owner, bytes);
                 return Ok(());
             }
