@@ -171,3 +171,66 @@ fn a_key_corrupted_on_the_target_is_named_by_verification() {
         if value.as_deref() == Some("7") && there == 1 { Ok(()) } else { Err(format!("{value:?} {there}")) }
     });
 }
+
+/// A subscriber and a client blocked in BLPOP, both older than the migration, through dual operation, a flip and a rollback.
+#[test]
+fn subscribers_and_blocked_clients_live_through_flips() {
+    let rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 50);
+    let mut subscriber = rig.proxy.connection();
+    subscriber.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out");
+    let mut subscription = subscriber.as_pubsub();
+    subscription.subscribe("news").expect("subscribed");
+    let mut blocked = rig.proxy.connection();
+    blocked.set_read_timeout(None).expect("no time-out");
+    let popped = std::thread::spawn(move || {
+        redis::cmd("BLPOP").arg("queue").arg(0).query::<(String, String)>(&mut blocked).expect("not disturbed")
+    });
+    let writers = Writers::start(rig.proxy.port, 2);
+    let mut hears = |when: &str| {
+        let mut publisher = rig.proxy.connection();
+        until(&format!("a message {when}"), STEP, || {
+            let _: i64 = run(&mut publisher, &format!("PUBLISH news {when}"));
+            match subscription.get_message() {
+                Ok(message) if message.get_payload::<String>().is_ok_and(|text| text == when) => Ok(()),
+                Ok(_) => Err("an older message".to_owned()),
+                Err(error) if error.is_timeout() => Err("nothing yet".to_owned()),
+                Err(error) => panic!("the subscriber was disturbed {when}: {error}"),
+            }
+        });
+    };
+    hears("before");
+    rig.create();
+    rig.advance_to("migrate");
+    rig.authority("target");
+    hears("on-the-target");
+    rig.rollback();
+    hears("on-the-source");
+    assert!(!popped.is_finished());
+    let pushed: i64 = run(&mut rig.proxy.connection(), "RPUSH queue work");
+    assert_eq!(pushed, 1);
+    assert_eq!(popped.join().expect("no panic"), ("queue".to_owned(), "work".to_owned()));
+    let known = writers.finish();
+    rig.drained();
+    rig.assert_equal();
+    assert_eq!(losses(&mut rig.source.connection(), &known), Vec::<String>::new());
+}
+
+/// Values far larger than any buffer go through the lane whole, and to both sides.
+#[test]
+fn a_large_value_is_kept_in_step() {
+    let rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 50);
+    let large = vec![b'x'; 100 * 1024 * 1024];
+    let _: () = redis::cmd("SET").arg("old").arg(&large).query(&mut rig.source.connection()).expect("set");
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.create();
+    rig.advance_to("compare");
+    let mut client = rig.proxy.connection();
+    let _: () = redis::cmd("SET").arg("new").arg(&large).query(&mut client).expect("set");
+    let length: usize = redis::cmd("APPEND").arg("old").arg("y").query(&mut client).expect("appended");
+    assert_eq!(length, large.len() + 1);
+    let _ = writers.finish();
+    rig.drained();
+    rig.assert_equal();
+}
