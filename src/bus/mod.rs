@@ -31,6 +31,8 @@ pub enum LaneOrder {
     /// Every core has acked the plan that began dual operation, so no write goes past the lane any more: begin the first pass.
     /// What was copied before is not trusted. Harmless when repeated. No answer but [`LaneEvent::PassStarted`].
     Open,
+    /// Every core has acked the plan that ended dual operation, so no command is on its way to the lane any more: it may end. No answer.
+    Close,
     /// Copy these keys of logical database `database` at the lane's present position, unless the pass already holds them clean.
     /// Answered by [`LaneEvent::Copied`] when the shadow has applied (or refused into dirty) every one. Ignored if `pass` is over.
     Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },

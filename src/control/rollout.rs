@@ -96,9 +96,12 @@ impl Control {
             tokio::pin!(acked);
             acked.as_mut().enable();
             if interlay.unacked.borrow().is_empty() {
-                let dual = interlay.plan.borrow().mode == PlanMode::Dual;
-                if dual && let Err(error) = interlay.lane.open() {
-                    tracing::error!(?error, "the lane could not be opened; its first pass is late");
+                let told = match interlay.plan.borrow().mode {
+                    PlanMode::Dual => interlay.lane.open(),
+                    PlanMode::PassThrough => interlay.lane.close(),
+                };
+                if let Err(error) = told {
+                    tracing::error!(?error, "the lane was not told that every core has acked");
                 }
                 return;
             }

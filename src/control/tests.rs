@@ -142,6 +142,7 @@ impl Rig {
                 LaneEvent::Released { ticket, pause_us: 1234, held: 1 }
             }
             LaneOrder::Open
+            | LaneOrder::Close
             | LaneOrder::Copy { .. }
             | LaneOrder::PassDone { .. }
             | LaneOrder::Probe { .. }

@@ -49,6 +49,8 @@ pub async fn compatibility(
 ) -> Result<Vec<Finding>, JobError> {
     let (from, to) = (check_endpoint(source).await?, check_endpoint(target).await?);
     let mut findings = judge(&from, &to);
+    findings.extend(databases(source, target).await?);
+    findings.extend(functions(source, target).await?);
     // On one and the same server, or on one that takes no writes, a test of payloads says nothing.
     if payloads == PayloadProbe::Write && from.run_id != to.run_id && from.role == "master" && to.role == "master" {
         for (side, producer, other, consumer) in
@@ -66,6 +68,46 @@ pub async fn compatibility(
         }
     }
     Ok(findings)
+}
+
+/// A database the target does not have cannot be shadowed. A server that will not say how many it has is not judged.
+async fn databases(source: &Endpoint, target: &Endpoint) -> Result<Option<Finding>, JobError> {
+    let mut counts = Vec::new();
+    for endpoint in [source, target] {
+        let reply = RedisClient::connect(endpoint).await?.call(&[b"CONFIG", b"GET", b"databases"]).await?;
+        let count = reply.items().and_then(|pair| std::str::from_utf8(pair.get(1)?.bytes()?).ok()?.parse::<u32>().ok());
+        counts.push(count);
+    }
+    Ok(match counts[..] {
+        [Some(from), Some(to)] if to < from => {
+            let detail = format!(
+                "the target has {to} databases and the source {from}: raise `databases` on the target and restart it"
+            );
+            Some(finding("fewer-databases-on-target", Severity::Critical, detail))
+        }
+        _ => None,
+    })
+}
+
+/// Function libraries are not keys: nothing copies them, and FCALL would fail after the flip.
+async fn functions(source: &Endpoint, target: &Endpoint) -> Result<Option<Finding>, JobError> {
+    let mut libraries = Vec::new();
+    for endpoint in [source, target] {
+        let reply = RedisClient::connect(endpoint).await?.call(&[b"FUNCTION", b"LIST"]).await?;
+        let names = reply.items().unwrap_or_default().iter().filter_map(|library| {
+            let name = library.items()?.get(1)?.bytes()?;
+            Some(String::from_utf8_lossy(name).into_owned())
+        });
+        libraries.push(names.collect::<Vec<_>>());
+    }
+    let missing = missing(&libraries[0], &libraries[1]);
+    Ok((!missing.is_empty()).then(|| {
+        let detail = format!(
+            "the target lacks function libraries {}: load them there (FUNCTION DUMP and FUNCTION RESTORE)",
+            list(&missing)
+        );
+        finding("functions-missing-on-target", Severity::Critical, detail)
+    }))
 }
 
 /// The findings two sets of facts imply. Pure.
@@ -120,6 +162,14 @@ fn commands_and_modules(source: &EndpointFacts, target: &EndpointFacts, findings
     if !modules.is_empty() {
         let detail = format!("the target lacks modules: {}: load them, or waive when no key uses them", list(&modules));
         findings.push(finding("modules-missing-on-target", Severity::Critical, detail));
+    }
+    if !source.acl_users.is_empty() {
+        let users: Vec<&str> = source.acl_users.iter().map(String::as_str).collect();
+        let detail = format!(
+            "while two servers are kept in step, writes of users other than `default` are refused ({} exist here): move their clients to the default user, or waive when none of them writes",
+            list(&users)
+        );
+        findings.push(finding("acl-users-not-carried", Severity::Critical, detail));
     }
     let users = missing(&source.acl_users, &target.acl_users);
     if !users.is_empty() {
@@ -268,6 +318,6 @@ mod tests {
         }
         let with_users = EndpointFacts { acl_users: vec!["app".into()], modules: vec!["search".into()], ..facts("a") };
         let names: Vec<String> = judge(&with_users, &facts("b")).into_iter().map(|f| f.name).collect();
-        assert_eq!(names, ["modules-missing-on-target", "acl-users-missing-on-target"]);
+        assert_eq!(names, ["modules-missing-on-target", "acl-users-not-carried", "acl-users-missing-on-target"]);
     }
 }

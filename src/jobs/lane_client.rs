@@ -207,6 +207,14 @@ impl LaneClient {
         self.try_queue(LaneOrder::Open).map_err(|_| self.full())
     }
 
+    /// Every core has acked the plan that ended dual operation: the lane may end.
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    pub fn close(&self) -> Result<(), JobError> {
+        self.try_queue(LaneOrder::Close).map_err(|_| self.full())
+    }
+
     /// # Errors
     /// As [`Self::copy`].
     pub fn pass_done(&self, pass: u64) -> Result<(), JobError> {

@@ -150,7 +150,11 @@ impl StandIn {
                     self.client.on_event(&LaneEvent::Probed { ticket, authority, shadow, doubtful });
                 }
                 LaneOrder::PassDone { pass } => self.passes_done.push(pass),
-                LaneOrder::Open | LaneOrder::Repair { .. } | LaneOrder::Fence { .. } | LaneOrder::Release { .. } => {
+                LaneOrder::Open
+                | LaneOrder::Close
+                | LaneOrder::Repair { .. }
+                | LaneOrder::Fence { .. }
+                | LaneOrder::Release { .. } => {
                     unreachable!()
                 }
             }

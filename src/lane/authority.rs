@@ -20,8 +20,10 @@ use crate::protocol::resp::encode::{number, push_request};
 /// One reply the authority still owes, or an answer that waits its turn among them.
 #[derive(Debug)]
 pub(super) enum Awaiting {
-    /// SELECT, HELLO, MULTI, the QUEUED of a block.
+    /// MULTI, the QUEUED of a block, a PEXPIREAT of our own.
     Swallow,
+    /// SELECT, HELLO: every command behind it depends on it.
+    Prepared,
     /// No reply: an answer of the lane's own.
     Local {
         to: Caller,
@@ -125,6 +127,14 @@ impl Lane {
         match awaiting {
             Awaiting::Local { .. } => return Err("unreachable: local answers were delivered".to_owned()),
             Awaiting::Swallow => {}
+            Awaiting::Prepared if is_error(reply) => {
+                // What follows would run in the wrong database: the connection is given up before any of it is believed.
+                return Err(format!(
+                    "the authority refused a change of database or protocol: {}",
+                    String::from_utf8_lossy(reply).trim()
+                ));
+            }
+            Awaiting::Prepared => {}
             Awaiting::Read { to } => self.deliver(to, reply),
             Awaiting::ComparedRead { to, frame, command, keys, checked } => {
                 self.compared_read_answered(&frame, command, &keys, checked, reply);
@@ -502,6 +512,7 @@ impl Lane {
     fn lost_awaiting(&mut self, awaiting: Awaiting) {
         match awaiting {
             Awaiting::Swallow
+            | Awaiting::Prepared
             | Awaiting::Deadline
             | Awaiting::CopyDeadline
             | Awaiting::PostDeadline

@@ -107,6 +107,9 @@ impl Lane {
         let Some(number) = entry.waiter else { return self.deliver(entry.to, reply) };
         let Some(waiter) = self.waiters.all.get_mut(&number) else { return };
         waiter.trying = false;
+        if is_nil(reply) && self.retired {
+            return self.dismiss(number);
+        }
         if is_nil(reply) {
             for key in entry.keys.iter() {
                 let queue = self.waiters.by_key.entry(key.id).or_default();

@@ -348,7 +348,7 @@ impl Lane {
             push_request(&mut link.output, &[b"HELLO", resp.to_string().as_bytes()]);
             extra += 1;
         }
-        self.awaiting.extend(std::iter::repeat_n((), extra).map(|()| Awaiting::Swallow));
+        self.awaiting.extend(std::iter::repeat_n((), extra).map(|()| Awaiting::Prepared));
     }
 
     /// Whether the effect of a command is to empty databases.

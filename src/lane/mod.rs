@@ -125,6 +125,10 @@ pub struct Lane {
     next_status_us: u64,
     last_status: LaneStatus,
     retired: bool,
+    /// No core has a command for this lane under way.
+    closable: bool,
+    /// The shadow refused what every effect depends on (SELECT): nothing more is sent to it until it is connected anew.
+    shadow_refused: bool,
     /// The authority's connection has not been tried yet: commands wait for the outcome.
     starting: bool,
     now: Now,
@@ -163,6 +167,8 @@ impl Lane {
             next_status_us: 0,
             last_status: LaneStatus::default(),
             retired: false,
+            closable: false,
+            shadow_refused: false,
             starting: true,
             now,
         }
@@ -190,7 +196,7 @@ impl Lane {
     }
 
     fn both_connected(&self) -> bool {
-        self.source.connected && self.target.connected
+        self.source.connected && self.target.connected && !self.shadow_refused
     }
 
     fn begin_pass(&mut self, kind: PassKind, reason: &str) {
@@ -226,6 +232,7 @@ impl Lane {
             LaneOrder::Copy { ticket, pass, database, keys } => self.copy_order(ticket, pass, database, &keys),
             LaneOrder::Probe { ticket, database, commands } => self.probe_order(ticket, database, commands),
             LaneOrder::Open => self.open(),
+            LaneOrder::Close => self.closable = true,
             LaneOrder::PassDone { pass } => {
                 if pass == self.pass.number && !self.pass.done {
                     self.pass.done = true;
@@ -259,7 +266,7 @@ impl Lane {
             LaneOrder::Probe { ticket, .. } => Some(LaneEvent::ProbeFailed { ticket: *ticket, reason }),
             LaneOrder::Fence { ticket, .. } => Some(LaneEvent::FenceExpired { ticket: *ticket, reason }),
             LaneOrder::Release { ticket } => Some(LaneEvent::Released { ticket: *ticket, pause_us: 0, held: 0 }),
-            LaneOrder::Open | LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
+            LaneOrder::Open | LaneOrder::Close | LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
         }
     }
 
@@ -290,6 +297,7 @@ impl Lane {
         }
         if shadow {
             self.overflowed = false;
+            self.shadow_refused = false;
         }
         if side == self.authority {
             self.end_start();
@@ -444,7 +452,7 @@ impl Lane {
             shadow_lag_us: self.sent.front().map_or(0, |sent| self.now.mono_us.saturating_sub(sent.at_us)),
             dirtied: self.keys.dirtied,
             authority_connected: self.link_ref(self.authority).connected,
-            shadow_connected: shadow.connected,
+            shadow_connected: shadow.connected && !self.shadow_refused,
             ..self.counts
         }
     }
@@ -476,7 +484,7 @@ impl Lane {
 
     #[must_use]
     pub fn is_retired_and_idle(&self) -> bool {
-        self.retired && self.is_idle() && self.replies.is_empty()
+        self.retired && self.closable && self.is_idle() && self.replies.is_empty()
     }
 
     /// Nothing a client waits for is outstanding, and the shadow has all effects it can be given.

@@ -165,7 +165,7 @@ impl Lane {
             tracing::warn!("the shadow's queue is full; effects become dirty keys until it has drained");
             self.overflowed = true;
         }
-        connected && !self.overflowed
+        connected && !self.overflowed && !self.shadow_refused
     }
 
     // ---- replies --------------------------------------------------------------------------------------------------------
@@ -173,7 +173,12 @@ impl Lane {
     pub(super) fn shadow_reply(&mut self, reply: &[u8]) -> Result<(), String> {
         let sent = self.sent.pop_front().ok_or("the shadow answered nothing that was asked")?;
         match sent.purpose {
-            Purpose::Swallow | Purpose::Copy { .. } => {}
+            Purpose::Copy { .. } => {}
+            Purpose::Swallow => {
+                if is_error(reply) {
+                    self.refuse_shadow(reply);
+                }
+            }
             Purpose::Effect { keys, expect, token } => {
                 if !meets(&expect, reply) {
                     tracing::debug!(reply = %String::from_utf8_lossy(reply).trim(), "the shadow's reply to an effect is not the expected one");
@@ -192,6 +197,19 @@ impl Lane {
             Purpose::Probe { ticket, last } => self.probe_done(ticket, last, reply),
         }
         Ok(())
+    }
+
+    /// A database the shadow does not have: what was queued behind the SELECT ran in another one, so nothing there is trusted any
+    /// more, and nothing more is sent until the operator has mended it and the connection is made anew.
+    fn refuse_shadow(&mut self, reply: &[u8]) {
+        if self.shadow_refused {
+            return;
+        }
+        self.shadow_refused = true;
+        let side = self.authority.other();
+        let reason = format!("it refused to change database or protocol: {}", String::from_utf8_lossy(reply).trim());
+        self.events.push(LaneEvent::SideLost { side, reason });
+        self.begin_pass(PassKind::Full, "the shadow has fewer databases than the authority");
     }
 
     fn copy_part_answered(&mut self, part: &CopyPart, reply: &[u8]) {

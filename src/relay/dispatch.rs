@@ -279,7 +279,9 @@ impl Relay {
     /// Into the lane, behind whatever this client already has there.
     pub(super) fn send_lane(&mut self, key: ClientKey, item: LaneItem, frames: &[u8]) -> Step {
         let Some(client) = self.clients.get_mut(key) else { return Step::Close };
-        if client.path != Path::Lane && client.outstanding > 0 {
+        if client.outstanding == 0 {
+            client.lane_bytes = 0;
+        } else if client.path != Path::Lane || client.lane_bytes > limits::UPSTREAM_OUTPUT_SOFT_BYTES {
             return Step::Wait(Wait::OwnReplies);
         }
         if let Err(step) = self.admit_to_lane(key) {
@@ -287,6 +289,7 @@ impl Relay {
         }
         let Some(client) = self.clients.get_mut(key) else { return Step::Close };
         client.path = Path::Lane;
+        client.lane_bytes += frames.len();
         client.note_lane_command();
         self.counters.commands_lane += 1;
         let (database, resp) = (client.database, client.resp);

@@ -114,6 +114,8 @@ pub struct Client {
     pub credentials: Option<Rc<Credentials>>,
     pub name: Vec<u8>,
     pub reply_mode: ReplyMode,
+    /// Bytes handed to the lane since nothing was outstanding.
+    pub lane_bytes: usize,
     /// For each outstanding lane command, oldest first, whether its reply is to be dropped. Empty while nothing is muted.
     pub muted: VecDeque<bool>,
     pub transaction: Option<Transaction>,
@@ -154,6 +156,7 @@ impl Client {
             credentials: None,
             name: Vec::new(),
             reply_mode: ReplyMode::On,
+            lane_bytes: 0,
             muted: VecDeque::new(),
             transaction: None,
             watching: false,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+pub use super::encode::{push_request as encode_request_into, request as encode_request};
 use crate::model::limits;
 
 /// One reply. RESP3 types keep their meaning; RESP2's null bulk and null array are both [`Value::Null`].
@@ -308,24 +309,6 @@ fn build_line(kind: u8, line: &[u8]) -> Result<Value, Invalid> {
             _ => invalid("a boolean that is neither t nor f"),
         },
         _ => invalid("an aggregate where a line was expected"),
-    }
-}
-
-/// One command as an array of bulk strings.
-#[must_use]
-pub fn encode_request(args: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 + args.iter().map(|arg| arg.len() + 16).sum::<usize>());
-    encode_request_into(&mut out, args);
-    out
-}
-
-/// As [`encode_request`], appended to `out`.
-pub fn encode_request_into(out: &mut Vec<u8>, args: &[&[u8]]) {
-    out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
-    for arg in args {
-        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
     }
 }
 
