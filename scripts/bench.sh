@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 binary="${CROSSFADE_BIN:-target/release/crossfade}"
 repetitions="${REPETITIONS:-3}"
+# Cores of the proxy. One is the fair default where server and load generator share a small machine with it, as every peer of this
+# kind is measured with one thread; CORES=2 shows what a second pinned core costs there.
+cores="${CORES:-1}"
 work="$(mktemp -d)"
 pids=()
 
@@ -39,6 +42,8 @@ pids+=($!)
 cat >"$work/crossfade.toml" <<TOML
 [admin]
 listen = "127.0.0.1:$admin"
+[cores]
+count = $cores
 [data]
 dir = "$work/data"
 [endpoints.server]
@@ -71,7 +76,7 @@ done
 
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 
-echo "cores: $(nproc), repetitions: $repetitions, $(redis-server --version | cut -d' ' -f1-3)"
+echo "proxy cores: $cores, machine cores: $(nproc), repetitions: $repetitions, $(redis-server --version | cut -d' ' -f1-3)"
 printf '%-6s %4s %14s %14s %8s\n' test P direct/s through/s ratio
 for test in GET SET; do
     for pipeline in 1 16; do

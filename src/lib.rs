@@ -7,7 +7,6 @@ pub mod stdx;
 pub mod model;
 
 pub mod config;
-pub mod policy;
 pub mod protocol;
 pub mod telemetry;
 

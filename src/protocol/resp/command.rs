@@ -169,6 +169,9 @@ const fn session(name: &'static str, arity: i8, what: Session) -> Command {
 const REPLICATION: Class =
     Class::Refused("replication through the proxy is not carried; connect the replica to the server itself");
 
+/// WAIT speaks of the writes of its own connection, which here carries many clients' writes or none.
+const WAITING: Class = Class::Refused("it would speak of a connection shared with other clients");
+
 use CompareRule::{
     DeadlineMs, DeadlineSeconds, Exact, Never, RemainingMs, RemainingSeconds, Scores, Unordered, UnorderedPairs,
 };
@@ -428,8 +431,8 @@ pub static TABLE: &[Command] = &[
     server("slowlog", -2),
     server("spublish", 3),
     server("time", 1),
-    server("wait", 3),
-    server("waitaof", 4),
+    row("wait", 3, WAITING, KeySpec::None),
+    row("waitaof", 4, WAITING, KeySpec::None),
     server("bgrewriteaof", 1),
     server("bgsave", -1),
     server("save", 1),
