@@ -102,8 +102,25 @@ fn bind_all(config: &DataplaneConfig) -> Result<Vec<Vec<TcpListener>>, String> {
         .collect()
 }
 
+/// A core that broke one of its own assertions cannot be trusted with anybody's data, and its clients would wait for ever: the
+/// process ends at once, as by kill -9, and what is durable decides at the next start.
+struct EndProcessOnPanic(CoreId);
+
+impl Drop for EndProcessOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                core = self.0.0,
+                "a core broke an assertion; the process ends. Start it again: nothing acknowledged is lost"
+            );
+            std::process::abort();
+        }
+    }
+}
+
 fn run_core(setup: CoreSetup, reports: &Mailbox<Report>) {
     let id = setup.id;
+    let _end = EndProcessOnPanic(id);
     if setup.cores > 1 {
         sys::pin_to_cpu(usize::from(id.0));
     }
