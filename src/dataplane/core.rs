@@ -211,10 +211,13 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
         let now = borrowed.now();
         let Some(index) = borrowed.find(&plan.interlay) else { return };
         let interlay = &mut borrowed.interlays[index];
+        let flips = interlay.relay.plan().authority.side != plan.authority.side;
         interlay.relay.publish(Arc::clone(&plan));
-        interlay.barrier_deadline = Some(Instant::now() + limits::BARRIER_TIMEOUT);
+        let patience = if flips { limits::FLIP_BARRIER_TIMEOUT } else { limits::BARRIER_TIMEOUT };
+        interlay.barrier_deadline = Some(Instant::now() + patience);
         if let Some(lane) = interlay.lane.as_mut()
             && plan.mode == PlanMode::Dual
+            && !lane.is_retired()
         {
             lane.publish(&plan, now);
         }

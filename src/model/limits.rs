@@ -28,6 +28,8 @@ pub const HANDOVER_QUEUE_LEN: usize = 64 * 1024;
 pub const PLAN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a core lets local commands of the old plan finish before it closes the connections that hold it up.
 pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same when the plan changes the authority: writes are held meanwhile, so it is as long as the default fence.
+pub const FLIP_BARRIER_TIMEOUT: Duration = FENCE_BUDGET_DEFAULT;
 
 // ---- backfill and verification --------------------------------------------------------------------------------------
 
@@ -63,6 +65,8 @@ const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
 /// A request larger than this is handed on as it arrives, on a connection of its own, instead of being gathered first.
 pub const STREAM_REQUEST_BYTES: usize = 256 * 1024;
+/// Largest request gathered in memory; Redis' `client-query-buffer-limit` default (1 GB).
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Unsent replies of one client above which no more of its requests are read.
 pub const CLIENT_OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 /// Unsent replies of one client above which it is closed, like Redis' `client-output-buffer-limit`; one largest value must fit.
@@ -83,6 +87,8 @@ pub const LISTEN_RETRY: Duration = Duration::from_millis(1500);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CLIENT_OUTPUT_HARD_BYTES as u64 > BULK_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX as u64 > BULK_BYTES_MAX);
+const _: () = assert!(FLIP_BARRIER_TIMEOUT.as_millis() < BARRIER_TIMEOUT.as_millis());
 
 // ---- lane -----------------------------------------------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ impl Relay {
         let mode_changed = old.mode != self.plan.mode;
         let endpoint_changed =
             old.endpoint(old.authority.side).address != self.plan.endpoint(self.plan.authority.side).address;
-        let mut waiting_for = Vec::new();
+        // What held up a plan that was not acked yet holds up this one too.
+        let mut waiting_for = self.barrier.take().map(|barrier| barrier.waiting_for).unwrap_or_default();
         if side_changed || mode_changed || endpoint_changed {
             self.anonymous_allowed = None;
             self.release_clients(mode_changed, side_changed);
-            waiting_for = self.retire_upstreams();
+            waiting_for.extend(self.retire_upstreams());
         }
         self.barrier = Some(Barrier { generation: self.plan.generation, waiting_for, fallen: false });
         self.settle();

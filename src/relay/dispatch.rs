@@ -51,6 +51,9 @@ impl Relay {
                 RequestScan::Empty { len } => (len, Step::Done),
                 RequestScan::Frame { len, inline: false } => (len, self.dispatch(key, &rest[..len])),
                 RequestScan::Frame { len, inline: true } => (len, self.dispatch_inline(key, &rest[..len])),
+                RequestScan::NeedMore { at_least } if at_least > limits::REQUEST_BYTES_MAX => {
+                    (rest.len(), self.protocol_error(key, "Protocol error: too big request"))
+                }
                 RequestScan::NeedMore { at_least } if at_least > limits::STREAM_REQUEST_BYTES => {
                     match self.begin_stream(key, rest) {
                         Some(Step::Done) => continue,

@@ -282,6 +282,18 @@ fn a_plan_is_acked_only_when_the_old_plans_commands_are_answered() {
 }
 
 #[test]
+fn a_second_plan_does_not_ack_for_the_first() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let client = stage.client();
+    stage.says(client, &["SET k 1"]);
+    stage.publish(2, Authority::initial(), PlanMode::Dual);
+    stage.publish(3, Authority::initial(), PlanMode::Dual);
+    assert_eq!(stage.relay.take_acked_plan(), None, "SET k 1 is still outstanding");
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.relay.take_acked_plan(), Some(Generation(3)));
+}
+
+#[test]
 fn an_open_block_moves_from_the_server_into_the_queue() {
     let mut stage = Stage::new(PlanMode::PassThrough);
     let client = stage.client();
