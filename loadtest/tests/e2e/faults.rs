@@ -48,6 +48,49 @@ fn kill_9_of_the_proxy_after_the_flip_keeps_the_authority() {
     assert_eq!(losses(&mut rig.target.connection(), &known), Vec::<String>::new());
 }
 
+/// The proxy is killed while it flips, there and back, at whatever point of the procedure that happens to be.
+#[test]
+fn kill_9_in_the_middle_of_flips_loses_nothing() {
+    let mut rig = Rig::start(Kind::Redis);
+    fill(&mut rig.source.connection(), 100);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 3);
+    rig.advance_to("migrate");
+    rig.authority("target");
+    let (mut sides, mut kills) = (Vec::new(), 0);
+    for round in 0..6u64 {
+        // Wait until a flip can be due, then ask for it and kill a few writes later, each round a little further on.
+        let now = rig.drained();
+        if now["authority"] == "target" {
+            let _ = rig.proxy.cli(&["migration", "rollback", MIGRATION, "--reason", "test"]);
+        } else {
+            // What was measured died with the process, so the passage begins at `compare` again.
+            for phase in ["compare", "test", "migrate"] {
+                if phase == "migrate" {
+                    rig.approve("migrate");
+                }
+                rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
+            }
+        }
+        writers.progress(1 + round * 25);
+        rig.proxy.kill();
+        rig.proxy.up();
+        kills += 1;
+        sides.push(rig.proxy.show(MIGRATION)["authority"].to_string());
+    }
+    writers.progress(200);
+    let known = writers.finish();
+    let now = rig.drained();
+    rig.assert_equal();
+    let mut authority = if now["authority"] == "target" { rig.target.connection() } else { rig.source.connection() };
+    assert_eq!(
+        losses(&mut authority, &known),
+        Vec::<String>::new(),
+        "authorities after each of {kills} kills: {sides:?}"
+    );
+    eprintln!("authorities after each kill: {sides:?}");
+}
+
 #[test]
 fn a_target_that_goes_down_harms_no_client_and_catches_up() {
     let mut rig = Rig::start(Kind::Redis);
