@@ -92,8 +92,16 @@ impl Rig {
 
     /// Nothing dirty, in flight or uncopied.
     pub fn drained(&self) -> Json {
+        // A status is up to 100 ms old: only one from after the last write counts.
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         self.proxy.wait(MIGRATION, "a drained lane", STEP, |now| {
-            now["dirty"] == 0 && now["in_flight"] == 0 && now["uncopied"] == false && now["lane"].is_object()
+            now["lane"]["at_ms"].as_u64().is_some_and(|at| at > since)
+                && now["dirty"] == 0
+                && now["in_flight"] == 0
+                && now["uncopied"] == false
+                && now["lane"].is_object()
         })
     }
 

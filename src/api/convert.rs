@@ -46,6 +46,7 @@ fn lane(from: &LaneStatus) -> api::Lane {
         reads_compared: from.reads_compared,
         reads_not_comparable: from.reads_not_comparable,
         read_divergences: from.read_divergences,
+        at_ms: from.at_ms,
         authority_connected: from.authority_connected,
         shadow_connected: from.shadow_connected,
     }

@@ -66,6 +66,8 @@ pub struct Lane {
     pub reads_compared: u64,
     pub reads_not_comparable: u64,
     pub read_divergences: u64,
+    /// When all this was true, milliseconds since the Unix epoch.
+    pub at_ms: u64,
     pub authority_connected: bool,
     pub shadow_connected: bool,
 }

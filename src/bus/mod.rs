@@ -150,6 +150,8 @@ pub enum LaneEvent {
 /// The lane's sets and queues at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneStatus {
+    /// When this was true: milliseconds since the Unix epoch. Whoever waits for a drained lane must see a status from after his last write.
+    pub at_ms: u64,
     /// Positions handed out since the lane began.
     pub position: u64,
     pub pass: u64,

@@ -241,8 +241,15 @@ impl Director<'_> {
 
     fn drained(&mut self) -> Result<(), String> {
         let nothing = |field: &Json| matches!(field, Json::Bool(false)) || field.as_u64() == Some(0);
+        // A status is up to 100 ms old: only one from after the last write counts.
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         self.wait("a drained lane", |now| {
-            nothing(&now["dirty"]) && nothing(&now["in_flight"]) && nothing(&now["uncopied"])
+            now["lane"]["at_ms"].as_u64().is_some_and(|at| at > since)
+                && nothing(&now["dirty"])
+                && nothing(&now["in_flight"])
+                && nothing(&now["uncopied"])
         })
         .map(drop)
     }

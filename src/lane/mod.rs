@@ -444,6 +444,7 @@ impl Lane {
     fn status(&self) -> LaneStatus {
         let shadow = self.link_ref(self.authority.other());
         LaneStatus {
+            at_ms: self.now.wall_ms as u64,
             pass: self.pass.number,
             uncopied: !self.pass.done,
             dirty: self.keys.dirty_count() as u64,
