@@ -125,7 +125,9 @@ impl Lane {
         self.deliver_local();
         let awaiting = self.awaiting.pop_front().ok_or("the authority answered nothing that was asked")?;
         match awaiting {
-            Awaiting::Local { .. } => return Err("unreachable: local answers were delivered".to_owned()),
+            Awaiting::Local { .. } => {
+                return Err("an answer of the lane's own stood where the authority's was due".to_owned());
+            }
             Awaiting::Swallow => {}
             Awaiting::Prepared if is_error(reply) => {
                 // What follows would run in the wrong database: the connection is given up before any of it is believed.
@@ -277,7 +279,7 @@ impl Lane {
         let (mut bytes, mut dump_type) = (0, None);
         match effect::bulk(reply) {
             None if is_nil(reply) => effects.push(&[b"DEL", &key.name], Expect::NoError),
-            None => return self.copy_failed(key, purpose, None),
+            None => return self.copy_failed(key, purpose),
             Some(payload) if !copy::is_portable(payload) || self.is_refused_type(payload) => {
                 let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
                 return self.copy_by_type(key, purpose, kind);
@@ -300,7 +302,7 @@ impl Lane {
     fn copy_by_type(&mut self, key: &KeyRef, purpose: CopyFor, kind: DataType) {
         if copy::typed_reads(kind, &key.name).is_none() {
             tracing::warn!(?kind, "a value's type can be copied neither by its dump nor by reads; its key stays dirty");
-            return self.copy_failed(key, purpose, None);
+            return self.copy_failed(key, purpose);
         }
         self.keys.mark_dirty(key, Some(kind), 0);
         match purpose {
@@ -322,7 +324,7 @@ impl Lane {
                 self.copy_ready(key, purpose, token, deadline, effects, purpose_of);
             }
             // It changed its type since, or is gone: look again from the start.
-            Err(()) => self.copy_failed(key, purpose, None),
+            Err(()) => self.copy_failed(key, purpose),
         }
     }
 
@@ -339,15 +341,15 @@ impl Lane {
             self.soonest_copied = Some(self.soonest_copied.map_or(deadline, |soonest| soonest.min(deadline)));
         }
         if !self.enqueue_copy(key, purpose, token, effects, what) {
-            return self.copy_failed(key, purpose, None);
+            return self.copy_failed(key, purpose);
         }
         if let CopyFor::Command { last } = purpose {
             self.command_copied(last);
         }
     }
 
-    pub(super) fn copy_failed(&mut self, key: &KeyRef, purpose: CopyFor, typed: Option<DataType>) {
-        self.keys.mark_dirty(key, typed, self.now.mono_us + limits::REPAIR_RETRY_US);
+    pub(super) fn copy_failed(&mut self, key: &KeyRef, purpose: CopyFor) {
+        self.keys.mark_dirty(key, None, self.now.mono_us + limits::REPAIR_RETRY_US);
         match purpose {
             CopyFor::Ticket(ticket) => self.end_of_ticketed(ticket, |ticket| ticket.failed += 1),
             CopyFor::Repair => self.repairs_in_flight = self.repairs_in_flight.saturating_sub(1),
@@ -527,9 +529,9 @@ impl Lane {
                 self.deliver_close(entry.to);
             }
             Awaiting::DumpCopy { key, purpose, .. } | Awaiting::TypedCopy { key, purpose, .. } => {
-                self.copy_failed(&key, purpose, None);
+                self.copy_failed(&key, purpose);
             }
-            Awaiting::RefreshDeadline { key, ticket } => self.copy_failed(&key, CopyFor::Ticket(ticket), None),
+            Awaiting::RefreshDeadline { key, ticket } => self.copy_failed(&key, CopyFor::Ticket(ticket)),
             Awaiting::Exec(block) => {
                 self.mark_all_dirty(&block.keys);
                 self.deliver_close(block.to);

@@ -302,7 +302,7 @@ impl Lane {
                 }
                 Purpose::CopyPart(part) => {
                     if part.last {
-                        self.copy_failed(&part.key, part.purpose, None);
+                        self.copy_failed(&part.key, part.purpose);
                     } else {
                         self.mark_dirty(&part.key);
                     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::types::{Ask, Path, Wait};
+use super::types::{Ask, Path};
 use super::{ClientKey, Relay, UpstreamKey};
 use crate::model::{Generation, PlanMode, RoutePlan};
 use crate::protocol::resp::encode;
@@ -176,13 +176,5 @@ impl Relay {
     #[must_use]
     pub fn barrier_pending(&self) -> bool {
         self.barrier.as_ref().is_some_and(|barrier| !barrier.fallen)
-    }
-
-    /// Lets a client that waited for its turn look again; used when the lane changes state.
-    pub fn nudge(&mut self, key: ClientKey) {
-        if self.clients.get(key).is_some_and(|client| client.wait != Wait::Nothing) {
-            self.resume.push(key);
-            self.settle();
-        }
     }
 }

@@ -158,7 +158,7 @@ impl Relay {
     /// Reads stay on this core unless the client is in the lane already, watches, or the read is to be compared.
     fn read_in_dual(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Close };
-        if command.compare != CompareRule::Never && self.is_sampled(client) {
+        if command.compare != CompareRule::Never && self.is_sampled() {
             return self.send_lane(key, LaneItem::ComparedRead { len: frame.len() }, frame);
         }
         if client.watching || (client.path == Path::Lane && client.outstanding > 0) {
@@ -168,7 +168,7 @@ impl Relay {
     }
 
     /// Deterministic in the count of commands, so that a run can be repeated: every n-th comparable read of this core.
-    fn is_sampled(&self, _client: &Client) -> bool {
+    fn is_sampled(&self) -> bool {
         let CompareReads { sample_per_ten_thousand: share } = self.plan.compare;
         let share = u64::from(share);
         share > 0 && (self.counters.commands * share) % 10_000 < share

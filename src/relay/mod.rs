@@ -198,14 +198,6 @@ impl Relay {
         std::mem::take(&mut self.lane_out)
     }
 
-    #[must_use]
-    pub fn has_work(&self) -> bool {
-        !(self.asks.is_empty()
-            && self.ready_clients.is_empty()
-            && self.ready_upstreams.is_empty()
-            && self.lane_out.is_empty())
-    }
-
     /// Counters with the per-command part filled in.
     #[must_use]
     pub fn counters_now(&self) -> CoreCounters {

@@ -1,8 +1,5 @@
 //! What a core counts: plain cells on its own core, merged on the control thread.
 
-/// Highest latency a histogram records, in microseconds; slower ones count as this.
-pub const LATENCY_US_MAX: u64 = 60_000_000;
-
 /// Counters of one core for all its interlays, since start. Lives on one core; a copy crosses in a report.
 #[derive(Debug, Clone, Default)]
 pub struct CoreCounters {
