@@ -43,6 +43,10 @@ pub fn contents(connection: &mut Connection) -> Contents {
 }
 
 fn read_batch(connection: &mut Connection, database: i64, keys: &[Vec<u8>], all: &mut Contents) {
+    // SCAN may answer a page without keys, and the client refuses a pipeline without commands.
+    if keys.is_empty() {
+        return;
+    }
     let mut facts = redis::pipe();
     for key in keys {
         facts.cmd("TYPE").arg(key).cmd("PEXPIRETIME").arg(key);
