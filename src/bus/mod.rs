@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub use mailbox::Mailbox;
 
-use crate::model::{CoreId, Generation, InterlayName, RoutePlan, Side};
+use crate::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, Side, StatementSample};
 use crate::telemetry::CoreCounters;
 
 /// From the control thread to one core.
@@ -19,10 +19,35 @@ pub enum Directive {
     Publish(Arc<RoutePlan>),
     /// For the lane of an interlay; sent to core [`lane_core`] only.
     Lane { interlay: InterlayName, order: LaneOrder },
-    /// Send [`Report::Counters`].
+    /// For the gate of an interlay: whether new units of work may begin. Answered by [`Report::Gate`].
+    Gate { interlay: InterlayName, order: GateOrder },
+    /// Send [`Report::Sessions`].
+    Sessions { interlay: InterlayName, ticket: u64 },
+    /// Send [`Report::Counters`], and [`Report::Statements`] for interlays that sample statements.
     Sample,
     /// Stop accepting, let outstanding commands finish for at most this long, close, answer [`Report::Drained`].
     Drain { deadline_ms: u64 },
+}
+
+/// What control asks of the gate of an interlay on one core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateOrder {
+    /// Let no client begin a new unit of work (a statement or transaction from idle; an open transaction goes on). Answered by
+    /// [`GateEvent::Drained`] when nothing is outstanding any more, which may be never: the deadline is control's.
+    Close { ticket: u64 },
+    /// Let everybody go on. Answered by [`GateEvent::Opened`]. Harmless when the gate is open.
+    Open { ticket: u64 },
+}
+
+/// What a core's gate answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateEvent {
+    /// The gate is closed and no unit of work is outstanding on this core: nothing reaches the server until it opens.
+    Drained,
+    /// `held` clients had been waiting, the longest for `longest_hold_us`.
+    Opened { held: u64, longest_hold_us: u64 },
+    /// This kind of interlay has no gate.
+    Unsupported,
 }
 
 /// What control and its jobs ask of a lane. Every order carries a ticket that comes back in the answer.
@@ -64,7 +89,28 @@ pub enum Report {
     },
     Counters {
         core: CoreId,
-        counters: Box<CoreCounters>,
+        interlays: Vec<(InterlayName, CoreCounters)>,
+    },
+    Gate {
+        core: CoreId,
+        interlay: InterlayName,
+        ticket: u64,
+        event: GateEvent,
+    },
+    /// At most [`crate::model::limits::SESSIONS_LISTED_MAX`]; those that hold a closed gate up first, oldest first. `total` are all
+    /// sessions of this core, `busy` those that are inside a unit of work.
+    Sessions {
+        core: CoreId,
+        interlay: InterlayName,
+        ticket: u64,
+        total: u64,
+        busy: u64,
+        sessions: Vec<SessionInfo>,
+    },
+    /// Statements sampled since the last [`Directive::Sample`].
+    Statements {
+        interlay: InterlayName,
+        samples: Vec<StatementSample>,
     },
     Drained {
         core: CoreId,

@@ -216,7 +216,7 @@ fn read_interlay(
     {
         return Err(item.error(format!("is the source {source} itself: name the server to move to")));
     }
-    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen }, source, target })
+    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen, tls: None, postgres: None }, source, target })
 }
 
 fn read_endpoint_name(item: &Item<'_>, endpoints: &[Endpoint]) -> Result<EndpointName, ConfigError> {

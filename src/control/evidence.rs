@@ -15,7 +15,7 @@ impl Control {
             source_reachable: seen.source.clone(),
             target_reachable: seen.target.clone(),
             target_exercised: seen.exercised.clone(),
-            commands_observed: self.commands_total().saturating_sub(seen.base_commands),
+            commands_observed: self.commands_total(&record.interlay).saturating_sub(seen.base_commands),
             seconds_observed: seen.base_at.elapsed().as_secs(),
             findings: seen.findings.clone(),
             target_keys: seen.target_keys.clone(),

@@ -43,9 +43,10 @@ impl Control {
         match report {
             Report::PlanAcked { core, interlay, generation } => self.on_ack(core, &interlay, generation),
             Report::Lane { interlay, event } => self.on_lane(&interlay, event),
-            Report::Counters { core, counters } => {
-                self.cores.borrow_mut().counters.insert(core, *counters);
+            Report::Counters { core, interlays } => {
+                self.cores.borrow_mut().counters.insert(core, interlays);
             }
+            Report::Gate { .. } | Report::Sessions { .. } | Report::Statements { .. } => {}
             Report::Drained { core } => {
                 self.cores.borrow_mut().drained.insert(core);
                 self.acked.notify_waiters();

@@ -55,7 +55,7 @@ impl Control {
         let after = migration.record.borrow();
         let mut seen = migration.seen.borrow_mut();
         if before.phase != after.phase {
-            seen.base_commands = self.commands_total();
+            seen.base_commands = self.commands_total(&after.interlay);
             seen.base_at = tokio::time::Instant::now();
             seen.gates_met.clear();
             if after.phase == crate::workflow::Phase::Migrate {

@@ -51,7 +51,7 @@ pub struct Control {
 
 #[derive(Debug, Default)]
 pub struct Cores {
-    pub counters: BTreeMap<CoreId, CoreCounters>,
+    pub counters: BTreeMap<CoreId, Vec<(InterlayName, CoreCounters)>>,
     pub drained: BTreeSet<CoreId>,
     pub failed: Option<String>,
 }
@@ -254,7 +254,10 @@ impl Control {
         self.interlays.keys().filter_map(|interlay| self.live(interlay)).collect()
     }
 
-    pub fn commands_total(&self) -> u64 {
-        self.cores.borrow().counters.values().map(|counters| counters.commands).sum()
+    /// Commands of one interlay, over all cores.
+    pub fn commands_total(&self, interlay: &InterlayName) -> u64 {
+        let cores = self.cores.borrow();
+        let of = cores.counters.values().flatten().filter(|(name, _)| name == interlay);
+        of.map(|(_, counters)| counters.commands).sum()
     }
 }

@@ -120,7 +120,7 @@ impl Rig {
                         }
                     }
                     Directive::Lane { order, .. } => self.lane(order),
-                    Directive::Sample => {}
+                    Directive::Sample | Directive::Gate { .. } | Directive::Sessions { .. } => {}
                     Directive::Drain { .. } => self.say(Report::Drained { core: CoreId(core) }),
                 }
             }

@@ -116,7 +116,7 @@ impl Control {
             now: super::state::now(),
             interlays: self.interlays_view(),
             migrations: self.migrations_view(),
-            counters: sum(self.cores.borrow().counters.values()),
+            counters: sum(self.cores.borrow().counters.values().flatten()),
         }
     }
 
@@ -138,7 +138,7 @@ impl Control {
 
     pub(super) fn metrics_view(&self) -> MetricsView {
         let cores = self.cores.borrow();
-        let cores = cores.counters.iter().map(|(core, counters)| (core.0, counters.clone())).collect();
+        let cores = cores.counters.iter().map(|(core, interlays)| (core.0, sum(interlays))).collect();
         MetricsView { status: self.status_view(), cores }
     }
 
@@ -238,31 +238,10 @@ pub struct ReportView {
     pub journal: Vec<super::events::Event>,
 }
 
-fn sum<'a>(all: impl Iterator<Item = &'a CoreCounters>) -> CoreCounters {
+fn sum<'a>(all: impl IntoIterator<Item = &'a (InterlayName, CoreCounters)>) -> CoreCounters {
     let mut total = CoreCounters::default();
-    for one in all {
-        total.connections_accepted += one.connections_accepted;
-        total.connections_open += one.connections_open;
-        total.connections_refused += one.connections_refused;
-        total.commands += one.commands;
-        total.commands_read += one.commands_read;
-        total.commands_write += one.commands_write;
-        total.commands_lane += one.commands_lane;
-        total.commands_pinned += one.commands_pinned;
-        total.replies_error += one.replies_error;
-        total.replies_refused += one.replies_refused;
-        total.protocol_errors += one.protocol_errors;
-        total.upstream_connections += one.upstream_connections;
-        total.upstream_connects += one.upstream_connects;
-        total.upstream_losses += one.upstream_losses;
-        total.bytes_from_clients += one.bytes_from_clients;
-        total.bytes_to_clients += one.bytes_to_clients;
-        for (name, count) in &one.commands_by_name {
-            match total.commands_by_name.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += count,
-                None => total.commands_by_name.push((name, *count)),
-            }
-        }
+    for (_, one) in all {
+        total.add(one);
     }
     total
 }

@@ -18,7 +18,6 @@ use crate::lane::request::{LaneBatch, LaneReply};
 use crate::lane::{Lane, Now};
 use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
 use crate::relay::{Ask, ClientKey, Relay, UpstreamKey};
-use crate::telemetry::CoreCounters;
 
 /// What a core's thread is started with.
 pub struct CoreSetup {
@@ -180,14 +179,13 @@ fn obey(core: &SharedCore, directive: Directive) {
             };
             pump(core, index);
         }
+        Directive::Gate { .. } | Directive::Sessions { .. } => {}
         Directive::Sample => {
             let mut borrowed = core.borrow_mut();
-            let mut counters = CoreCounters::default();
-            for interlay in &borrowed.interlays {
-                counters.add(&interlay.relay.counters_now());
-            }
             let id = borrowed.id;
-            borrowed.report(Report::Counters { core: id, counters: Box::new(counters) });
+            let of = |interlay: &Interlay| (interlay.name.clone(), interlay.relay.counters_now());
+            let interlays = borrowed.interlays.iter().map(of).collect();
+            borrowed.report(Report::Counters { core: id, interlays });
         }
         Directive::Drain { deadline_ms } => {
             let count = {

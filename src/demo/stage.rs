@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::admin::Admin;
 use super::connection::Connection;
 use super::process::{Running, WorkDir, free_port};
-use crate::model::{Address, Endpoint, EndpointName, ProtocolKind};
+use crate::model::{Address, ClientTls, Endpoint, EndpointName, ProtocolKind};
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Where `scripts/install-test-servers.sh` puts it, from the top of the repository.
@@ -117,6 +117,8 @@ impl Stage {
                 address: Address::Tcp { host: "127.0.0.1".to_owned(), port },
                 credentials: None,
                 database: 0,
+                dbname: None,
+                tls: ClientTls::disabled(),
             })
         };
         Ok([endpoint("source", self.source.port)?, endpoint("target", self.target.port)?])

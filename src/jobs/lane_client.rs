@@ -293,7 +293,11 @@ impl LaneClient {
         let interlay = self.inner.interlay.clone();
         self.inner.mailbox.push(Directive::Lane { interlay, order }).map_err(|back| match back {
             Directive::Lane { order, .. } => Box::new(order),
-            Directive::Publish(_) | Directive::Sample | Directive::Drain { .. } => {
+            Directive::Publish(_)
+            | Directive::Gate { .. }
+            | Directive::Sessions { .. }
+            | Directive::Sample
+            | Directive::Drain { .. } => {
                 unreachable!("the mailbox gives back what was pushed")
             }
         })

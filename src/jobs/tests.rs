@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::bus::{Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
-use crate::model::{Address, Credentials, Endpoint, EndpointName, InterlayName, ProtocolKind, Secret};
+use crate::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, InterlayName, ProtocolKind, Secret};
 use crate::protocol::resp::value::{Value, decode, encode_request};
 
 struct Server {
@@ -58,6 +58,8 @@ fn endpoint(name: &str, socket: &Path) -> Endpoint {
         address: Address::Unix(socket.to_owned()),
         credentials: None,
         database: 0,
+        dbname: None,
+        tls: ClientTls::disabled(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::ids::EndpointName;
 use super::plan::ProtocolKind;
+use super::tls::ClientTls;
 
 /// A password. Never printed: its `Debug` and `Display` show stars.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -60,6 +61,9 @@ pub struct Endpoint {
     pub address: Address,
     pub credentials: Option<Credentials>,
     pub database: u32,
+    /// PostgreSQL: the database Crossfade's own connections use; `None` = that of the user's name, as libpq has it.
+    pub dbname: Option<String>,
+    pub tls: ClientTls,
 }
 
 /// Why an endpoint URL was refused. Never contains the URL itself, which may hold a password.
@@ -93,6 +97,7 @@ impl Endpoint {
             (ProtocolKind::Redis, "rediss") => {
                 refuse("TLS (rediss://) is not carried yet: use redis:// over a trusted network or a local TLS tunnel")
             }
+            (ProtocolKind::Postgres, _) => refuse("PostgreSQL urls are not read yet"),
             (ProtocolKind::Redis, other) => {
                 refuse(format!("scheme {other:?} does not fit kind \"redis\": use redis:// or unix://"))
             }
@@ -108,7 +113,15 @@ impl Endpoint {
         let (host, port) = split_host_port(place)?;
         let database = if path.is_empty() { 0 } else { parse_database(path)? };
         let credentials = login.map(parse_login).transpose()?.flatten();
-        Ok(Self { name, kind, address: Address::Tcp { host, port }, credentials, database })
+        Ok(Self {
+            name,
+            kind,
+            address: Address::Tcp { host, port },
+            credentials,
+            database,
+            dbname: None,
+            tls: ClientTls::disabled(),
+        })
     }
 
     fn from_unix(name: EndpointName, kind: ProtocolKind, rest: &str) -> Result<Self, UrlError> {
@@ -121,7 +134,15 @@ impl Endpoint {
             None if query.is_empty() => 0,
             None => return refuse("a unix url takes only ?db=N"),
         };
-        Ok(Self { name, kind, address: Address::Unix(PathBuf::from(path)), credentials: None, database })
+        Ok(Self {
+            name,
+            kind,
+            address: Address::Unix(PathBuf::from(path)),
+            credentials: None,
+            database,
+            dbname: None,
+            tls: ClientTls::disabled(),
+        })
     }
 }
 

@@ -90,6 +90,22 @@ const _: () = assert!(CLIENT_OUTPUT_HARD_BYTES as u64 > BULK_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX as u64 > BULK_BYTES_MAX);
 const _: () = assert!(FLIP_BARRIER_TIMEOUT.as_millis() < BARRIER_TIMEOUT.as_millis());
 
+// ---- sessions -------------------------------------------------------------------------------------------------------
+
+/// Sessions named in one list, per core; more are counted.
+pub const SESSIONS_LISTED_MAX: usize = 1000;
+/// Statements kept as samples between two collections, per core and interlay; beyond it one in 2, 4, 8 … is kept.
+pub const STATEMENT_SAMPLES_MAX: usize = 256;
+/// Bytes of a statement kept as a sample.
+pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;
+/// Deadline of a pause when none is given: a drain that takes longer is somebody's open transaction.
+pub const PAUSE_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest deadline of a pause; the admin request must outlive it.
+pub const PAUSE_DEADLINE_MAX: Duration = Duration::from_secs(25);
+/// How long a pause lasts at most before the gate opens by itself, when the operator does not say: nobody resumed is an outage.
+pub const PAUSE_HOLD_DEFAULT: Duration = Duration::from_secs(600);
+pub const PAUSE_HOLD_MAX: Duration = Duration::from_secs(3600);
+
 // ---- lane -----------------------------------------------------------------------------------------------------------
 
 /// Effects queued for the shadow above which further ones become dirty keys, until half of them are gone.

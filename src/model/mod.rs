@@ -7,15 +7,23 @@ pub mod divergence;
 pub mod endpoint;
 pub mod ids;
 pub mod limits;
+pub mod login;
 pub mod migration;
 pub mod plan;
+pub mod session;
+pub mod statement;
+pub mod tls;
 
 pub use authority::{Authority, Epoch, Side};
 pub use divergence::{Ledger, LedgerEntry, Sighting};
 pub use endpoint::{Address, Credentials, Endpoint, Secret, UrlError};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
+pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
     Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
 pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
+pub use session::{SessionInfo, SessionState};
+pub use statement::StatementSample;
+pub use tls::{ClientTls, RequireTls, ServerTls, TlsMode};

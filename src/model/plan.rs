@@ -7,11 +7,14 @@ use std::net::SocketAddr;
 use super::authority::{Authority, Side};
 use super::endpoint::Endpoint;
 use super::ids::{Generation, InterlayName};
+use super::login::PostgresSpec;
+use super::tls::ServerTls;
 
 /// The wire protocol of an endpoint or interlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProtocolKind {
     Redis,
+    Postgres,
 }
 
 impl ProtocolKind {
@@ -19,6 +22,7 @@ impl ProtocolKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Redis => "redis",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -29,6 +33,10 @@ pub struct InterlaySpec {
     pub name: InterlayName,
     pub kind: ProtocolKind,
     pub listen: SocketAddr,
+    /// `None`: clients connect in the clear.
+    pub tls: Option<ServerTls>,
+    /// Present exactly when `kind` is [`ProtocolKind::Postgres`].
+    pub postgres: Option<PostgresSpec>,
 }
 
 /// Whether writes go straight to the authority or through the lane that keeps the shadow in step.

@@ -23,6 +23,8 @@ pub struct CoreCounters {
     pub bytes_to_clients: u64,
     /// Commands by name, only those seen; bounded by the command table plus "other".
     pub commands_by_name: Vec<(&'static str, u64)>,
+    /// Sessions that have had each class of session state since the start ("listen", "temp table", …).
+    pub sessions_by_state: Vec<(&'static str, u64)>,
 }
 
 impl CoreCounters {
@@ -44,11 +46,16 @@ impl CoreCounters {
         self.upstream_losses += other.upstream_losses;
         self.bytes_from_clients += other.bytes_from_clients;
         self.bytes_to_clients += other.bytes_to_clients;
-        for &(name, count) in &other.commands_by_name {
-            match self.commands_by_name.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, total)) => *total += count,
-                None => self.commands_by_name.push((name, count)),
-            }
+        add_named(&mut self.commands_by_name, &other.commands_by_name);
+        add_named(&mut self.sessions_by_state, &other.sessions_by_state);
+    }
+}
+
+fn add_named(totals: &mut Vec<(&'static str, u64)>, counts: &[(&'static str, u64)]) {
+    for &(name, count) in counts {
+        match totals.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, total)) => *total += count,
+            None => totals.push((name, count)),
         }
     }
 }
