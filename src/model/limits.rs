@@ -16,6 +16,9 @@ pub const COMMAND_ARGS_MAX: u64 = 1024 * 1024;
 /// Deepest nesting of a reply; deepest seen in Redis is 5 (`COMMAND DOCS`), scripts may return more.
 pub const REPLY_DEPTH_MAX: usize = 64;
 
+/// Longest answer to a question of our own at log-in (CLIENT LIST of a server with 100 000 clients is the longest).
+pub const DIALOGUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 // ---- cores --------------------------------------------------------------------------------------------------------
 
 /// Directives waiting for one core; control sends a handful per second plus copy batches bounded by credits.
