@@ -5,16 +5,16 @@
 
 pub mod auth;
 pub mod encode;
-//pub mod facts;
+pub mod facts;
 pub mod frame;
-//pub mod lex;
+pub mod lex;
 //pub mod registry;
 pub mod scram;
 //pub mod settings;
 pub mod startup;
 pub mod tracker;
 
-//pub use facts::{Class, Facts, Keeps, facts};
+pub use facts::{Class, Facts, Keeps, facts};
 pub use frame::{HEAD_BYTES, Head, Violation, client_head, server_head};
 //pub use registry::Registry;
 pub use startup::{Opening, Startup, opening};
