@@ -216,3 +216,40 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
+
+// ---- postgres -------------------------------------------------------------------------------------------------------
+
+/// Longest startup packet after its length word: PostgreSQL's `MAX_STARTUP_PACKET_LENGTH` (pqcomm.h).
+pub const PG_STARTUP_BYTES_MAX: usize = 10_000;
+/// Longest frame, its length word included: PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT` (MaxAllocSize - 1, just below 1 GiB).
+pub const PG_FRAME_BYTES_MAX: usize = 0x3fff_fffe;
+/// The same for the client's frames that PostgreSQL itself keeps short: its `PQ_SMALL_MESSAGE_LIMIT`.
+pub const PG_SMALL_FRAME_BYTES_MAX: usize = 10_000;
+/// Longest frame of a log-in: PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`, which is what a Kerberos ticket may need.
+pub const PG_LOGIN_FRAME_BYTES_MAX: usize = 65_535;
+/// Longest server frame of a kind libpq does not take for a long one (fe-protocol3.c, `pqParseInput3`).
+pub const PG_SERVER_SMALL_FRAME_BYTES_MAX: usize = 30_000;
+/// Cancel keys: 4 bytes in protocol 3.0, up to 256 in 3.2 (protocol-message-formats, BackendKeyData).
+pub const PG_CANCEL_KEY_BYTES_MIN: usize = 4;
+pub const PG_CANCEL_KEY_BYTES_MAX: usize = 256;
+/// Most SCRAM iterations of a verifier: PostgreSQL's default is 4096, and a client has to do them all at each log-in.
+pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
+/// Longest salt of a verifier; PostgreSQL makes 16 bytes.
+pub const SCRAM_SALT_BYTES_MAX: usize = 1024;
+/// Named prepared statements remembered per session; drivers keep a few hundred. A session with more cannot be moved.
+pub const PG_PREPARED_MAX: usize = 4096;
+/// Bytes of all Parse frames remembered per session, those not yet confirmed included.
+pub const PG_PREPARED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Settings remembered per session; PostgreSQL 17 knows under 400, applications add a few.
+pub const PG_SETTINGS_MAX: usize = 512;
+/// Bytes of the text of one remembered setting; a longer one is remembered by name and read back from the server.
+pub const PG_SETTING_BYTES_MAX: usize = 8 * 1024;
+/// LISTEN channels remembered per session.
+pub const PG_CHANNELS_MAX: usize = 4096;
+/// Changes one transaction may make to what is remembered of its session before the session counts as not known completely.
+pub const PG_JOURNAL_MAX: usize = 64 * 1024;
+/// Commands of one pipeline whose effect on the session waits for the server's answer; the same.
+pub const PG_PENDING_MAX: usize = 64 * 1024;
+
+const _: () = assert!(PG_SMALL_FRAME_BYTES_MAX < PG_SERVER_SMALL_FRAME_BYTES_MAX);
+const _: () = assert!(PG_LOGIN_FRAME_BYTES_MAX < PG_FRAME_BYTES_MAX && PG_PREPARED_BYTES_MAX < PG_FRAME_BYTES_MAX);
