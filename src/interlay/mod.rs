@@ -2,6 +2,7 @@
 //!
 //! A further protocol is one folder here, one in `protocol`, and the match arms the compiler then asks for.
 
+pub mod postgres;
 pub mod redis;
 
 use crate::model::ProtocolKind;
@@ -12,6 +13,6 @@ use crate::relay::{Relay, RelaySetup};
 pub fn relay(setup: RelaySetup) -> Box<dyn Relay> {
     match setup.spec.kind {
         ProtocolKind::Redis => Box::new(redis::RedisRelay::new(setup)),
-        ProtocolKind::Postgres => unreachable!("the configuration refuses it"),
+        ProtocolKind::Postgres => Box::new(postgres::PostgresRelay::new(setup)),
     }
 }

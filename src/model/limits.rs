@@ -101,6 +101,19 @@ pub const SESSIONS_LISTED_MAX: usize = 1000;
 pub const STATEMENT_SAMPLES_MAX: usize = 256;
 /// Bytes of a statement kept as a sample.
 pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;
+/// Bytes on their way to one side of a session above which the other side is not read.
+pub const SESSION_BUFFER_SOFT_BYTES: usize = 256 * 1024;
+/// Time for a client to log in; PostgreSQL's `authentication_timeout` default.
+pub const PG_LOG_IN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Parse frames up to this length are gathered whole, so that the session's prepared statements are known; longer ones pass as they
+/// come and are counted as unknown.
+pub const PARSE_GATHERED_BYTES_MAX: usize = 256 * 1024;
+/// The part of a Bind that holds the names of portal and statement (63 bytes each in PostgreSQL; drivers' are longer).
+pub const BIND_NAMES_BYTES_MAX: usize = 1024;
+/// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is looked at: status, tag, severity.
+pub const SERVER_BODY_LOOKED_AT_BYTES: usize = 64;
+/// Answers taken in for a client that has gone, while its last statements finish; more ends its server connection.
+pub const SWALLOWED_BYTES_MAX: usize = 1024 * 1024;
 /// Deadline of a pause when none is given: a drain that takes longer is somebody's open transaction.
 pub const PAUSE_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest deadline of a pause; the admin request must outlive it.

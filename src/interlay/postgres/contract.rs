@@ -6,9 +6,7 @@ use super::PostgresRelay;
 use super::types::{Purpose, Server, ServerStage};
 use crate::bus::{GateEvent, GateOrder};
 use crate::model::{Generation, RoutePlan, StatementSample, limits};
-use crate::relay::{
-    Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey,
-};
+use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey};
 use crate::stdx::clock::Now;
 use crate::telemetry::CoreCounters;
 
@@ -86,9 +84,10 @@ impl Relay for PostgresRelay {
 
     fn may_read_upstream(&self, key: UpstreamKey) -> bool {
         match self.servers.get(key) {
-            Some(Server { purpose: Purpose::Session(client), .. }) => {
-                self.sessions.get(*client).is_none_or(|session| session.output.len() < limits::SESSION_BUFFER_SOFT_BYTES)
-            }
+            Some(Server { purpose: Purpose::Session(client), .. }) => self
+                .sessions
+                .get(*client)
+                .is_none_or(|session| session.output.len() < limits::SESSION_BUFFER_SOFT_BYTES),
             Some(_) | None => true,
         }
     }

@@ -124,7 +124,8 @@ impl PostgresRelay {
 
     fn info(session: &Session, now: Now) -> SessionInfo {
         let startup = session.startup.as_ref();
-        let text = |text: Option<&str>| text.unwrap_or_default().chars().take(limits::NAME_BYTES_MAX).collect::<String>();
+        let text =
+            |text: Option<&str>| text.unwrap_or_default().chars().take(limits::NAME_BYTES_MAX).collect::<String>();
         let since_us = session.held_since_us.unwrap_or(session.since_us);
         let mut application = text(startup.map(|startup| startup.application_name()));
         if session.client_gone {

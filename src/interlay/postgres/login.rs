@@ -40,7 +40,9 @@ impl PostgresRelay {
         let mode = self.mode();
         match secret {
             Some(StoredSecret::Scram(verifier)) => self.ask_scram(key, verifier),
-            Some(StoredSecret::Md5(hash)) if mode != AuthMode::Scram => self.ask_md5(key, hash.clone(), Proof::Md5(hash)),
+            Some(StoredSecret::Md5(hash)) if mode != AuthMode::Scram => {
+                self.ask_md5(key, hash.clone(), Proof::Md5(hash))
+            }
             Some(StoredSecret::Plain(password)) if mode == AuthMode::Md5 => {
                 let hash = md5_password(user, password.expose());
                 self.ask_md5(key, hash, Proof::Password(password));

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::types::{Proof, Purpose, Server, ServerStage, Stage};
 use super::server::LogIn;
+use super::types::{Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
 use crate::model::StoredSecret;
 use crate::protocol::postgres::encode;

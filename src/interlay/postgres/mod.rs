@@ -89,7 +89,8 @@ impl PostgresRelay {
     /// When `setup.spec` is not that of a PostgreSQL interlay.
     #[must_use]
     pub fn new(setup: RelaySetup) -> Self {
-        let postgres = setup.spec.postgres.clone().expect("the configuration gives every PostgreSQL interlay its log-in");
+        let postgres =
+            setup.spec.postgres.clone().expect("the configuration gives every PostgreSQL interlay its log-in");
         Self {
             postgres,
             spec: setup.spec,
@@ -290,9 +291,10 @@ impl PostgresRelay {
                 return;
             }
             self.log_ins.pop_front();
-            let late = self.sessions.get(key).is_some_and(|session| {
-                !matches!(session.stage, Stage::Ready | Stage::Closing | Stage::AtGate)
-            });
+            let late = self
+                .sessions
+                .get(key)
+                .is_some_and(|session| !matches!(session.stage, Stage::Ready | Stage::Closing | Stage::AtGate));
             if late {
                 let message = format!("log-in not finished within {} s", limits::PG_LOG_IN_TIMEOUT.as_secs());
                 self.refuse(key, &Refusal::new("08P01", message));

@@ -133,7 +133,6 @@ impl PostgresRelay {
     }
 
     fn started(&mut self, key: ClientKey, startup: Startup) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
         if self.needs_tls_of(key) {
             let message = format!("interlay \"{}\" of Crossfade takes no connection without TLS", self.spec.name);
             let hint = "Connect with sslmode=require or stronger.";
@@ -144,6 +143,7 @@ impl PostgresRelay {
             let hint = "Connect to the server itself, or set allow_replication = true on the interlay.";
             return self.refuse(key, &Refusal::new("0A000", message).hint(hint));
         }
+        let Some(session) = self.sessions.get_mut(key) else { return };
         let unsupported = startup.unsupported_options();
         if startup.minor > MINOR_MAX || !unsupported.is_empty() {
             let minor = startup.minor.min(MINOR_MAX);

@@ -3,12 +3,12 @@
 use super::types::{Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
 use crate::model::{AuthMode, Side, TlsMode, limits};
-use crate::protocol::postgres::auth::{AuthRequest, md5_password, md5_response};
+use crate::protocol::postgres::auth::{AuthRequest, md5_password, md5_response, same_secret};
 use crate::protocol::postgres::frame::{backend_key_data, error_field};
 use crate::protocol::postgres::scram::{self, ScramClient};
 use crate::protocol::postgres::startup::build_startup;
 use crate::protocol::postgres::{HEAD_BYTES, Head, encode, server_head};
-use crate::relay::{Ask, ClientKey, Failure, UpstreamKey};
+use crate::relay::{Ask, ClientKey, Failure, Interrupt, UpstreamKey};
 
 /// A log-in in progress.
 #[derive(Debug)]
@@ -130,7 +130,9 @@ impl PostgresRelay {
             },
             ServerStage::TlsAsked => return self.tls_answered(key, bytes),
             ServerStage::LoggingIn => {}
-            ServerStage::Opening | ServerStage::Securing => return Err("the server spoke before it was asked".to_owned()),
+            ServerStage::Opening | ServerStage::Securing => {
+                return Err("the server spoke before it was asked".to_owned());
+            }
         }
         server.input.extend_from_slice(bytes);
         loop {
@@ -289,15 +291,33 @@ impl PostgresRelay {
             Failure::Unreachable(why) => {
                 Refusal::new("57P03", format!("Crossfade cannot reach {side} '{name}': {why}; nothing was sent"))
             }
+            // The server said goodbye itself (a time-out, an administrator): its words have passed, and the end follows them.
+            Failure::Lost(_) if session.fatal_seen => return self.dismiss(client, b""),
             Failure::Lost(why) if session.tracker.is_busy() => {
                 let text = format!("Crossfade lost {side} '{name}' while a statement was running ({why})");
                 Refusal::new("08007", text).hint("Its outcome is unknown: look before repeating it.")
             }
-            // The server said goodbye itself (a time-out, an administrator): its words have passed, and the end follows them.
-            Failure::Lost(_) if session.tracker_saw_fatal() => return self.dismiss(client, b""),
             Failure::Lost(why) => Refusal::new("08006", format!("Crossfade lost {side} '{name}': {why}")),
         };
         self.refuse(client, &refusal);
+    }
+
+    /// Somebody asks to stop what a session is running. Wrong keys and idle sessions are passed over in silence, as PostgreSQL does.
+    pub(super) fn interrupted(&mut self, interrupt: &Interrupt, asker: Option<ClientKey>) {
+        let session = self.by_id.get(&interrupt.session).and_then(|key| self.sessions.get(*key));
+        let running = session.filter(|session| {
+            session.tracker.is_busy() && same_secret(&interrupt.key, &session.secret) && session.stage == Stage::Ready
+        });
+        let server = running.and_then(|session| session.server).and_then(|key| self.servers.get(key));
+        let Some((side, (process, secret))) = server.and_then(|server| Some((server.side, server.backend.clone()?)))
+        else {
+            if let Some(asker) = asker {
+                self.dismiss(asker, b"");
+            }
+            return;
+        };
+        let server = self.servers.insert(Server::new(Purpose::Cancel { process, secret, asker }, side, None));
+        self.asks.push(Ask::Connect { upstream: server, side });
     }
 
     /// The server's reason why Crossfade's own log-in was refused, in words.
@@ -313,7 +333,10 @@ fn startup_for_server(startup: &crate::protocol::postgres::Startup, mapped: Opti
         return startup.raw.clone();
     }
     let database = startup.database();
-    let kept = startup.parameters.iter().filter(|(name, _)| !name.starts_with("_pq_.") && name != "user" && name != "database");
+    let kept = startup
+        .parameters
+        .iter()
+        .filter(|(name, _)| !name.starts_with("_pq_.") && name != "user" && name != "database");
     let mut parameters = vec![("user", mapped.unwrap_or_else(|| startup.user())), ("database", database)];
     parameters.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
     build_startup(0, &parameters)
@@ -357,7 +380,9 @@ fn answer(log_in: &mut LogIn, request: &AuthRequest<'_>, nonce: scram::Nonce) ->
             client.check_server_final(data)?;
             return Ok(Step::Nothing);
         }
-        (AuthRequest::Cleartext | AuthRequest::Md5(_) | AuthRequest::Other(_), proof) => return Err(lacking(request, proof)),
+        (AuthRequest::Cleartext | AuthRequest::Md5(_) | AuthRequest::Other(_), proof) => {
+            return Err(lacking(request, proof));
+        }
     }
     Ok(Step::Answer(out))
 }

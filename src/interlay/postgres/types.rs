@@ -96,11 +96,7 @@ impl Proof {
     }
 
     pub fn of_credentials(credentials: &Credentials) -> Self {
-        if credentials.password.expose().is_empty() {
-            Self::None
-        } else {
-            Self::Password(credentials.password.clone())
-        }
+        if credentials.password.expose().is_empty() { Self::None } else { Self::Password(credentials.password.clone()) }
     }
 }
 
@@ -147,6 +143,8 @@ pub(super) struct Session {
     pub last_bound: super::statements::LastBound,
     pub sampled: Option<super::statements::Sampled>,
     pub keeps_seen: crate::protocol::postgres::Keeps,
+    /// The server has said that it ends the session.
+    pub fatal_seen: bool,
 }
 
 impl Session {
@@ -180,6 +178,7 @@ impl Session {
             last_bound: super::statements::LastBound::default(),
             sampled: None,
             keeps_seen: crate::protocol::postgres::Keeps::default(),
+            fatal_seen: false,
         }
     }
 
@@ -219,7 +218,11 @@ impl Session {
 pub(super) enum Purpose {
     Session(ClientKey),
     /// To stop what the backend with this process id is running; the client that asked is closed when that is said.
-    Cancel { process: u32, secret: Vec<u8>, asker: Option<ClientKey> },
+    Cancel {
+        process: u32,
+        secret: Vec<u8>,
+        asker: Option<ClientKey>,
+    },
     /// To ask for users' secrets.
     Lookup,
 }

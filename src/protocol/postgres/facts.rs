@@ -208,8 +208,7 @@ pub fn facts(sql: &[u8]) -> Facts {
         };
         let (name, class, form, ddl, keeps) =
             first.unwrap_or(("other", Class::Opaque, Form::Plain, false, Keeps::NONE));
-        let mut one =
-            Statement { class, form, ddl, keeps, words: 0, previous: b"", analyze: false };
+        let mut one = Statement { class, form, ddl, keeps, words: 0, previous: b"", analyze: false };
         one.read(&mut lexer);
         all.name = if all.statements == 0 { name } else { all.name };
         all.statements += 1;

@@ -159,6 +159,18 @@ struct Begun {
 }
 
 impl ScramServer {
+    /// Whether the client's first message has come.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// What the client was checked against.
+    #[must_use]
+    pub fn into_verifier(self) -> ScramVerifier {
+        self.verifier
+    }
+
     /// `nonce` must be random and used once.
     #[must_use]
     pub fn new(verifier: ScramVerifier, nonce: Nonce, channel: TlsEnds) -> Self {

@@ -109,6 +109,12 @@ impl Tracker {
         !self.queue.is_empty() || self.open || self.skipping
     }
 
+    /// Frames are open that only the client's next ones complete: a batch without its Sync, a COPY without its end.
+    #[must_use]
+    pub fn is_mid_batch(&self) -> bool {
+        self.open || self.skipping || self.feeding
+    }
+
     /// ReadyForQuery frames still to come for what was sent.
     #[must_use]
     pub fn outstanding(&self) -> usize {
