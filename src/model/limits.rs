@@ -224,10 +224,32 @@ pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
 pub const REASON_BYTES_MAX: usize = 1000;
 /// More cores than this is a mistake in the configuration.
 pub const CORES_MAX: u64 = 256;
+/// Largest `auth_file` of a PostgreSQL interlay: a hundred thousand users with verifiers.
+pub const AUTH_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How long control waits for the cores' lists of sessions: a core answers within a turn of its loop or is sick.
+pub const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long control waits for every core to open a gate before it says so.
+pub const GATE_OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Different statements kept by fingerprint per interlay; the smallest are added up as "others". An application has tens to hundreds.
+pub const FINGERPRINTS_MAX: usize = 1000;
+/// Samples fingerprinted before others on the control thread get a turn: parsing one of 8 KiB takes up to a millisecond.
+pub const FINGERPRINTS_PER_TURN: usize = 16;
+/// Samples waiting to be fingerprinted, over all interlays; more are counted and dropped.
+pub const FINGERPRINT_QUEUE_LEN: usize = 4096;
+/// Bytes of normalised text kept of one fingerprint.
+pub const FINGERPRINT_TEXT_BYTES: usize = 2048;
+/// Fingerprints in one answer of `analyze`, by default and at most.
+pub const ANALYSIS_LIMIT_DEFAULT: usize = 50;
 /// Largest configuration file read.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
+const _: () = assert!(PAUSE_DEADLINE_DEFAULT.as_millis() <= PAUSE_DEADLINE_MAX.as_millis());
+// Deadline, list of sessions and opening must all fit into one admin request.
+const _: () = assert!(
+    PAUSE_DEADLINE_MAX.as_millis() + SESSIONS_TIMEOUT.as_millis() + GATE_OPEN_TIMEOUT.as_millis()
+        < ADMIN_REQUEST_TIMEOUT.as_millis()
+);
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
 
 // ---- postgres -------------------------------------------------------------------------------------------------------

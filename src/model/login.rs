@@ -40,8 +40,11 @@ impl StoredSecret {
     /// anything else as the password itself (PostgreSQL's `get_password_type`, src/backend/libpq/crypt.c).
     ///
     /// # Errors
-    /// What is wrong with a text that begins as a SCRAM verifier and is none; never the text.
+    /// What is wrong with a text that is empty, or begins as a SCRAM verifier and is none; never the text.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the secret is empty: a user without a password cannot log in this way".to_owned());
+        }
         if let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") {
             return ScramVerifier::parse(rest).map(Self::Scram);
         }
