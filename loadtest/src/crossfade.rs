@@ -55,13 +55,21 @@ pub fn run_binary(args: &[&str]) -> Ran {
     Command::new(binary()).args(args).output().expect("the crossfade binary runs").into()
 }
 
-/// A proxy with one interlay `orders`; stopped when dropped.
+/// What tells that a proxy is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Redis,
+    Postgres,
+}
+
+/// A proxy with one interlay; stopped when dropped.
 #[derive(Debug)]
 pub struct Crossfade {
     process: Option<Running>,
     pub port: u16,
     pub admin_port: u16,
     config: PathBuf,
+    speaks: Speaks,
     directory: TempDir,
 }
 
@@ -87,7 +95,20 @@ impl Crossfade {
         );
         let config = directory.path().join("crossfade.toml");
         std::fs::write(&config, text).expect("configuration written");
-        let mut proxy = Self { process: None, port, admin_port, config, directory };
+        let mut proxy = Self { process: None, port, admin_port, config, speaks: Speaks::Redis, directory };
+        proxy.up();
+        proxy
+    }
+
+    /// With this configuration, whose one interlay speaks PostgreSQL on `port`; `directory` holds its files.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_postgres(directory: TempDir, text: &str, port: u16, admin_port: u16) -> Self {
+        let config = directory.path().join("crossfade.toml");
+        std::fs::write(&config, text).expect("configuration written");
+        let mut proxy = Self { process: None, port, admin_port, config, speaks: Speaks::Postgres, directory };
         proxy.up();
         proxy
     }
@@ -107,9 +128,14 @@ impl Crossfade {
             if let Some(status) = process.ended() {
                 panic!("the proxy ended at once ({status}): {}", process.log_tail(10));
             }
-            try_connect(port)
-                .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection))
-                .map_err(|error| format!("{error}: {}", process.log_tail(3)))
+            let answered = match self.speaks {
+                Speaks::Redis => try_connect(port)
+                    .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection))
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+                Speaks::Postgres => crate::pg_wire::answers(port).map_err(|error| error.to_string()),
+            };
+            answered.map_err(|error| format!("{error}: {}", process.log_tail(3)))
         });
     }
 
@@ -127,6 +153,12 @@ impl Crossfade {
     /// When it is not running or does not end.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         self.process.take().expect("running").terminate(Duration::from_secs(15))
+    }
+
+    /// Of the running process, for /proc.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Running::pid)
     }
 
     /// Still running?

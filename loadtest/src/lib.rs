@@ -2,8 +2,15 @@
 //!
 //! Every guard stops what it started when dropped, also on a panic; ports are free ones; waiting is for an event, with a deadline.
 
+pub mod certificates;
 pub mod crossfade;
 pub mod digest;
+pub mod ledger;
+pub mod pg_client;
+pub mod pg_rig;
+pub mod pg_rust;
+pub mod pg_wire;
+pub mod postgres;
 pub mod process;
 pub mod rig;
 pub mod server;

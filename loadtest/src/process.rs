@@ -72,10 +72,18 @@ impl Running {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn start(mut command: Command, log: &Path) -> io::Result<Self> {
+    pub fn start(command: Command, log: &Path) -> io::Result<Self> {
+        Self::start_dying_by(command, log, libc::SIGKILL)
+    }
+
+    /// As [`Running::start`]; `signal` is what the kernel sends when the starting thread ends.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start_dying_by(mut command: Command, log: &Path, signal: i32) -> io::Result<Self> {
         let output = std::fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        die_with_parent(&mut command);
+        die_with_parent_by(&mut command, signal);
         Ok(Self { child: command.spawn()?, log: log.to_owned() })
     }
 
@@ -133,14 +141,14 @@ impl Drop for Running {
 
 /// Has the kernel kill the child when the thread that starts it ends.
 pub fn die_with_parent(command: &mut Command) {
+    die_with_parent_by(command, libc::SIGKILL);
+}
+
+fn die_with_parent_by(command: &mut Command, signal: i32) {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe, and nothing is allocated.
     unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
-                Ok(())
-            } else {
-                Err(io::Error::last_os_error())
-            }
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         });
     }
 }
