@@ -154,7 +154,7 @@ fn keyword(word: &[u8]) -> Option<Row> {
         b"explain" => formed("explain", Read, Form::Explain),
         b"fetch" => plain("fetch", Read),
         b"move" => plain("move", Read),
-        b"close" => plain("close", Read),
+        b"close" => plain("close", Session),
         b"declare" => formed("declare", Read, Form::Declare),
         b"copy" => formed("copy", Write, Form::Copy),
         b"start" => plain("start", Transaction),
@@ -208,8 +208,7 @@ pub fn facts(sql: &[u8]) -> Facts {
         };
         let (name, class, form, ddl, keeps) =
             first.unwrap_or(("other", Class::Opaque, Form::Plain, false, Keeps::NONE));
-        let mut one =
-            Statement { class, form, ddl, keeps, words: 0, previous: b"", analyze: false };
+        let mut one = Statement { class, form, ddl, keeps, words: 0, previous: b"", analyze: false };
         one.read(&mut lexer);
         all.name = if all.statements == 0 { name } else { all.name };
         all.statements += 1;

@@ -8,17 +8,17 @@ pub mod encode;
 pub mod facts;
 pub mod frame;
 pub mod lex;
-//pub mod registry;
+pub mod registry;
 pub mod scram;
-//pub mod settings;
+pub mod settings;
 pub mod startup;
 pub mod tracker;
 
 pub use facts::{Class, Facts, Keeps, facts};
 pub use frame::{HEAD_BYTES, Head, Violation, client_head, server_head};
-//pub use registry::Registry;
+pub use registry::Registry;
 pub use startup::{Opening, Startup, opening};
 pub use tracker::{Boundary, Copy, Tracker};
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
