@@ -88,7 +88,8 @@ impl Registry {
         let mut kept = std::mem::take(&mut self.spare);
         kept.clear();
         if full {
-            self.overflow += 1;
+            // The unnamed statement is a convenience: a client that binds it again after a move is told it does not exist.
+            self.overflow += u64::from(!name.is_empty());
         } else {
             kept.extend_from_slice(body);
         }
@@ -187,8 +188,11 @@ impl Registry {
             return;
         };
         if name.is_empty() {
-            self.spare = self.unnamed.replace(body).unwrap_or_default();
-            self.bytes -= self.spare.len();
+            let before = self.unnamed.replace(body).unwrap_or_default();
+            self.bytes -= before.len();
+            if before.capacity() <= limits::PG_SETTING_BYTES_MAX {
+                self.spare = before;
+            }
         } else if body.is_empty() {
             // It did not fit and was counted.
             self.bytes -= name.len();
@@ -480,3 +484,6 @@ impl Registry {
         keeps
     }
 }
+
+#[cfg(test)]
+mod tests;

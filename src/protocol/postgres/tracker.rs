@@ -48,7 +48,7 @@ enum End {
     Query,
     FunctionCall,
     /// CopyDone or CopyFail: without an answer of its own, and nothing at all when the server is not in COPY.
-    CopyEnd,
+    Copy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Tracker {
     /// ReadyForQuery frames still to come for what was sent.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.queue.iter().filter(|item| item.end != End::CopyEnd).count()
+        self.queue.iter().filter(|item| item.end != End::Copy).count()
     }
 
     /// Whether the client's frame with this tag would leave idleness, so that the gate must be asked before it is forwarded. Terminate
@@ -165,7 +165,7 @@ impl Tracker {
             // Perhaps the end of a COPY the server has not begun yet.
             b'c' | b'f' if !self.skipping && self.copy != Copy::Both && self.is_busy() => {
                 let open = self.open;
-                self.push(End::CopyEnd);
+                self.push(End::Copy);
                 self.open = open;
             }
             _ => {}
@@ -216,7 +216,7 @@ impl Tracker {
 
     /// Takes COPY ends the server ignored off the front.
     fn drop_copy_ends(&mut self) {
-        while self.queue.front().is_some_and(|item| item.end == End::CopyEnd && item.extended == 0) {
+        while self.queue.front().is_some_and(|item| item.end == End::Copy && item.extended == 0) {
             self.queue.pop_front();
         }
     }
@@ -248,9 +248,9 @@ impl Tracker {
         let mut carried = 0u32;
         while self.feeding {
             match self.queue.front() {
-                Some(Item { extended, end: end @ (End::Sync | End::CopyEnd) }) => {
+                Some(Item { extended, end: end @ (End::Sync | End::Copy) }) => {
                     carried = carried.saturating_add(*extended);
-                    self.feeding = *end != End::CopyEnd;
+                    self.feeding = *end != End::Copy;
                     self.queue.pop_front();
                 }
                 Some(_) | None => break,
