@@ -1,5 +1,5 @@
 //! What a statement's text says about itself: its class, what session state it leaves behind, whether it is DDL. Pure, allocates
-//! nothing; some 100 to 200 ns for a short statement.
+//! nothing; 50 to 150 ns for a statement of up to 70 bytes, then some 3 ns a byte.
 //!
 //! Text tells only so much: a SELECT that calls a function of the application counts as a read, a trigger's SET is not seen. What must
 //! be exact is asked of the server when a session is moved (design: introspection at drain time).
@@ -154,7 +154,7 @@ fn keyword(word: &[u8]) -> Option<Row> {
         b"explain" => formed("explain", Read, Form::Explain),
         b"fetch" => plain("fetch", Read),
         b"move" => plain("move", Read),
-        b"close" => plain("close", Read),
+        b"close" => plain("close", Session),
         b"declare" => formed("declare", Read, Form::Declare),
         b"copy" => formed("copy", Write, Form::Copy),
         b"start" => plain("start", Transaction),
@@ -232,8 +232,9 @@ struct Statement<'a> {
     analyze: bool,
 }
 
+#[inline]
 fn is(word: &[u8], other: &str) -> bool {
-    word.eq_ignore_ascii_case(other.as_bytes())
+    word.len() == other.len() && word.eq_ignore_ascii_case(other.as_bytes())
 }
 
 fn is_one_of(word: &[u8], others: &[&str]) -> bool {
@@ -255,14 +256,15 @@ impl<'a> Statement<'a> {
         }
     }
 
+    #[inline]
     fn word(&mut self, word: &'a [u8], depth: u32, lexer: &mut Lexer<'a>) {
-        if matches!(word.first(), Some(b'n' | b's' | b'p' | b'l' | b'N' | b'S' | b'P' | b'L'))
-            && word.len() >= 6
-            && lexer.next_is(b'(')
-        {
+        // The functions that matter begin with one of these letters and have at least six.
+        if word.len() >= 6 && matches!(word[0] | 0x20, b'n' | b's' | b'p' | b'l') && lexer.next_is(b'(') {
             self.call(word, lexer);
         }
-        self.form_word(word, depth, lexer);
+        if self.form != Form::Plain {
+            self.form_word(word, depth, lexer);
+        }
     }
 
     /// What the form makes of its next word.

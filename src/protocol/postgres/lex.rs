@@ -59,11 +59,24 @@ impl<'a> Lexer<'a> {
         self.text.get(self.at) == Some(&mark)
     }
 
+    #[inline]
     fn peek(&self, ahead: usize) -> u8 {
         self.text.get(self.at + ahead).copied().unwrap_or(0)
     }
 
+    #[inline]
     fn skip_space(&mut self) {
+        // Nearly always one blank or nothing.
+        if self.peek(0) == b' ' {
+            self.at += 1;
+        }
+        if is_word(self.peek(0)) {
+            return;
+        }
+        self.skip_more_space();
+    }
+
+    fn skip_more_space(&mut self) {
         loop {
             match self.peek(0) {
                 b' ' | b'\n' | b'\t' | b'\r' | 0x0b | 0x0c => self.at += 1,
@@ -102,24 +115,42 @@ impl<'a> Lexer<'a> {
         self.at = self.text.len();
     }
 
+    #[inline]
     fn word(&mut self) -> Token<'a> {
         let rest = &self.text[self.at..];
-        let len = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(len);
-        if after.first() == Some(&b'\'') && len == 1 && matches!(word[0] | 0x20, b'e' | b'b' | b'x' | b'n') {
-            self.at += 1;
-            return self.string(word[0] | 0x20 == b'e');
+        let mut len = 1;
+        while rest.get(len).is_some_and(|byte| is_word(*byte)) {
+            len += 1;
         }
-        if matches!(word, [b'u' | b'U']) && matches!(after, [b'&', b'\'' | b'"', ..]) {
-            self.at += 2;
-            return match self.string_or_quoted() {
-                Token::Text { inside, .. } => Token::Text { inside, plain: false },
-                other => other,
-            };
+        if len == 1
+            && matches!(rest.get(1), Some(b'\'' | b'&'))
+            && let Some(token) = self.prefixed_string(rest)
+        {
+            return token;
         }
         self.at += len;
-        self.note(word);
-        Token::Word(word)
+        if self.words < 4 || self.routine == Routine::Yes {
+            self.note(&rest[..len]);
+        }
+        Token::Word(&rest[..len])
+    }
+
+    /// E'…', B'…', X'…', N'…', U&'…' and U&"…": one letter, and a quote or an ampersand after it.
+    fn prefixed_string(&mut self, rest: &'a [u8]) -> Option<Token<'a>> {
+        match (rest[0] | 0x20, rest[1], rest.get(2)) {
+            (letter @ (b'e' | b'b' | b'x' | b'n'), b'\'', _) => {
+                self.at += 1;
+                Some(self.string(letter == b'e'))
+            }
+            (b'u', b'&', Some(b'\'' | b'"')) => {
+                self.at += 2;
+                Some(match self.string_or_quoted() {
+                    Token::Text { inside, .. } => Token::Text { inside, plain: false },
+                    other => other,
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Keeps book of whether we are inside a routine's body.
@@ -209,13 +240,27 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// Which bytes a word may have; a look-up costs half of the comparisons.
+const WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let own = byte as u8;
+        table[byte] = own.is_ascii_alphanumeric() || own == b'_' || own == b'$' || own >= 0x80;
+        byte += 1;
+    }
+    table
+};
+
+#[inline]
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+    WORD[byte as usize]
 }
 
 impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
         self.skip_space();
         let first = *self.text.get(self.at)?;

@@ -10,7 +10,7 @@ pub mod frame;
 pub mod lex;
 pub mod registry;
 pub mod scram;
-//pub mod settings;
+pub mod settings;
 pub mod startup;
 pub mod tracker;
 
@@ -20,5 +20,5 @@ pub use registry::Registry;
 pub use startup::{Opening, Startup, opening};
 pub use tracker::{Boundary, Copy, Tracker};
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ enum End {
     Query,
     FunctionCall,
     /// CopyDone or CopyFail: without an answer of its own, and nothing at all when the server is not in COPY.
-    CopyEnd,
+    Copy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,8 @@ struct Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracker {
     queue: VecDeque<Item>,
+    /// Items a ReadyForQuery answers.
+    ends: usize,
     /// Extended frames sent after the last item and not yet answered.
     extended: u32,
     /// Extended frames were sent since the last item: an implicit transaction may be open until the next Sync.
@@ -87,6 +89,7 @@ impl Tracker {
     pub fn new() -> Self {
         Self {
             queue: VecDeque::new(),
+            ends: 0,
             extended: 0,
             open: false,
             skipping: false,
@@ -118,7 +121,7 @@ impl Tracker {
     /// ReadyForQuery frames still to come for what was sent.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.queue.iter().filter(|item| item.end != End::CopyEnd).count()
+        self.ends
     }
 
     /// Whether the client's frame with this tag would leave idleness, so that the gate must be asked before it is forwarded. Terminate
@@ -171,7 +174,7 @@ impl Tracker {
             // Perhaps the end of a COPY the server has not begun yet.
             b'c' | b'f' if !self.skipping && self.copy != Copy::Both && self.is_busy() => {
                 let open = self.open;
-                self.push(End::CopyEnd);
+                self.push(End::Copy);
                 self.open = open;
             }
             _ => {}
@@ -179,8 +182,15 @@ impl Tracker {
     }
 
     fn push(&mut self, end: End) {
+        self.ends += usize::from(end != End::Copy);
         self.queue.push_back(Item { extended: std::mem::take(&mut self.extended), end });
         self.open = false;
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.ends -= usize::from(item.end != End::Copy);
+        Some(item)
     }
 
     /// A server's frame passed; `status` is the body's first byte of a ReadyForQuery and not looked at otherwise.
@@ -210,7 +220,7 @@ impl Tracker {
     fn ready(&mut self, status: u8) -> Boundary {
         self.copy_over();
         self.drop_copy_ends();
-        if self.queue.pop_front().is_none() {
+        if self.pop().is_none() {
             // Nobody asked, as far as is known: the answer to a Sync taken for swallowed, or an error between units.
             self.skipping = false;
             self.open = self.extended > 0;
@@ -222,8 +232,8 @@ impl Tracker {
 
     /// Takes COPY ends the server ignored off the front.
     fn drop_copy_ends(&mut self) {
-        while self.queue.front().is_some_and(|item| item.end == End::CopyEnd && item.extended == 0) {
-            self.queue.pop_front();
+        while self.queue.front().is_some_and(|item| item.end == End::Copy && item.extended == 0) {
+            self.pop();
         }
     }
 
@@ -250,14 +260,14 @@ impl Tracker {
         self.feeding = true;
         // A Query that copies stays at the front; of extended frames, the Execute is among those before the front item.
         let of_query = self.queue.front().is_some_and(|item| item.extended == 0 && item.end == End::Query);
-        let query = if of_query { self.queue.pop_front() } else { None };
+        let query = if of_query { self.pop() } else { None };
         let mut carried = 0u32;
         while self.feeding {
             match self.queue.front() {
-                Some(Item { extended, end: end @ (End::Sync | End::CopyEnd) }) => {
+                Some(Item { extended, end: end @ (End::Sync | End::Copy) }) => {
                     carried = carried.saturating_add(*extended);
-                    self.feeding = *end != End::CopyEnd;
-                    self.queue.pop_front();
+                    self.feeding = *end != End::Copy;
+                    self.pop();
                 }
                 Some(_) | None => break,
             }
@@ -270,6 +280,7 @@ impl Tracker {
             }
         }
         if let Some(query) = query {
+            self.ends += 1;
             self.queue.push_front(query);
         }
     }
@@ -287,7 +298,7 @@ impl Tracker {
                 item.extended = 0;
                 return;
             }
-            self.queue.pop_front();
+            self.pop();
         }
         self.extended = 0;
         self.open = false;
