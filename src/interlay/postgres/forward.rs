@@ -165,6 +165,8 @@ impl PostgresRelay {
         let boundary = session.tracker.server_frame(tag, first);
         match tag {
             b'1' => session.registry.on_parse_complete(),
+            b'3' => session.registry.on_close_complete(),
+            b's' => session.registry.on_portal_suspended(),
             b'C' => session.registry.on_complete(command_tag(body).unwrap_or_default()),
             b'E' => {
                 session.registry.on_error();
@@ -173,7 +175,7 @@ impl PostgresRelay {
             _ => {}
         }
         if let Boundary::UnitDone { status, failed } = boundary {
-            session.registry.on_ready(status);
+            session.registry.on_ready(status, session.tracker.outstanding());
             self.sample_over(client, failed);
         }
     }

@@ -67,6 +67,13 @@ pub(super) struct Sampled {
     weight: u32,
 }
 
+/// Whether a text is only the beginning of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    No,
+    Yes,
+}
+
 /// How much of a client's frame must be there before it is looked at; the rest may pass as it comes.
 pub(super) fn wanted(tag: u8, body_len: usize) -> usize {
     match tag {
@@ -82,22 +89,30 @@ impl PostgresRelay {
     /// A client's frame is about to be forwarded; `body` is its beginning, as long as [`wanted`] says.
     pub(super) fn note_client_frame(&mut self, key: ClientKey, tag: u8, body: &[u8]) {
         match tag {
-            b'Q' => {
-                let (text, cut) = frame::query_text(body);
-                self.note_statement(key, text, cut, facts(text));
-            }
+            b'Q' => self.note_query(key, body),
             b'P' => self.note_parse(key, body),
             b'B' => self.note_bind(key, body),
             b'E' => self.note_execute(key),
             b'C' => {
-                if let (Some(session), Some(Close { kind: Kind::Statement, name })) =
-                    (self.sessions.get_mut(key), Close::read(body))
-                {
-                    session.registry.on_close_statement(name);
+                let Some(session) = self.sessions.get_mut(key) else { return };
+                match Close::read(body) {
+                    Some(Close { kind: Kind::Statement, name }) => session.registry.on_close_statement(name),
+                    Some(Close { kind: Kind::Portal, .. }) => session.registry.on_close_portal(),
+                    None => {}
                 }
             }
-            b'F' => self.count("function call", Class::Opaque),
+            b'F' => {
+                self.count("function call", Class::Opaque);
+                self.note_sync(key);
+            }
+            b'S' => self.note_sync(key),
             _ => {}
+        }
+    }
+
+    fn note_sync(&mut self, key: ClientKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.registry.on_sync();
         }
     }
 
@@ -124,29 +139,39 @@ impl PostgresRelay {
 
     fn note_execute(&mut self, key: ClientKey) {
         let chosen = self.may_sample(key);
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
         let text = session.registry.statement_text(&session.last_bound.name);
         let known = match (session.last_bound.facts, text) {
             (Some(known), _) => known,
             (None, Some(text)) => facts(text),
-            (None, None) => return self.count("other", Class::Opaque),
+            (None, None) => {
+                session.registry.on_unknown_statement();
+                return self.count("other", Class::Opaque);
+            }
         };
-        // The text is only copied where somebody wants it.
-        let keeps_state = !known.keeps.is_empty() || !matches!(known.class, Class::Read | Class::Write);
-        let text = if chosen || keeps_state { text.map(<[u8]>::to_vec) } else { None };
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.last_bound.facts = Some(known);
-        }
+        // Copied only where it is read: for the sample, or because it changes what the session keeps.
+        let is_plain = known.keeps.is_empty() && matches!(known.class, Class::Read | Class::Write | Class::Opaque);
+        let text = if chosen || !is_plain { text.map(<[u8]>::to_vec) } else { None };
+        session.last_bound.facts = Some(known);
+        session.registry.on_statement_with(text.as_deref().unwrap_or_default(), &known);
         self.count(known.name, known.class);
-        if let Some(text) = text {
-            self.note_text(key, &text, false, known, chosen);
+        if chosen && let Some(text) = text {
+            self.begin_sample(key, &text, Cut::No);
         }
+        self.note_keeps(key, known.keeps);
     }
 
-    fn note_statement(&mut self, key: ClientKey, text: &[u8], cut: bool, known: Facts) {
+    fn note_query(&mut self, key: ClientKey, body: &[u8]) {
         let chosen = self.may_sample(key);
+        let (text, cut) = frame::query_text(body);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let known = session.registry.on_statement(text);
+        session.registry.on_sync();
         self.count(known.name, known.class);
-        self.note_text(key, text, cut, known, chosen);
+        if chosen {
+            self.begin_sample(key, text, if cut { Cut::Yes } else { Cut::No });
+        }
+        self.note_keeps(key, known.keeps);
     }
 
     /// A sample's time is that of its unit, so it must be the first statement in it, and the only unit outstanding.
@@ -158,19 +183,13 @@ impl PostgresRelay {
         self.sampler.chooses() && alone
     }
 
-    fn note_text(&mut self, key: ClientKey, text: &[u8], cut: bool, known: Facts, chosen: bool) {
+    fn begin_sample(&mut self, key: ClientKey, text: &[u8], cut: Cut) {
         let (began_us, weight) = (self.now.mono_us, self.sampler.stride);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if !known.keeps.is_empty() || !matches!(known.class, Class::Read | Class::Write) {
-            session.registry.on_statement(text);
-        }
-        if chosen {
-            let kept = &text[..text.len().min(limits::STATEMENT_SAMPLE_BYTES)];
-            let cut = cut || kept.len() < text.len();
-            let text = String::from_utf8_lossy(kept).into_owned().into_boxed_str();
-            session.sampled = Some(Sampled { text, cut, began_us, weight });
-        }
-        self.note_keeps(key, known.keeps);
+        let kept = &text[..text.len().min(limits::STATEMENT_SAMPLE_BYTES)];
+        let cut = cut == Cut::Yes || kept.len() < text.len();
+        let text = String::from_utf8_lossy(kept).into_owned().into_boxed_str();
+        session.sampled = Some(Sampled { text, cut, began_us, weight });
     }
 
     fn note_keeps(&mut self, key: ClientKey, keeps: Keeps) {
