@@ -41,6 +41,8 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("io_uring", &["dataplane"]),
     ("wasmtime", &["policy"]),
     ("redb", &["store"]),
+    ("tokio_postgres", &["jobs"]),
+    ("sqlparser", &["control"]),
     ("axum", &["api"]),
     ("toml", &["config"]),
     ("ureq", &["cli", "demo"]),
