@@ -22,6 +22,8 @@ pub mod views;
 #[cfg(test)]
 pub mod fake;
 #[cfg(test)]
+mod gate_tests;
+#[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};
