@@ -252,6 +252,6 @@ fn a_stop_opens_what_is_paused_before_it_drains() {
         let log = rig.log.borrow().clone();
         let at = |asked| log.iter().position(|seen| *seen == asked).unwrap();
         assert!(at(Asked::Open(0)) < at(Asked::Drain(0)) && at(Asked::Open(1)) < at(Asked::Drain(1)), "{log:?}");
-        assert!(matches!(rig.handle.pause(shop(), LONG, LONG).await, Err(_)));
+        assert!(rig.handle.pause(shop(), LONG, LONG).await.is_err());
     });
 }

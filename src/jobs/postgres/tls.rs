@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::model::{ClientTls, TlsMode};
@@ -21,29 +22,32 @@ pub fn config(tls: &ClientTls) -> Result<ClientConfig, String> {
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;
     let verifier: Arc<dyn ServerCertVerifier> = match tls.mode {
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Arc::new(Unverified(provider)),
-        TlsMode::VerifyCa => Arc::new(AnyName(known(tls, provider)?)),
-        TlsMode::VerifyFull => known(tls, provider)?,
+        TlsMode::VerifyCa => Arc::new(known(tls, provider, Name::Any)?),
+        TlsMode::VerifyFull => Arc::new(known(tls, provider, Name::Own)?),
     };
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-fn known(tls: &ClientTls, provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+fn known(tls: &ClientTls, provider: Arc<CryptoProvider>, name: Name) -> Result<Known, String> {
     let Some(file) = &tls.root_file else {
         return Err("sslmode verify-ca and verify-full need sslrootcert=/path/ca.pem".to_owned());
     };
-    let roots = roots(file).map_err(|why| format!("sslrootcert {}: {why}", file.display()))?;
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+    let wrong = |why: String| format!("sslrootcert {}: {why}", file.display());
+    let (roots, listed) = roots(file).map_err(wrong)?;
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| format!("sslrootcert {}: {error}", file.display()))
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok(Known { chains, listed, name })
 }
 
-fn roots(file: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
+fn roots(file: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
+    let (mut roots, mut listed) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())? {
         let certificate = certificate.map_err(|error| error.to_string())?;
+        listed.push(certificate.clone());
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(roots) }
+    if roots.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok((roots, listed)) }
 }
 
 /// `prefer` and `require`: encryption without proof of who is at the other end, as libpq does it.
@@ -85,11 +89,24 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// `verify-ca`: signed by a known authority, for whatever name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+/// Whether the certificate must name the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// `verify-ca`
+    Any,
+    /// `verify-full`
+    Own,
+}
 
-impl ServerCertVerifier for AnyName {
+/// Signed by a known authority, or itself one of the certificates listed (a self-signed server, as libpq accepts it).
+#[derive(Debug)]
+struct Known {
+    chains: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+    name: Name,
+}
+
+impl ServerCertVerifier for Known {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -98,11 +115,17 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.listed.iter().any(|listed| listed == end_entity) {
+            if self.name == Name::Own {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
         // The name is looked at last: when it alone is wrong, the chain was right.
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if self.name == Name::Any => Ok(ServerCertVerified::assertion()),
             other => other,
         }
     }
@@ -113,7 +136,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.chains.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -122,10 +145,10 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.chains.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.chains.supported_verify_schemes()
     }
 }
