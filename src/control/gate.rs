@@ -386,7 +386,7 @@ impl Control {
         opened: Opened,
     ) -> ControlError {
         seen.sessions.retain(holds_up);
-        let text = refusal(deadline, &silent, &seen.sessions);
+        let text = refusal(deadline, &silent, seen.cores_missing, &seen.sessions);
         interlay.gate.failures.set(interlay.gate.failures.get() + 1);
         let event =
             format!("{text} ({} clients had been held, the longest for {} us)", opened.held, opened.longest_hold_us);
@@ -414,8 +414,13 @@ fn holds_up(session: &SessionInfo) -> bool {
     }
 }
 
-fn refusal(deadline: Duration, silent: &str, sessions: &[SessionInfo]) -> String {
+fn refusal(deadline: Duration, silent: &str, cores_missing: u64, sessions: &[SessionInfo]) -> String {
     let after = seconds(deadline);
+    if sessions.is_empty() && cores_missing > 0 {
+        return format!(
+            "core {silent} did not drain within {after}, and {cores_missing} cores did not name their sessions: look at the log; the gates are ordered to open"
+        );
+    }
     if sessions.is_empty() {
         return format!(
             "core {silent} did not drain within {after}, and no session could be named any more: it had just finished, try again; traffic continues"

@@ -41,8 +41,19 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// An authority, ca.crt, and a certificate of it for "localhost", server.crt.
+fn certificates(directory: &Path) {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let (ca, ca_key, own, own_key) = (at("ca.crt"), at("ca.key"), at("server.crt"), at("server.key"));
+    let new = ["req", "-new", "-x509", "-days", "2", "-nodes"];
+    run(as_postgres(Path::new("openssl")).args(new).args(["-subj", "/CN=authority", "-keyout", &ca_key, "-out", &ca]));
+    let signed = ["-extensions", "usr_cert", "-addext", "subjectAltName=DNS:localhost", "-CA", &ca, "-CAkey", &ca_key];
+    let files = ["-subj", "/CN=localhost", "-keyout", &own_key, "-out", &own];
+    run(as_postgres(Path::new("openssl")).args(new).args(signed).args(files));
+}
+
 impl Server {
-    /// `initdb` and `postgres` options; a certificate for "localhost" is there as server.crt, its key as server.key.
+    /// `initdb` and `postgres` options.
     fn start(initdb: &[&str], options: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -54,24 +65,7 @@ impl Server {
             .args(["-U", "owner", "-A", "trust"])
             .args(["--no-sync", "--no-instructions"])
             .args(initdb));
-        let certificate = [
-            "req",
-            "-new",
-            "-x509",
-            "-days",
-            "2",
-            "-nodes",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ];
-        run(as_postgres(Path::new("openssl"))
-            .args(certificate)
-            .arg("-keyout")
-            .arg(directory.join("server.key"))
-            .arg("-out")
-            .arg(directory.join("server.crt")));
+        certificates(&directory);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = as_postgres(&Path::new(BIN).join("postgres"));
         command.arg("-D").arg(&directory).arg("-k").arg(&directory).args(["-p", &port.to_string(), "-F"]);
@@ -200,17 +194,24 @@ fn log_in_and_tls_are_as_the_url_says() {
         while PostgresClient::connect(&no_tls).await.is_ok() {
             assert!(Instant::now() < deadline, "pg_hba.conf is not taken up");
         }
-        let ca = server.directory.join("server.crt").display().to_string();
+        let ca = server.directory.join("ca.crt").display().to_string();
+        let own = server.directory.join("server.crt").display().to_string();
         for (host, rest, tls) in [
             ("127.0.0.1", "postgres", true),
             ("127.0.0.1", "postgres?sslmode=require", true),
             ("127.0.0.1", &*format!("postgres?sslmode=verify-ca&sslrootcert={ca}"), true),
             ("localhost", &*format!("postgres?sslmode=verify-full&sslrootcert={ca}"), true),
+            ("localhost", &*format!("postgres?sslmode=verify-full&sslrootcert={own}"), true),
         ] {
             let facts =
                 check(&server.tcp("app:hunter2", host, rest)).await.unwrap_or_else(|error| panic!("{rest}: {error}"));
             assert_eq!((facts.tls, facts.superuser, facts.verifiers), (tls, false, None), "{rest}");
         }
+        let strict = format!("postgres?sslmode=verify-full&sslrootcert={own}");
+        assert!(
+            check(&server.tcp("app:hunter2", "127.0.0.1", &strict)).await.is_err(),
+            "the name is looked at all the same"
+        );
         let other = std::env::temp_dir().join(format!("crossfade-ca-{}.pem", std::process::id()));
         run(Command::new("openssl")
             .args(["req", "-new", "-x509", "-nodes", "-subj", "/CN=stranger", "-keyout", "/dev/null", "-out"])
