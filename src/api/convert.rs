@@ -112,6 +112,7 @@ pub fn endpoint(from: &EndpointView) -> api::Endpoint {
         kind: from.kind.to_owned(),
         address: from.address.clone(),
         database: from.database,
+        dbname: from.dbname.clone(),
         user: from.user.clone(),
         health: health.to_owned(),
         checked_at,

@@ -400,6 +400,7 @@ fn preflight_endpoint(
         kind: endpoint.kind.as_str().to_owned(),
         address: endpoint.address.to_string(),
         database: endpoint.database,
+        dbname: endpoint.dbname.clone(),
         user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
         health: if facts.is_ok() { "up" } else { "down" }.to_owned(),
         checked_at: None,

@@ -243,7 +243,10 @@ pub struct Endpoint {
     pub name: String,
     pub kind: String,
     pub address: String,
+    /// Redis: the logical database.
     pub database: u32,
+    /// PostgreSQL: the database Crossfade itself connects to, when the url names one.
+    pub dbname: Option<String>,
     pub user: Option<String>,
     /// "unknown", "up" or "down", at the last look.
     pub health: String,

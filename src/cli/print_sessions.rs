@@ -1,4 +1,4 @@
-//! Tables for people: pauses, sessions, the analysis of statements, facts of a PostgreSQL server.
+//! Tables for people, continued from `print.rs`: pauses, sessions, the analysis of statements, facts of a PostgreSQL server.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -171,4 +171,51 @@ pub fn postgres(facts: &PostgresFacts) -> String {
         ]],
     );
     format!("logged in as {}: {rights}\n{server}\n{database}", facts.user)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_holds_a_pause_up_is_a_table() {
+        let session = json!({"id": 12, "user": "app", "database": "db", "application": "psql", "peer": null,
+            "state": "idle in transaction", "age_ms": 3200, "keeps": ["listen", "set"]});
+        let sessions: Vec<Session> = serde_json::from_value(json!([session])).unwrap();
+        let text = session_table(&sessions);
+        for word in ["12", "app", "psql", "idle in transaction", "3.2 s", "listen, set"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_analysis_says_what_it_does_not_know() {
+        let mut value = json!({"interlay": "shop", "at": 1, "statements": 100, "failed": 1, "samples": 10, "samples_dropped": 3,
+            "kinds": [{"kind": "SELECT", "count": 90, "share": 0.9, "failed": 0}],
+            "fingerprints": [{"fingerprint": "00ff", "kind": "SELECT", "text": "SELECT ?", "count": 90, "share": 0.9, "time_share": 0.5,
+                "failed": 0, "latency_us": {"mean": 1, "p50": 2, "p99": 3, "max": 4}, "first_seen": 1, "last_seen": 2}],
+            "fingerprints_known": 1, "others": {"fingerprints": 7, "count": 10, "share": 0.1, "failed": 0},
+            "session_states": [{"state": "temp table", "sessions": 2, "movable": false, "meaning": "not movable"}],
+            "target": null, "findings": null, "findings_problem": null});
+        let text = analysis(&serde_json::from_value(value.clone()).unwrap());
+        for words in [
+            "90.0 %",
+            "50.0 %",
+            "SELECT ?",
+            "3 samples were dropped",
+            "7 rarer forms",
+            "temp table",
+            "name one with --target",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        value["target"] = json!("new");
+        value["findings_problem"] = json!("endpoint new: no answer");
+        assert!(
+            analysis(&serde_json::from_value(value).unwrap())
+                .contains("Not compared with new: endpoint new: no answer")
+        );
+    }
 }

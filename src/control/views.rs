@@ -53,6 +53,8 @@ pub struct EndpointView {
     pub kind: &'static str,
     pub address: String,
     pub database: u32,
+    /// PostgreSQL: the database Crossfade itself connects to, when the url names one.
+    pub dbname: Option<String>,
     pub user: Option<String>,
     /// The last look: the facts and when, or why it failed; `None` before the first.
     pub last: Option<Result<(ServerFacts, Timestamp), String>>,
@@ -198,6 +200,7 @@ impl Control {
             kind: endpoint.kind.as_str(),
             address: endpoint.address.to_string(),
             database: endpoint.database,
+            dbname: endpoint.dbname.clone(),
             user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
             last: self.facts.borrow().get(&endpoint.name).cloned(),
         }

@@ -132,9 +132,9 @@ fn locales(source: &PostgresFacts, target: &PostgresFacts, found: &mut Findings)
         );
         found.add("encoding-differs", Severity::Critical, detail);
     }
-    let locale = |facts: &PostgresFacts| {
-        (facts.collate.to_lowercase(), facts.ctype.to_lowercase(), facts.locale_provider.clone())
-    };
+    // "C.UTF-8" and "C.utf8" are two spellings of one.
+    let folded = |name: &str| name.to_lowercase().replace('-', "");
+    let locale = |facts: &PostgresFacts| (folded(&facts.collate), folded(&facts.ctype), facts.locale_provider.clone());
     if locale(source) != locale(target) {
         let words = |facts: &PostgresFacts| format!("{}/{} ({})", facts.collate, facts.ctype, facts.locale_provider);
         let detail = format!(
