@@ -9,6 +9,7 @@ pub mod model;
 pub mod config;
 pub mod protocol;
 pub mod telemetry;
+pub mod tls;
 
 pub mod bus;
 pub mod interlay;

@@ -1,5 +1,9 @@
 //! Between the control loop's views and the API's own types. Nothing is decided here.
 
+mod sessions;
+
+pub use sessions::*;
+
 use super::problem::Failure;
 use super::types as api;
 use crate::control::views::{
@@ -68,10 +72,13 @@ pub fn interlay(from: &InterlayView) -> api::Interlay {
         target: from.target.clone(),
         migration: from.migration.as_ref().map(|(id, _)| id.clone()),
         phase: from.migration.as_ref().map(|(_, phase)| phase.to_string()),
+        pause: pause(from.gate),
+        pauses: from.pauses,
+        pause_failures: from.pause_failures,
     }
 }
 
-pub fn facts(from: &views::EndpointFacts) -> api::Facts {
+fn facts(from: &views::EndpointFacts) -> api::Facts {
     let keys = |(database, keys, keys_with_expiry): &(u32, u64, u64)| api::DatabaseKeys {
         database: *database,
         keys: *keys,
@@ -97,7 +104,7 @@ pub fn facts(from: &views::EndpointFacts) -> api::Facts {
 pub fn endpoint(from: &EndpointView) -> api::Endpoint {
     let (health, checked_at, problem, seen) = match &from.last {
         None => ("unknown", None, None, None),
-        Some(Ok((seen, at))) => ("up", Some(at.0), None, Some(facts(seen))),
+        Some(Ok((seen, at))) => ("up", Some(at.0), None, Some(seen)),
         Some(Err(why)) => ("down", None, Some(why.clone()), None),
     };
     api::Endpoint {
@@ -105,11 +112,27 @@ pub fn endpoint(from: &EndpointView) -> api::Endpoint {
         kind: from.kind.to_owned(),
         address: from.address.clone(),
         database: from.database,
+        dbname: from.dbname.clone(),
         user: from.user.clone(),
         health: health.to_owned(),
         checked_at,
         problem,
-        facts: seen,
+        facts: seen.and_then(redis),
+        postgres: seen.and_then(postgres),
+    }
+}
+
+pub fn redis(from: &views::ServerFacts) -> Option<api::Facts> {
+    match from {
+        views::ServerFacts::Redis(seen) => Some(facts(seen)),
+        views::ServerFacts::Postgres(_) => None,
+    }
+}
+
+pub fn postgres(from: &views::ServerFacts) -> Option<api::PostgresFacts> {
+    match from {
+        views::ServerFacts::Redis(_) => None,
+        views::ServerFacts::Postgres(seen) => Some(postgres_facts(seen)),
     }
 }
 

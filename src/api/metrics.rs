@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::control::views::{CoreCounters, MetricsView, MigrationView, Phase, Side};
+use crate::control::views::{CoreCounters, InterlayView, MetricsView, MigrationView, Phase, Side};
 
 /// (name, kind, help, value) of one core.
 type CoreMetric = (&'static str, &'static str, &'static str, fn(&CoreCounters) -> u64);
@@ -85,6 +85,20 @@ pub fn render(view: &MetricsView) -> String {
     head(&mut out, "interlay_dual", "gauge", "1 while both sides are kept in step");
     for interlay in &view.status.interlays {
         line(&mut out, "interlay_dual", &format!("interlay=\"{}\"", interlay.name), u64::from(interlay.dual));
+    }
+    type InterlayMetric = (&'static str, &'static str, &'static str, fn(&InterlayView) -> u64);
+    let pauses: [InterlayMetric; 3] = [
+        ("interlay_paused", "gauge", "1 while clients are held by a pause", |i| {
+            u64::from(super::convert::gate_is_closed(i))
+        }),
+        ("pauses_total", "counter", "Pauses that held", |i| i.pauses),
+        ("pause_failures_total", "counter", "Pauses that sessions held up beyond their deadline", |i| i.pause_failures),
+    ];
+    for (name, kind, help, value) in pauses {
+        head(&mut out, name, kind, help);
+        for interlay in &view.status.interlays {
+            line(&mut out, name, &format!("interlay=\"{}\"", interlay.name), value(interlay));
+        }
     }
     head(&mut out, "migration_phase", "gauge", "1 for the phase the migration is in");
     for migration in &view.status.migrations {

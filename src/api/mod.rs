@@ -13,6 +13,7 @@ pub mod types;
 mod tests;
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -60,6 +61,10 @@ fn router(handle: Handle) -> Router {
         .route("/api/v1/interlays", get(interlays))
         .route("/api/v1/interlays/{name}", get(interlay))
         .route("/api/v1/interlays/{name}/drain", post(drain))
+        .route("/api/v1/interlays/{name}/pause", post(pause_interlay))
+        .route("/api/v1/interlays/{name}/resume", post(resume_interlay))
+        .route("/api/v1/interlays/{name}/sessions", get(sessions))
+        .route("/api/v1/interlays/{name}/analysis", get(analysis))
         .route(migrations, get(list).post(create))
         .route(&format!("{migrations}/{{id}}"), get(show))
         .route(&format!("{migrations}/{{id}}/run"), post(run))
@@ -128,7 +133,10 @@ async fn healthz() -> &'static str {
 async fn readyz(State(handle): State<Handle>) -> Answer {
     let view = handle.ready().await?;
     let status = if view.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json_with(status, &types::Ready { ready: view.ready, driver: view.driver, problems: view.problems })
+    json_with(
+        status,
+        &types::Ready { ready: view.ready, driver: view.driver, problems: view.problems, notes: view.notes },
+    )
 }
 
 async fn metrics_page(State(handle): State<Handle>) -> Answer {
@@ -160,9 +168,59 @@ async fn interlays(State(handle): State<Handle>) -> Answer {
     json(&handle.interlays().await?.iter().map(convert::interlay).collect::<Vec<_>>())
 }
 
+fn interlay_name(text: &str) -> Result<InterlayName, Failure> {
+    InterlayName::new(text).map_err(|error| Failure::invalid(error.to_string()))
+}
+
 async fn interlay(State(handle): State<Handle>, Path(name): Path<String>) -> Answer {
-    let name = InterlayName::new(&name).map_err(|error| Failure::invalid(error.to_string()))?;
-    json(&convert::interlay(&handle.interlay(name).await?))
+    json(&convert::interlay(&handle.interlay(interlay_name(&name)?).await?))
+}
+
+/// A span of time in milliseconds, from 1 to `max`.
+fn span(name: &str, given: Option<u64>, default: Duration, max: Duration) -> Result<Duration, Failure> {
+    let span = given.map_or(default, Duration::from_millis);
+    if span.is_zero() || span > max {
+        return Err(Failure::invalid(format!("{name} must be from 1 to {}", max.as_millis())));
+    }
+    Ok(span)
+}
+
+async fn pause_interlay(State(handle): State<Handle>, Path(name): Path<String>, given: Body) -> Answer {
+    let given: types::PauseBody = body(given)?;
+    let (deadline, hold) = (limits::PAUSE_DEADLINE_DEFAULT, limits::PAUSE_HOLD_DEFAULT);
+    let deadline = span("deadline_ms", given.deadline_ms, deadline, limits::PAUSE_DEADLINE_MAX)?;
+    let hold = span("hold_ms", given.hold_ms, hold, limits::PAUSE_HOLD_MAX)?;
+    json(&convert::paused(&handle.pause(interlay_name(&name)?, deadline, hold).await?))
+}
+
+async fn resume_interlay(State(handle): State<Handle>, Path(name): Path<String>) -> Answer {
+    json(&convert::resumed(&handle.resume(interlay_name(&name)?).await?))
+}
+
+async fn sessions(State(handle): State<Handle>, Path(name): Path<String>) -> Answer {
+    json(&convert::sessions(&handle.sessions(interlay_name(&name)?).await?))
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnalysisQuery {
+    /// Default: the configured target, if there is one.
+    target: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn analysis(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+    query: Result<Query<AnalysisQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|rejection| Failure::invalid(rejection.body_text()))?;
+    let limit = query.limit.unwrap_or(limits::ANALYSIS_LIMIT_DEFAULT);
+    if limit == 0 || limit > limits::FINGERPRINTS_MAX {
+        return Err(Failure::invalid(format!("limit must be from 1 to {}", limits::FINGERPRINTS_MAX)));
+    }
+    let target = query.target.as_deref().map(endpoint_name).transpose()?;
+    json(&convert::analysis(&handle.analysis(interlay_name(&name)?, target, limit).await?))
 }
 
 async fn drain(Path(name): Path<String>) -> Failure {
@@ -335,17 +393,19 @@ pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>) {
 
 fn preflight_endpoint(
     endpoint: &crate::control::views::Endpoint,
-    facts: &Result<crate::control::views::EndpointFacts, String>,
+    facts: &Result<crate::control::views::ServerFacts, String>,
 ) -> types::Endpoint {
     types::Endpoint {
         name: endpoint.name.to_string(),
         kind: endpoint.kind.as_str().to_owned(),
         address: endpoint.address.to_string(),
         database: endpoint.database,
+        dbname: endpoint.dbname.clone(),
         user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
         health: if facts.is_ok() { "up" } else { "down" }.to_owned(),
         checked_at: None,
         problem: facts.as_ref().err().cloned(),
-        facts: facts.as_ref().ok().map(convert::facts),
+        facts: facts.as_ref().ok().and_then(convert::redis),
+        postgres: facts.as_ref().ok().and_then(convert::postgres),
     }
 }

@@ -4,7 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::convert;
-use super::types::{Gate, Problem};
+use super::types::{Gate, Problem, Session};
 use crate::control::ControlError;
 use crate::control::views::Refusal;
 
@@ -15,11 +15,12 @@ pub struct Failure {
     kind: &'static str,
     detail: String,
     gates: Vec<Gate>,
+    sessions: Vec<Session>,
 }
 
 impl Failure {
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), gates: Vec::new() }
+        Self { status, kind, detail: detail.into(), gates: Vec::new(), sessions: Vec::new() }
     }
 
     pub fn invalid(detail: impl Into<String>) -> Self {
@@ -46,6 +47,10 @@ impl From<ControlError> for Failure {
             },
             ControlError::Refused(Refusal::WrongPhase(_)) => Self::new(StatusCode::CONFLICT, "wrong-phase", detail),
             ControlError::Refused(Refusal::Invalid(_)) | ControlError::Invalid(_) => Self::invalid(detail),
+            ControlError::HeldUp { sessions, .. } => Self {
+                sessions: convert::listed(&sessions),
+                ..Self::new(StatusCode::CONFLICT, "pause-held-up", detail)
+            },
             ControlError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
             ControlError::NotCarried(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-carried", detail),
             ControlError::Upstream(_) => Self::new(StatusCode::BAD_GATEWAY, "endpoint-failed", detail),
@@ -63,6 +68,7 @@ impl IntoResponse for Failure {
             status: self.status.as_u16(),
             detail: self.detail,
             gates: self.gates,
+            sessions: self.sessions,
         };
         // Strings and numbers only: encoding cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();

@@ -89,6 +89,24 @@ fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
             ("GET /api/v1/endpoints/none", "", 404, "the configuration has: old, new"),
             ("POST /api/v1/interlays/orders/drain", "", 501, "not carried yet"),
             ("GET /api/v1/events?after=x", "", 400, "after"),
+            ("POST /api/v1/interlays/shop/pause", "{\"deadline\":1}", 400, "unknown field `deadline`"),
+            (
+                "POST /api/v1/interlays/shop/pause",
+                "{\"deadline_ms\":26000}",
+                400,
+                "deadline_ms must be from 1 to 25000",
+            ),
+            ("POST /api/v1/interlays/shop/pause", "{\"hold_ms\":0}", 400, "hold_ms must be from 1 to 3600000"),
+            ("POST /api/v1/interlays/none/pause", "", 404, "the configuration has: orders, shop"),
+            ("POST /api/v1/interlays/orders/pause", "", 422, "a fence of their own"),
+            ("POST /api/v1/interlays/shop/resume", "", 409, "is not paused"),
+            ("GET /api/v1/interlays/orders/sessions", "", 422, "kind redis"),
+            ("GET /api/v1/interlays/shop/analysis?limit=0", "", 400, "limit must be"),
+            ("GET /api/v1/interlays/shop/analysis?top=1", "", 400, "top"),
+            ("GET /api/v1/interlays/shop/analysis?target=new", "", 400, "of the same kind"),
+            ("GET /api/v1/interlays/shop/analysis?target=pg", "", 400, "the source itself"),
+            ("POST /api/v1/migrations", "{\"id\":\"m\",\"interlay\":\"shop\"}", 422, "migrations are not carried yet"),
+            ("POST /api/v1/migrations", "{\"id\":\"m\",\"interlay\":\"orders\",\"target\":\"pg\"}", 400, "one kind"),
         ];
         for (head, body, status, words) in cases {
             let (got, kind, text) = ask(port, head, body).await;
@@ -134,6 +152,9 @@ fn every_view_answers_and_none_shows_a_password() {
             "/api/v1/endpoints/old",
             "/api/v1/interlays",
             "/api/v1/interlays/orders",
+            "/api/v1/interlays/shop/sessions",
+            "/api/v1/interlays/shop/analysis",
+            "/api/v1/endpoints/pg",
             "/api/v1/migrations",
             "/api/v1/migrations/m/divergences",
             "/api/v1/events?after=0&past_only=true",
@@ -150,5 +171,63 @@ fn every_view_answers_and_none_shows_a_password() {
         }
         let (_, kind, text) = ask(port, "GET /api/v1/events?after=0&past_only=true&migration=m", "").await;
         assert!(kind.starts_with("text/event-stream") && text.contains("event: migration_created"), "{text}");
+    });
+}
+
+#[test]
+fn an_interlay_is_paused_and_resumed_and_a_pause_held_up_names_its_sessions() {
+    serving(async |port| {
+        let (status, _, text) = ask(port, "POST /api/v1/interlays/shop/pause", "{\"deadline_ms\":2000}").await;
+        let paused: types::Paused = serde_json::from_str(&text).unwrap();
+        assert!(status == 200 && paused.paused && paused.resumes_at - paused.paused_at == 600_000, "{text}");
+        let (_, _, text) = ask(port, "GET /api/v1/interlays/shop", "").await;
+        let shown: types::Interlay = serde_json::from_str(&text).unwrap();
+        assert_eq!(shown.pause.unwrap().state, "paused");
+        let (_, _, text) = ask(port, "GET /metrics", "").await;
+        for line in [
+            "interlay_paused{interlay=\"shop\"} 1",
+            "interlay_paused{interlay=\"orders\"} 0",
+            "pauses_total{interlay=\"shop\"} 1",
+        ] {
+            assert!(text.contains(&format!("\ncrossfade_{line}\n")), "{line}: {text}");
+        }
+        let (status, _, text) = ask(port, "GET /readyz", "").await;
+        assert!(status == 200 && text.contains("interlay shop is paused"), "{text}");
+        assert_eq!(ask(port, "POST /api/v1/interlays/shop/pause", "").await.0, 409);
+        let (status, _, text) = ask(port, "POST /api/v1/interlays/shop/resume", "").await;
+        let resumed: types::Resumed = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, resumed.held_clients, resumed.longest_hold_us, resumed.paused), (200, 3, 1500, false));
+
+        let (status, kind, text) = ask(port, "POST /api/v1/interlays/stuck/pause", "{\"deadline_ms\":20}").await;
+        let problem: Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, kind.as_str()), (409, "application/problem+json"));
+        assert_eq!(problem.kind, "urn:crossfade:problem:pause-held-up");
+        let session = &problem.sessions[0];
+        assert_eq!((session.id, session.state.as_str(), session.age_ms), (12, "idle in transaction", 3200));
+        assert!(problem.detail.contains("id 12 user app on db (psql)"), "{text}");
+        let (_, _, text) = ask(port, "GET /api/v1/interlays/stuck/sessions", "").await;
+        let sessions: types::Sessions = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (sessions.total, sessions.busy, sessions.sessions[0].keeps.as_slice()),
+            (1, 1, &["listen".to_owned()][..])
+        );
+    });
+}
+
+#[test]
+fn an_analysis_shows_forms_and_no_literals() {
+    serving(async |port| {
+        let (analysis, text) = loop {
+            let (status, _, text) = ask(port, "GET /api/v1/interlays/shop/analysis?limit=5", "").await;
+            let analysis: types::Analysis = serde_json::from_str(&text).unwrap();
+            assert_eq!(status, 200);
+            if analysis.samples > 0 {
+                break (analysis, text);
+            }
+        };
+        assert_eq!((analysis.fingerprints[0].text.as_str(), analysis.kinds[0].kind.as_str()), ("SELECT ?", "SELECT"));
+        assert_eq!((analysis.fingerprints[0].share, analysis.target.as_deref()), (1.0, Some("pg-new")));
+        assert!(analysis.findings_problem.unwrap().contains("endpoint pg "), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     });
 }

@@ -2,9 +2,12 @@
 //!
 //! Not the program's types; `convert.rs` translates. Times are milliseconds since the Unix epoch.
 
+mod sessions;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+pub use sessions::*;
 
 /// Longest a caller should keep trying a step whose gates are unmet.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -20,6 +23,9 @@ pub struct Problem {
     /// The gates in the way, when that is the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
+    /// The sessions that held a pause up, when that is the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<Session>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -201,6 +207,11 @@ pub struct Interlay {
     pub target: Option<String>,
     pub migration: Option<String>,
     pub phase: Option<String>,
+    /// Absent while clients go on as they like.
+    pub pause: Option<Pause>,
+    /// Pauses that held, and pauses that did not, since the start.
+    pub pauses: u64,
+    pub pause_failures: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -232,13 +243,19 @@ pub struct Endpoint {
     pub name: String,
     pub kind: String,
     pub address: String,
+    /// Redis: the logical database.
     pub database: u32,
+    /// PostgreSQL: the database Crossfade itself connects to, when the url names one.
+    pub dbname: Option<String>,
     pub user: Option<String>,
     /// "unknown", "up" or "down", at the last look.
     pub health: String,
     pub checked_at: Option<u64>,
     pub problem: Option<String>,
+    /// Of a Redis server.
     pub facts: Option<Facts>,
+    /// Of a PostgreSQL server.
+    pub postgres: Option<PostgresFacts>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -329,6 +346,8 @@ pub struct Ready {
     pub ready: bool,
     pub driver: String,
     pub problems: Vec<String>,
+    /// What somebody wants so and everybody should know: pauses.
+    pub notes: Vec<String>,
 }
 
 /// Body of `POST /api/v1/migrations`. Absent decisions take their defaults.

@@ -1,12 +1,13 @@
 //! The command line: what may be written. What it does is in `commands.rs`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::types::CreateMigration;
 
-/// Moves live Redis traffic from one server to another, and back, without losing a write.
+/// Moves live Redis traffic from one server to another, and back, without losing a write; pauses and analyses PostgreSQL traffic.
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, max_term_width = 110)]
 pub struct Cli {
@@ -81,7 +82,37 @@ pub enum EndpointCommand {
 #[derive(Debug, Subcommand)]
 pub enum InterlayCommand {
     List,
-    Show { name: String },
+    Show {
+        name: String,
+    },
+    /// PostgreSQL: hold every client at its next statement; returns when nothing is outstanding at the server.
+    Pause {
+        name: String,
+        /// Give up after this long, as in 2s, and say who holds the pause up; default 5s.
+        #[arg(long, value_parser = super::span::parse, value_name = "TIME")]
+        deadline: Option<Duration>,
+        /// Resume by itself after this long, as in 10m; default 10m.
+        #[arg(long, value_parser = super::span::parse, value_name = "TIME")]
+        hold: Option<Duration>,
+    },
+    /// PostgreSQL: let the clients go on.
+    Resume {
+        name: String,
+    },
+    /// PostgreSQL: who is connected, and what each is doing.
+    Sessions {
+        name: String,
+    },
+    /// PostgreSQL: what passes, and what would be in the way of a move.
+    Analyze {
+        name: String,
+        /// Compare the server with this endpoint; default: the interlay's target.
+        #[arg(long)]
+        target: Option<String>,
+        /// Show at most this many forms of statements; default 50.
+        #[arg(long)]
+        limit: Option<u32>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,13 +4,16 @@
 
 mod args;
 mod client;
+mod interlay;
 mod print;
+mod print_sessions;
+mod span;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 pub use args::{Cli, Output, Top};
-use args::{EndpointCommand, InterlayCommand, MigrationCommand};
+use args::{EndpointCommand, MigrationCommand};
 pub use clap::Parser;
 pub use client::{AdminClient, ClientError};
 use serde::Serialize;
@@ -18,8 +21,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::api::types::{
-    AdvanceBody, ApproveBody, CommitBody, Divergences, Endpoint, Finding, Interlay, Migration, ReasonBody, Report,
-    RunBody, Status, WaiveBody,
+    AdvanceBody, ApproveBody, CommitBody, Divergences, Endpoint, Finding, Migration, ReasonBody, Report, RunBody,
+    Status, WaiveBody,
 };
 
 /// How often `--wait` looks again.
@@ -41,7 +44,10 @@ pub fn run(admin: &str, output: Output, command: Top) -> i32 {
     match done {
         Ok(()) => 0,
         Err(reason) => {
-            eprintln!("crossfade: {reason}");
+            // Empty: the command has said it already, in a form of its own.
+            if !reason.is_empty() {
+                eprintln!("crossfade: {reason}");
+            }
             1
         }
     }
@@ -54,7 +60,7 @@ pub fn print_check(output: Output, endpoints: &[Endpoint], pairs: &[(String, Res
         Ok(findings) => findings.iter().any(|finding| finding.severity == "critical"),
         Err(_) => true,
     };
-    let bad = endpoints.iter().any(|endpoint| endpoint.facts.is_none()) || pairs.iter().any(|(_, all)| critical(all));
+    let bad = endpoints.iter().any(|endpoint| endpoint.health != "up") || pairs.iter().any(|(_, all)| critical(all));
     let text = match output {
         Output::Json => {
             let pairs: Vec<_> = pairs
@@ -133,15 +139,6 @@ impl Console {
                 }
                 Ok(())
             }
-        }
-    }
-
-    fn interlay(&self, command: InterlayCommand) -> Done {
-        match command {
-            InterlayCommand::List => self.show("/api/v1/interlays", |all: &Vec<Interlay>| print::interlays(all)),
-            InterlayCommand::Show { name } => self.show(&format!("/api/v1/interlays/{name}"), |one: &Interlay| {
-                print::interlays(std::slice::from_ref(one))
-            }),
         }
     }
 

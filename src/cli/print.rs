@@ -2,6 +2,8 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+pub use super::print_sessions::{analysis, paused, resumed, session_table, sessions};
+use super::print_sessions::{pause_line, postgres, state};
 use crate::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
 
 pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -14,7 +16,7 @@ pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [S
     table.to_string()
 }
 
-fn yes(flag: bool) -> String {
+pub fn yes(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
 
@@ -31,6 +33,7 @@ fn authority_line(interlay: &Interlay) -> String {
 
 pub fn status(status: &Status) -> String {
     let mut parts: Vec<String> = status.interlays.iter().map(authority_line).collect();
+    parts.extend(status.interlays.iter().filter_map(pause_line));
     parts.push(interlays(&status.interlays));
     let live: Vec<_> = status.migrations.iter().filter(|migration| migration.ended.is_none()).cloned().collect();
     if live.is_empty() {
@@ -66,13 +69,14 @@ pub fn interlays(interlays: &[Interlay]) -> String {
             interlay.listen.clone(),
             format!("{} ({})", interlay.authority, interlay.authority_endpoint),
             interlay.mode.clone(),
+            state(interlay),
             match (&interlay.migration, &interlay.phase) {
                 (Some(id), Some(phase)) => format!("{id}: {phase}"),
                 (_, _) => "none".to_owned(),
             },
         ]
     };
-    table(["interlay", "listen", "authority", "mode", "migration"], interlays.iter().map(row))
+    table(["interlay", "listen", "authority", "mode", "state", "migration"], interlays.iter().map(row))
 }
 
 pub fn migrations(migrations: &[Migration]) -> String {
@@ -153,20 +157,22 @@ pub fn findings(findings: &[Finding]) -> String {
 
 pub fn endpoints(endpoints: &[Endpoint]) -> String {
     let row = |endpoint: &Endpoint| {
-        let (server, keys) = match &endpoint.facts {
-            Some(facts) => {
+        let (server, keys) = match (&endpoint.facts, &endpoint.postgres) {
+            (Some(facts), _) => {
                 let keys: u64 = facts.databases.iter().map(|database| database.keys).sum();
-                (format!("{} {}", facts.server, facts.version), keys.to_string())
+                (format!("{} {}", facts.server, facts.version), format!("{keys} keys"))
             }
-            None => (endpoint.problem.clone().unwrap_or_else(|| "not looked at yet".to_owned()), String::new()),
+            (None, Some(facts)) => (format!("PostgreSQL {}", facts.version), format!("{} tables", facts.tables)),
+            (None, None) => (endpoint.problem.clone().unwrap_or_else(|| "not looked at yet".to_owned()), String::new()),
         };
         [endpoint.name.clone(), endpoint.address.clone(), endpoint.health.clone(), server, keys]
     };
-    table(["endpoint", "address", "health", "server", "keys"], endpoints.iter().map(row))
+    table(["endpoint", "address", "health", "server", "holds"], endpoints.iter().map(row))
 }
 
 pub fn endpoint(endpoint: &Endpoint) -> String {
     let mut parts = vec![endpoints(std::slice::from_ref(endpoint))];
+    parts.extend(endpoint.postgres.as_ref().map(postgres));
     if let Some(facts) = &endpoint.facts {
         let modules = if facts.modules.is_empty() { "none".to_owned() } else { facts.modules.join(", ") };
         parts.push(table(

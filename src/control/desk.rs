@@ -8,7 +8,7 @@ use super::events::About;
 use super::handle::{ControlError, CreateRequest, Request};
 use super::state::{Control, Interlay, Migration, Observed, now};
 use super::views::{MigrationView, ReportView};
-use crate::model::{Authority, Endpoint, Ledger, MigrationId, Side};
+use crate::model::{Authority, Endpoint, Ledger, MigrationId, ProtocolKind, Side};
 use crate::workflow::{Ended, MigrationRecord};
 
 impl Control {
@@ -47,6 +47,34 @@ impl Control {
             Request::Interlay(name, reply) => {
                 drop(reply.send(self.interlay(&name).map(|interlay| self.interlay_view(&interlay))));
             }
+            Request::Pause { interlay, deadline, hold, reply } => {
+                let result = match self.interlay(&interlay) {
+                    Ok(interlay) => self.pause(&interlay, deadline, hold).await,
+                    Err(error) => Err(error),
+                };
+                drop(reply.send(result));
+            }
+            Request::Resume(interlay, reply) => {
+                let result = match self.interlay(&interlay) {
+                    Ok(interlay) => self.resume(&interlay).await,
+                    Err(error) => Err(error),
+                };
+                drop(reply.send(result));
+            }
+            Request::Sessions(interlay, reply) => {
+                let result = match self.interlay(&interlay) {
+                    Ok(interlay) => self.sessions(&interlay).await,
+                    Err(error) => Err(error),
+                };
+                drop(reply.send(result));
+            }
+            Request::Analysis { interlay, target, limit, reply } => {
+                let result = match self.interlay(&interlay) {
+                    Ok(interlay) => self.analysis(&interlay, target, limit).await.map(Box::new),
+                    Err(error) => Err(error),
+                };
+                drop(reply.send(result));
+            }
             Request::Migrations(reply) => drop(reply.send(Ok(self.migrations_view()))),
             Request::Migration(id, reply) => drop(reply.send(self.view(&id))),
             Request::Create(request, reply) => {
@@ -73,6 +101,15 @@ impl Control {
 
     async fn create(&self, request: CreateRequest) -> Result<(), ControlError> {
         let interlay = self.interlay(&request.interlay)?;
+        match interlay.config.spec.kind {
+            ProtocolKind::Redis => {}
+            ProtocolKind::Postgres => {
+                return Err(ControlError::NotCarried(
+                    "PostgreSQL interlays carry drop-in proxying, pause/resume and analyze in this version; migrations are not carried yet"
+                        .to_owned(),
+                ));
+            }
+        }
         let _change = interlay.change.lock().await;
         let id = request.id.clone();
         if self.migrations.borrow().contains_key(&id) {
@@ -144,7 +181,17 @@ impl Control {
         if target == home {
             return Err(ControlError::Invalid(format!("{target} is both source and target: name another target")));
         }
-        Ok((self.endpoint(&home)?, self.endpoint(&target)?))
+        let (source, target) = (self.endpoint(&home)?, self.endpoint(&target)?);
+        if source.kind != target.kind {
+            return Err(ControlError::Invalid(format!(
+                "{} is of kind {} and {} of kind {}: a migration moves between servers of one kind",
+                source.name,
+                source.kind.as_str(),
+                target.name,
+                target.kind.as_str()
+            )));
+        }
+        Ok((source, target))
     }
 
     fn report(&self, id: &MigrationId) -> Result<ReportView, ControlError> {

@@ -1,12 +1,14 @@
 //! Tests only: a control loop on a scratch store with one core that acks every plan, for the storeys above.
+//!
+//! Its PostgreSQL interlay `shop` can be paused, `stuck` never drains: one session is in a transaction.
 
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
 use super::{Handle, Intent, Running, start};
-use crate::bus::{Directive, Report, Switchboard};
+use crate::bus::{Directive, GateEvent, GateOrder, Report, Switchboard};
 use crate::config::Config;
-use crate::model::CoreId;
+use crate::model::{CoreId, SessionInfo, SessionState, StatementSample};
 
 /// Runs on the present `LocalSet`; the fake core ends when `alive` is dropped.
 pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
@@ -14,7 +16,11 @@ pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
     let text = format!(
         "[data]\ndir = {:?}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://u:hunter2@127.0.0.1:9\"\n\
          [endpoints.new]\nkind = \"redis\"\nurl = \"redis://127.0.0.2:9\"\n\
-         [interlays.orders]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"old\"\ntarget = \"new\"\n",
+         [interlays.orders]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"old\"\ntarget = \"new\"\n\
+         [endpoints.pg]\nkind = \"postgres\"\nurl = \"postgres://u:hunter2@127.0.0.1:9/db\"\n\
+         [endpoints.pg-new]\nkind = \"postgres\"\nurl = \"postgres://u:hunter2@127.0.0.2:9/db\"\n\
+         [interlays.shop]\nkind = \"postgres\"\nlisten = \"127.0.0.1:2\"\nsource = \"pg\"\ntarget = \"pg-new\"\nauth = {{ mode = \"relay\" }}\n\
+         [interlays.stuck]\nkind = \"postgres\"\nlisten = \"127.0.0.1:3\"\nsource = \"pg\"\nauth = {{ mode = \"relay\" }}\n",
         dir.display().to_string()
     );
     let config = Config::parse(Path::new("test.toml"), &text).unwrap();
@@ -22,12 +28,49 @@ pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
     let (core, reports, alive) = (bus.cores[0].clone(), bus.reports.clone(), Rc::downgrade(alive));
     tokio::task::spawn_local(async move {
         while Weak::strong_count(&alive) > 0 {
-            if let Some(Directive::Publish(plan)) = core.pop() {
-                let (interlay, generation) = (plan.interlay.clone(), plan.generation);
-                reports.push(Report::PlanAcked { core: CoreId(0), interlay, generation }).unwrap();
+            while let Some(report) = core.pop().and_then(answer) {
+                reports.push(report).unwrap();
             }
             tokio::task::yield_now().await;
         }
     });
     start(Intent::load(config).unwrap(), bus, "fake".to_owned()).unwrap()
+}
+
+fn answer(directive: Directive) -> Option<Report> {
+    let core = CoreId(0);
+    match directive {
+        Directive::Publish(plan) => {
+            let (interlay, generation) = (plan.interlay.clone(), plan.generation);
+            Some(Report::PlanAcked { core, interlay, generation })
+        }
+        Directive::Gate { interlay, order: GateOrder::Close { ticket } } => {
+            let drains = interlay.as_str() != "stuck";
+            drains.then_some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })
+        }
+        Directive::Gate { interlay, order: GateOrder::Open { ticket } } => {
+            let event = GateEvent::Opened { held: 3, longest_hold_us: 1500 };
+            Some(Report::Gate { core, interlay, ticket, event })
+        }
+        Directive::Sessions { interlay, ticket } => {
+            let session = SessionInfo {
+                id: 12,
+                user: "app".to_owned(),
+                database: "db".to_owned(),
+                application: "psql".to_owned(),
+                peer: Some(([127, 0, 0, 1], 4444).into()),
+                state: SessionState::IdleInTransaction,
+                age_us: 3_200_000,
+                keeps: vec!["listen"],
+            };
+            Some(Report::Sessions { core, interlay, ticket, total: 1, busy: 1, sessions: vec![session] })
+        }
+        Directive::Sample => {
+            let text = "select 'hunter2'".into();
+            let sample = StatementSample { text, cut: false, latency_us: 100, weight: 4, failed: false };
+            let interlay = crate::model::InterlayName::new("shop").unwrap();
+            Some(Report::Statements { interlay, samples: vec![sample] })
+        }
+        Directive::Lane { .. } | Directive::Drain { .. } => None,
+    }
 }

@@ -1,15 +1,17 @@
 //! How other code asks the control loop: a cloneable, `Send` handle, one bounded queue, one answer per question.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::events::Event;
 use super::views::{
-    DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, ReadyView, ReportView, StatusView,
+    AnalysisView, DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, PauseView, ReadyView,
+    ReportView, ResumeView, SessionsView, StatusView,
 };
-use crate::model::{EndpointName, InterlayName, MigrationId, limits};
+use crate::model::{EndpointName, InterlayName, MigrationId, SessionInfo, limits};
 use crate::workflow::{Command, NewMigration, Refusal};
 
 /// Why an operator's request was not done. Every text says what to do.
@@ -20,6 +22,11 @@ pub enum ControlError {
     Refused(Refusal),
     /// Does not fit what exists already; nothing changed.
     Conflict(String),
+    /// A pause did not come about: these sessions were in the way. The gate is open again.
+    HeldUp {
+        text: String,
+        sessions: Vec<SessionInfo>,
+    },
     Invalid(String),
     NotCarried(String),
     /// Another server could not be reached or answered nonsense.
@@ -34,7 +41,8 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::NotFound(text)
+            Self::HeldUp { text, .. }
+            | Self::NotFound(text)
             | Self::Conflict(text)
             | Self::Invalid(text)
             | Self::NotCarried(text)
@@ -87,6 +95,10 @@ pub(super) enum Request {
     CheckEndpoint(EndpointName, Reply<EndpointView>),
     Interlays(Reply<Vec<InterlayView>>),
     Interlay(InterlayName, Reply<InterlayView>),
+    Pause { interlay: InterlayName, deadline: Duration, hold: Duration, reply: Reply<PauseView> },
+    Resume(InterlayName, Reply<ResumeView>),
+    Sessions(InterlayName, Reply<SessionsView>),
+    Analysis { interlay: InterlayName, target: Option<EndpointName>, limit: usize, reply: Reply<Box<AnalysisView>> },
     Migrations(Reply<Vec<MigrationView>>),
     Migration(MigrationId, Reply<Box<MigrationView>>),
     Create(Box<CreateRequest>, Reply<Box<MigrationView>>),
@@ -167,6 +179,44 @@ impl Handle {
     /// [`ControlError`].
     pub async fn interlay(&self, name: InterlayName) -> Result<InterlayView, ControlError> {
         self.ask(|reply| Request::Interlay(name, reply)).await
+    }
+
+    /// Returns when the gate is closed and drained; `deadline` must be at most [`limits::PAUSE_DEADLINE_MAX`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlError::HeldUp`] with the sessions that were in the way.
+    pub async fn pause(
+        &self,
+        interlay: InterlayName,
+        deadline: Duration,
+        hold: Duration,
+    ) -> Result<PauseView, ControlError> {
+        self.ask(|reply| Request::Pause { interlay, deadline, hold, reply }).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn resume(&self, interlay: InterlayName) -> Result<ResumeView, ControlError> {
+        self.ask(|reply| Request::Resume(interlay, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn sessions(&self, interlay: InterlayName) -> Result<SessionsView, ControlError> {
+        self.ask(|reply| Request::Sessions(interlay, reply)).await
+    }
+
+    /// What passed an interlay, and what would keep it from moving to `target` (default: the configured one).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn analysis(
+        &self,
+        interlay: InterlayName,
+        target: Option<EndpointName>,
+        limit: usize,
+    ) -> Result<AnalysisView, ControlError> {
+        self.ask(|reply| Request::Analysis { interlay, target, limit, reply }).await.map(|view| *view)
     }
 
     /// # Errors

@@ -3,11 +3,14 @@
 //! One OS thread, one current-thread runtime, everything `!Send` inside. Others talk to it through a [`Handle`]. It knows the
 //! data plane only by the bus.
 
+mod analysis;
 mod desk;
 mod drive;
 mod events;
 mod evidence;
+mod fingerprint;
 mod flip;
+mod gate;
 mod handle;
 mod observe;
 mod preflight;
@@ -19,9 +22,11 @@ pub mod views;
 #[cfg(test)]
 pub mod fake;
 #[cfg(test)]
+mod gate_tests;
+#[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -145,6 +150,7 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
             plan: RefCell::new(plan),
             unacked: RefCell::default(),
             change: Mutex::new(()),
+            gate: gate::Gate::default(),
         };
         interlays.insert(spec.name, Rc::new(state));
     }
@@ -174,11 +180,15 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
         acked: Notify::new(),
         cores: RefCell::new(Cores::default()),
         facts: RefCell::default(),
+        analyst: analysis::Analyst::default(),
+        tickets: Cell::new(0),
+        stopping: Cell::new(false),
         store_failed: RefCell::default(),
     });
     let (sender, requests) = mpsc::channel(limits::ADMIN_QUEUE_LEN);
     tokio::task::spawn_local(Rc::clone(&control).serve(requests));
     tokio::task::spawn_local(Rc::clone(&control).tick_forever());
+    tokio::task::spawn_local(Rc::clone(&control).fingerprint_forever());
     let pump = Rc::clone(&control).pump();
     let failed = Rc::clone(&control);
     tokio::task::spawn_local(async move {
@@ -210,6 +220,7 @@ impl Running {
     /// Asks every core to finish and waits; false when a core did not within its deadline and a little.
     pub async fn drain(&self) -> bool {
         let deadline_ms = self.control.config.drain_deadline_ms;
+        self.control.open_all_gates().await;
         for core in &self.control.bus.cores {
             let mut directive = Directive::Drain { deadline_ms };
             while let Err(back) = core.push(directive) {

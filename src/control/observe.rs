@@ -46,7 +46,17 @@ impl Control {
             Report::Counters { core, interlays } => {
                 self.cores.borrow_mut().counters.insert(core, interlays);
             }
-            Report::Gate { .. } | Report::Sessions { .. } | Report::Statements { .. } => {}
+            Report::Gate { core, interlay, ticket, event } => {
+                if let Some(interlay) = self.interlays.get(&interlay) {
+                    interlay.gate.on_event(core, ticket, event);
+                }
+            }
+            Report::Sessions { core, interlay, ticket, total, busy, sessions } => {
+                if let Some(interlay) = self.interlays.get(&interlay) {
+                    interlay.gate.on_sessions(core, ticket, total, busy, sessions);
+                }
+            }
+            Report::Statements { interlay, samples } => self.analyst.take(&interlay, samples),
             Report::Drained { core } => {
                 self.cores.borrow_mut().drained.insert(core);
                 self.acked.notify_waiters();

@@ -1,14 +1,14 @@
 //! Looks at every server of a configuration, and at every pair that would be migrated, without starting anything.
 
 use crate::config::Config;
-use crate::jobs::{self, EndpointFacts};
+use crate::jobs::{self, ServerFacts};
 use crate::model::{Endpoint, InterlayName};
 use crate::workflow::Finding;
 
 /// What was found.
 #[derive(Debug)]
 pub struct Preflight {
-    pub endpoints: Vec<(Endpoint, Result<EndpointFacts, String>)>,
+    pub endpoints: Vec<(Endpoint, Result<ServerFacts, String>)>,
     /// Per interlay with a target: the findings, or why there are none.
     pub pairs: Vec<(InterlayName, Result<Vec<Finding>, String>)>,
 }
@@ -17,7 +17,7 @@ pub struct Preflight {
 pub async fn preflight(config: &Config) -> Preflight {
     let mut endpoints = Vec::new();
     for endpoint in &config.endpoints {
-        let facts = jobs::check_endpoint(endpoint).await.map_err(|error| error.to_string());
+        let facts = jobs::look(endpoint).await.map_err(|error| error.to_string());
         endpoints.push((endpoint.clone(), facts));
     }
     let mut pairs = Vec::new();

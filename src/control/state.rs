@@ -11,11 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
+use super::analysis::Analyst;
 use super::events::{About, EventHub};
+use super::gate::Gate;
 use super::handle::ControlError;
 use crate::bus::{LaneStatus, PassKind, Switchboard};
 use crate::config::{Config, InterlayConfig};
-use crate::jobs::{EndpointFacts, LaneClient, Progress};
+use crate::jobs::{LaneClient, Progress, ServerFacts};
 use crate::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
 use crate::store::Store;
 use crate::telemetry::CoreCounters;
@@ -29,7 +31,7 @@ pub fn now() -> Timestamp {
 }
 
 /// The last look at a server: what was found and when, or why nothing was.
-pub type Look = Result<(EndpointFacts, Timestamp), String>;
+pub type Look = Result<(ServerFacts, Timestamp), String>;
 
 pub struct Control {
     pub config: Config,
@@ -45,6 +47,12 @@ pub struct Control {
     pub cores: RefCell<Cores>,
     /// Facts of endpoints from the last check of each, with the time.
     pub facts: RefCell<BTreeMap<EndpointName, Look>>,
+    /// Statements sampled on the cores, by fingerprint.
+    pub analyst: Analyst,
+    /// Tickets given to gates and lists of sessions.
+    pub tickets: Cell<u64>,
+    /// The process drains: no gate is closed any more.
+    pub stopping: Cell<bool>,
     /// Set when the store failed under an authority change; every further change is refused until a restart.
     pub store_failed: RefCell<Option<String>>,
 }
@@ -64,6 +72,7 @@ pub struct Interlay {
     pub unacked: RefCell<BTreeSet<CoreId>>,
     /// Held by whoever changes the record, the plan or the fence.
     pub change: Mutex<()>,
+    pub gate: Gate,
 }
 
 pub struct Migration {

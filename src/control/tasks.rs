@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::evidence::{finding, passed};
 use super::state::{Control, Interlay, Migration, now};
 use crate::bus::PassKind;
-use crate::jobs::{self, BackfillSpec, EndpointFacts, JobError, Progress, Verified, VerifySpec};
+use crate::jobs::{self, BackfillSpec, JobError, Progress, ServerFacts, Verified, VerifySpec};
 use crate::model::{Endpoint, Sighting, Timestamp, limits};
 use crate::workflow::{Check, Fact, Verification};
 
@@ -19,8 +19,8 @@ impl Control {
     ///
     /// # Errors
     /// [`JobError`] of the check.
-    pub async fn look_at(&self, endpoint: &Endpoint) -> Result<EndpointFacts, JobError> {
-        let result = jobs::check_endpoint(endpoint).await;
+    pub async fn look_at(&self, endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
+        let result = jobs::look(endpoint).await;
         let kept = match &result {
             Ok(facts) => Ok((facts.clone(), now())),
             Err(error) => Err(error.to_string()),
@@ -258,13 +258,22 @@ impl Control {
     }
 }
 
-fn keys_of(facts: &EndpointFacts) -> u64 {
-    facts.databases.iter().map(|(_, keys, _)| keys).sum()
+fn keys_of(facts: &ServerFacts) -> u64 {
+    match facts {
+        ServerFacts::Redis(facts) => facts.databases.iter().map(|(_, keys, _)| keys).sum(),
+        // Nothing is ever copied to one in this version.
+        ServerFacts::Postgres(_) => 0,
+    }
 }
 
-fn reachable(result: Result<EndpointFacts, JobError>) -> Check {
+fn reachable(result: Result<ServerFacts, JobError>) -> Check {
     match result {
-        Ok(facts) => passed(format!("{} {} answers in {} us", facts.server, facts.version, facts.ping_us)),
+        Ok(ServerFacts::Postgres(facts)) => {
+            passed(format!("PostgreSQL {} answers in {} us", facts.version, facts.ping_us))
+        }
+        Ok(ServerFacts::Redis(facts)) => {
+            passed(format!("{} {} answers in {} us", facts.server, facts.version, facts.ping_us))
+        }
         Err(error) => Check::Failed(error.to_string()),
     }
 }

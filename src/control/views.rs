@@ -2,16 +2,18 @@
 //!
 //! Also re-exports the vocabulary those snapshots are made of, so that the storey above needs nothing below this one.
 
+pub use super::analysis::{AnalysisView, FingerprintView, KindView, SessionStateView, Totals};
 use super::evidence::fresh_lane;
+pub use super::gate::GateState;
 use super::handle::ControlError;
 use super::state::{Control, Interlay, Migration};
 pub use crate::bus::{LaneStatus, PassKind};
-pub use crate::jobs::EndpointFacts;
+pub use crate::jobs::{EndpointFacts, PostgresFacts, ServerFacts};
 pub use crate::model::Endpoint;
 pub use crate::model::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
     FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError, PlanMode,
-    ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
+    ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
 };
 pub use crate::telemetry::CoreCounters;
 pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
@@ -34,6 +36,8 @@ pub struct ReadyView {
     pub driver: String,
     /// One sentence per thing that is not as it should be.
     pub problems: Vec<String>,
+    /// One sentence per thing that somebody wants so and everybody should know.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,9 +53,11 @@ pub struct EndpointView {
     pub kind: &'static str,
     pub address: String,
     pub database: u32,
+    /// PostgreSQL: the database Crossfade itself connects to, when the url names one.
+    pub dbname: Option<String>,
     pub user: Option<String>,
     /// The last look: the facts and when, or why it failed; `None` before the first.
-    pub last: Option<Result<(EndpointFacts, Timestamp), String>>,
+    pub last: Option<Result<(ServerFacts, Timestamp), String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +77,40 @@ pub struct InterlayView {
     pub target: Option<String>,
     /// The migration that is not over, and its phase.
     pub migration: Option<(String, Phase)>,
+    pub gate: GateState,
+    /// Pauses that held, and pauses that did not, since the process started.
+    pub pauses: u64,
+    pub pause_failures: u64,
+}
+
+/// A pause that holds.
+#[derive(Debug, Clone)]
+pub struct PauseView {
+    pub interlay: String,
+    pub drained_in_us: u64,
+    pub paused_at: Timestamp,
+    /// When the gate opens by itself.
+    pub resumes_at: Timestamp,
+}
+
+/// A pause that is over.
+#[derive(Debug, Clone)]
+pub struct ResumeView {
+    pub interlay: String,
+    pub held_clients: u64,
+    pub longest_hold_us: u64,
+    pub paused_for_us: u64,
+}
+
+/// Client sessions, those inside a unit of work first; at most so many per core are named, the counts are of all.
+#[derive(Debug, Clone)]
+pub struct SessionsView {
+    pub interlay: String,
+    pub total: u64,
+    pub busy: u64,
+    /// Cores that did not answer in time.
+    pub cores_missing: u64,
+    pub sessions: Vec<SessionInfo>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -133,7 +173,19 @@ impl Control {
                 ));
             }
         }
-        ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems }
+        let notes = self.interlays.values().filter_map(|interlay| {
+            let name = &interlay.config.spec.name;
+            match interlay.gate.state.get() {
+                GateState::Open => None,
+                GateState::Closing => Some(format!("interlay {name} is being paused")),
+                GateState::Opening => Some(format!("interlay {name} is being resumed")),
+                GateState::Paused(paused) => Some(format!(
+                    "interlay {name} is paused; it resumes by itself in {} s",
+                    paused.until.0.saturating_sub(super::state::now().0) / 1000
+                )),
+            }
+        });
+        ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems, notes: notes.collect() }
     }
 
     pub(super) fn metrics_view(&self) -> MetricsView {
@@ -148,6 +200,7 @@ impl Control {
             kind: endpoint.kind.as_str(),
             address: endpoint.address.to_string(),
             database: endpoint.database,
+            dbname: endpoint.dbname.clone(),
             user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
             last: self.facts.borrow().get(&endpoint.name).cloned(),
         }
@@ -178,6 +231,9 @@ impl Control {
                 let record = migration.record.borrow();
                 (record.id.to_string(), record.phase)
             }),
+            gate: interlay.gate.state.get(),
+            pauses: interlay.gate.pauses.get(),
+            pause_failures: interlay.gate.failures.get(),
         }
     }
 

@@ -4,18 +4,14 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::model::{Address, ClientTls, Endpoint, InterlaySpec, ProtocolKind, ServerTls, TlsMode};
 use crate::relay::Secured;
+use crate::tls;
 
 /// Every TLS configuration of the process. Crosses to each core.
 #[derive(Debug, Clone, Default)]
@@ -30,9 +26,9 @@ impl TlsKit {
     /// A sentence naming the file.
     pub fn new(endpoints: &[ClientTls]) -> Result<Self, String> {
         let mut kit = Self::default();
-        for tls in endpoints {
-            if tls.mode != TlsMode::Disable && !kit.clients.iter().any(|(known, _)| known == tls) {
-                kit.clients.push((tls.clone(), Arc::new(client_config(tls)?)));
+        for own in endpoints {
+            if own.mode != TlsMode::Disable && !kit.clients.iter().any(|(known, _)| known == own) {
+                kit.clients.push((own.clone(), Arc::new(tls::client_config(own)?)));
             }
         }
         Ok(kit)
@@ -71,16 +67,16 @@ pub fn server_config(spec: &InterlaySpec) -> Result<Option<Arc<ServerConfig>>, S
     Ok(Some(Arc::new(config)))
 }
 
-fn read_server(tls: &ServerTls) -> Result<ServerConfig, String> {
-    let chain = certificates(&tls.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file)
-        .map_err(|error| format!("no private key can be read from {}: {error}", tls.key_file.display()))?;
+fn read_server(own: &ServerTls) -> Result<ServerConfig, String> {
+    let chain = certificates(&own.cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(&own.key_file)
+        .map_err(|error| format!("no private key can be read from {}: {error}", own.key_file.display()))?;
     ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| format!("{} and {} do not fit: {error}", tls.cert_file.display(), tls.key_file.display()))
+        .map_err(|error| format!("{} and {} do not fit: {error}", own.cert_file.display(), own.key_file.display()))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -89,125 +85,6 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(&error))?;
     if chain.is_empty() { Err(unreadable(&"it holds none")) } else { Ok(chain) }
-}
-
-fn client_config(tls: &ClientTls) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let names = match tls.mode {
-        TlsMode::VerifyFull => Names::Matter,
-        TlsMode::VerifyCa => Names::Ignored,
-        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => {
-            let verifier = Arc::new(Trusting { provider });
-            return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
-        }
-    };
-    let file = tls.root_file.as_ref().ok_or("sslmode verify-ca and verify-full need sslrootcert=FILE")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| format!("{} cannot be trusted: {error}", file.display()))?;
-    }
-    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let verifier = Arc::new(Verifying { chain, names });
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-/// `prefer` and `require` encrypt and verify nothing, as libpq's do.
-#[derive(Debug)]
-struct Trusting {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Names {
-    Matter,
-    Ignored,
-}
-
-/// `verify-ca` and `verify-full`.
-#[derive(Debug)]
-struct Verifying {
-    chain: Arc<WebPkiServerVerifier>,
-    names: Names,
-}
-
-impl ServerCertVerifier for Verifying {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.names == Names::Ignored => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
 }
 
 /// One connection's TLS. Lives on one core, shared by the task that reads and the task that writes.

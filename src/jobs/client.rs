@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::JobError;
-use crate::model::{Address, Endpoint, limits};
+use crate::model::{Address, Endpoint, ProtocolKind, limits};
 use crate::protocol::resp::value::{Extent, Value, decode_whole, encode_request};
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
@@ -36,6 +36,10 @@ impl RedisClient {
     /// [`JobError::Endpoint`] naming the endpoint, the reason and what to look at.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
+        if endpoint.kind != ProtocolKind::Redis {
+            let kind = endpoint.kind.as_str();
+            return Err(JobError::Endpoint(format!("{who} is of kind {kind}: this is done on Redis servers only")));
+        }
         match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, &who)).await {
             Ok(result) => result,
             Err(_) => Err(JobError::Endpoint(format!(

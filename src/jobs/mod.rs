@@ -11,6 +11,7 @@ mod content;
 mod digest;
 mod lane_client;
 mod names;
+mod postgres;
 mod smoke;
 mod verify;
 
@@ -24,14 +25,57 @@ use std::time::Duration;
 pub use backfill::{BackfillSpec, backfill};
 pub use check::{EndpointFacts, check_endpoint};
 pub use client::RedisClient;
-pub use compat::{Finding, PayloadProbe, Severity, compatibility};
+pub use compat::{Finding, PayloadProbe, Severity};
 pub use digest::{ServerDigest, TypeCount, compare_servers, digest_server};
 pub use lane_client::{Copied, LaneClient, Probed};
+pub use postgres::PostgresFacts;
 pub use smoke::smoke;
 pub use verify::{Divergence, Verified, VerifySpec, verify};
 
+use crate::model::{Endpoint, ProtocolKind};
+
 /// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by whoever made them.
 pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";
+
+/// What one look at a server found, by its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerFacts {
+    Redis(Box<EndpointFacts>),
+    Postgres(Box<PostgresFacts>),
+}
+
+/// One look at a server of any kind.
+///
+/// # Errors
+/// [`JobError::Endpoint`] naming the endpoint and what to do.
+pub async fn look(endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
+    match endpoint.kind {
+        ProtocolKind::Redis => Ok(ServerFacts::Redis(Box::new(check_endpoint(endpoint).await?))),
+        ProtocolKind::Postgres => Ok(ServerFacts::Postgres(Box::new(postgres::check(endpoint).await?))),
+    }
+}
+
+/// Compares two servers of one kind. `payloads` is for Redis; on PostgreSQL servers nothing is ever written.
+///
+/// # Errors
+/// As [`look`]; also when the kinds differ.
+pub async fn compatibility(
+    source: &Endpoint,
+    target: &Endpoint,
+    payloads: PayloadProbe,
+) -> Result<Vec<Finding>, JobError> {
+    match (source.kind, target.kind) {
+        (ProtocolKind::Redis, ProtocolKind::Redis) => compat::compatibility(source, target, payloads).await,
+        (ProtocolKind::Postgres, ProtocolKind::Postgres) => postgres::compatibility(source, target).await,
+        (from, to) => Err(JobError::Endpoint(format!(
+            "endpoint {} is of kind {} and endpoint {} of kind {}: nothing moves between them",
+            source.name,
+            from.as_str(),
+            target.name,
+            to.as_str()
+        ))),
+    }
+}
 
 /// How far a job has come. Shared by `Rc`; written by the job, read by control.
 #[derive(Debug, Default)]

@@ -1,0 +1,189 @@
+//! The API's types for what PostgreSQL interlays have beside the others: pauses, sessions, the analysis of statements, facts of a server.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Finding;
+
+/// Body of `POST /api/v1/interlays/{name}/pause`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseBody {
+    /// How long to wait until nothing is outstanding; default 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// After how long the interlay resumes by itself; default 600000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
+}
+
+/// A pause that holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Paused {
+    pub interlay: String,
+    pub paused: bool,
+    /// From the order until nothing was outstanding on any core.
+    pub drained_in_us: u64,
+    pub paused_at: u64,
+    /// When it ends by itself.
+    pub resumes_at: u64,
+}
+
+/// A pause that is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resumed {
+    pub interlay: String,
+    pub paused: bool,
+    /// Clients that had been waiting to begin something.
+    pub held_clients: u64,
+    pub longest_hold_us: u64,
+    pub paused_for_us: u64,
+}
+
+/// The state of an interlay that is not simply open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pause {
+    /// "closing", "paused" or "opening".
+    pub state: String,
+    pub paused_at: Option<u64>,
+    pub resumes_at: Option<u64>,
+    pub drained_in_us: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Session {
+    /// What the client was given as its backend process id.
+    pub id: u32,
+    pub user: String,
+    pub database: String,
+    pub application: String,
+    pub peer: Option<String>,
+    /// "idle", "active", "idle in transaction", "held", …
+    pub state: String,
+    /// In that state; for a transaction, since it began.
+    pub age_ms: u64,
+    /// Classes of session state it has.
+    pub keeps: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sessions {
+    pub interlay: String,
+    pub total: u64,
+    /// Inside a unit of work.
+    pub busy: u64,
+    /// Cores that did not answer in time; their sessions are missing here.
+    pub cores_missing: u64,
+    /// Bounded; the counts above are of all.
+    pub sessions: Vec<Session>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatementKind {
+    pub kind: String,
+    pub count: u64,
+    /// Of all statements, 0 to 1.
+    pub share: f64,
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Latency {
+    pub mean: u64,
+    pub p50: u64,
+    pub p99: u64,
+    pub max: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// 16 hex digits.
+    pub fingerprint: String,
+    pub kind: String,
+    /// Without literals.
+    pub text: String,
+    /// Estimated from samples.
+    pub count: u64,
+    pub share: f64,
+    /// Of the time of all statements, 0 to 1.
+    pub time_share: f64,
+    pub failed: u64,
+    pub latency_us: Latency,
+    pub first_seen: u64,
+    pub last_seen: u64,
+}
+
+/// Statements too rare to be kept by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OtherStatements {
+    pub fingerprints: u64,
+    pub count: u64,
+    pub share: f64,
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionState {
+    pub state: String,
+    /// Sessions that have had it since the start.
+    pub sessions: u64,
+    /// Absent when not known.
+    pub movable: Option<bool>,
+    pub meaning: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Analysis {
+    pub interlay: String,
+    pub at: u64,
+    /// Estimated from samples.
+    pub statements: u64,
+    pub failed: u64,
+    pub samples: u64,
+    pub samples_dropped: u64,
+    pub kinds: Vec<StatementKind>,
+    pub fingerprints: Vec<Fingerprint>,
+    pub fingerprints_known: u64,
+    pub others: OtherStatements,
+    pub session_states: Vec<SessionState>,
+    pub target: Option<String>,
+    /// Absent without a target, and when the servers could not be compared; `findings_problem` says why.
+    pub findings: Option<Vec<Finding>>,
+    pub findings_problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    pub version: String,
+    pub version_number: u32,
+    pub database: String,
+    pub database_bytes: u64,
+    pub encoding: String,
+    pub collate: String,
+    pub ctype: String,
+    pub locale_provider: String,
+    pub collation_version: Option<String>,
+    pub user: String,
+    pub superuser: bool,
+    pub createdb: bool,
+    pub createrole: bool,
+    pub replication: bool,
+    pub in_recovery: bool,
+    /// Whether this look itself was under TLS.
+    pub tls: bool,
+    pub client_connections: u64,
+    pub max_connections: u64,
+    pub wal_level: String,
+    pub settings: BTreeMap<String, String>,
+    /// Name to version.
+    pub extensions: BTreeMap<String, String>,
+    pub login_roles: Vec<String>,
+    pub tables: u64,
+    pub tables_without_identity: u64,
+    pub unlogged_tables: u64,
+    pub sequences: u64,
+    pub large_objects: u64,
+    pub ping_us: u64,
+    pub clock_skew_ms: i64,
+}
