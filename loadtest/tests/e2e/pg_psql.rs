@@ -159,7 +159,7 @@ fn running(rig: &PgRig, text: &str) {
     });
 }
 
-fn assert_cancelled(terminal: &mut Terminal, rig: &PgRig) {
+pub fn assert_cancelled(terminal: &mut Terminal, rig: &PgRig) {
     terminal.clear();
     terminal.type_line("select pg_sleep(60);");
     running(rig, "select pg_sleep");
