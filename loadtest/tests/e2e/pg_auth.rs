@@ -22,7 +22,7 @@ fn refusal(login: &Login) -> String {
 /// SQLSTATE and text of a log-in that fails with an error of the protocol.
 fn refused_with(login: &Login) -> (String, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let error = runtime.block_on(connect(login, "refused")).err().expect("should be refused");
+    let error = runtime.block_on(connect(login, "refused")).expect_err("should be refused");
     let db = error.as_db_error().unwrap_or_else(|| panic!("no error of the protocol: {error:?}"));
     (db.code().code().to_owned(), db.message().to_owned())
 }
