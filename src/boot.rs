@@ -71,6 +71,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         count => count,
     };
     let admin = config.admin_listen;
+    let endpoint_tls = config.endpoints.iter().map(|endpoint| endpoint.tls.clone()).collect();
     let intent = Intent::load(config)?;
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async move {
@@ -83,7 +84,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         })?;
         let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be made: {error}"))?;
         let interlays = intent.plans.iter().map(|(spec, plan)| (spec.clone(), Arc::clone(plan))).collect();
-        let dataplane = Dataplane::start(DataplaneConfig { cores, interlays }, &bus)?;
+        let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
         let (running, handle) = control::start(intent, bus, dataplane.driver.clone())?;
         let api = tokio::task::spawn_local(api::serve(listener, handle));
         tracing::info!(admin = %admin, cores, driver = %dataplane.driver, "serving");

@@ -11,6 +11,7 @@ pub mod protocol;
 pub mod telemetry;
 
 pub mod bus;
+pub mod interlay;
 pub mod lane;
 pub mod relay;
 

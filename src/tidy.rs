@@ -20,8 +20,10 @@ const STOREYS: &[(&str, &[&str])] = &[
     ("bus", &["stdx", "model", "policy", "telemetry"]),
     // The lane's orders and events are the bus' vocabulary, and a relay hands its commands to a lane: within storey 3, one way only.
     ("lane", &["stdx", "model", "protocol", "policy", "telemetry", "bus"]),
-    ("relay", &["stdx", "model", "protocol", "policy", "telemetry", "lane"]),
-    ("dataplane", &["stdx", "model", "protocol", "policy", "telemetry", "config", "bus", "relay", "lane"]),
+    // The contract names what the bus and the lane say; the relays behind it know their protocol. Neither `relay` nor `dataplane` does.
+    ("relay", &["stdx", "model", "telemetry", "bus", "lane"]),
+    ("interlay", &["stdx", "model", "protocol", "policy", "telemetry", "bus", "lane", "relay"]),
+    ("dataplane", &["stdx", "model", "policy", "telemetry", "config", "bus", "lane", "relay", "interlay"]),
     ("workflow", &["stdx", "model"]),
     ("jobs", &["stdx", "model", "protocol", "telemetry", "bus"]),
     ("store", &["stdx", "model", "workflow"]),
@@ -40,6 +42,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("monoio", &["dataplane"]),
     ("io_uring", &["dataplane"]),
     ("wasmtime", &["policy"]),
+    ("rustls", &["dataplane", "jobs"]),
     ("redb", &["store"]),
     ("axum", &["api"]),
     ("toml", &["config"]),

@@ -2,6 +2,8 @@
 //!
 //! Read once at start, on whatever thread starts the program. Unknown keys are refused: a typing error must not become a default.
 
+mod auth_file;
+mod interlay;
 mod reader;
 
 use std::net::SocketAddr;
@@ -131,11 +133,12 @@ fn read_cores(root: &Section<'_>) -> Result<(u16, u64), ConfigError> {
 }
 
 fn read_kind(section: &Section<'_>) -> Result<ProtocolKind, ConfigError> {
-    let item = section.need("kind", "\"redis\"")?;
+    let item = section.need("kind", "\"redis\" or \"postgres\"")?;
     match item.text()? {
         "redis" => Ok(ProtocolKind::Redis),
-        "postgres" | "mongo" => Err(item.error("is not carried yet: this version carries \"redis\"")),
-        _ => Err(item.error("is unknown: write kind = \"redis\"")),
+        "postgres" => Ok(ProtocolKind::Postgres),
+        "mongo" => Err(item.error("is not carried yet: this version carries \"redis\" and \"postgres\"")),
+        _ => Err(item.error("is unknown: write kind = \"redis\" or \"postgres\"")),
     }
 }
 
@@ -150,6 +153,9 @@ fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
         let kind = read_kind(&section)?;
         let (url, place) = read_url(&section)?;
         let endpoint = Endpoint::from_url(name, kind, url.trim()).map_err(|error| place.error(error.to_string()))?;
+        if let Some(file) = endpoint.tls.root_file.as_ref().filter(|file| !file.is_file()) {
+            return Err(place.error(format!("names the file {} as sslrootcert, which is not there", file.display())));
+        }
         endpoints.push(endpoint);
     }
     if endpoints.is_empty() {
@@ -163,7 +169,7 @@ fn read_url<'a>(section: &'a Section<'a>) -> Result<(String, Item<'a>), ConfigEr
     let given: Vec<_> = ["url", "url_env", "url_file"].into_iter().filter_map(|key| section.get(key)).collect();
     let [item] = given.as_slice() else {
         return Err(section.error(
-            "needs exactly one of url = \"redis://host:6379/0\", url_env = \"VARIABLE\" and url_file = \"/path/to/secret\"",
+            "needs exactly one of url = \"redis://host:6379/0\" or \"postgres://user:password@host:5432/dbname\", url_env = \"VARIABLE\" and url_file = \"/path/to/secret\"",
         ));
     };
     let text = item.text()?;
@@ -184,7 +190,7 @@ fn read_interlays(root: &Section<'_>, endpoints: &[Endpoint]) -> Result<Vec<Inte
     let mut interlays: Vec<InterlayConfig> = Vec::new();
     for item in tables.items() {
         let name = InterlayName::new(item.key()).map_err(|error| item.error(error.to_string()))?;
-        let interlay = read_interlay(name, &item.section()?, endpoints)?;
+        let interlay = interlay::read(name, &item.section()?, endpoints)?;
         if let Some(other) = interlays.iter().find(|other| other.spec.listen == interlay.spec.listen) {
             return Err(item.error(format!("listens on {}, as interlay {} does", other.spec.listen, other.spec.name)));
         }
@@ -196,44 +202,10 @@ fn read_interlays(root: &Section<'_>, endpoints: &[Endpoint]) -> Result<Vec<Inte
     Ok(interlays)
 }
 
-fn read_interlay(
-    name: InterlayName,
-    section: &Section<'_>,
-    endpoints: &[Endpoint],
-) -> Result<InterlayConfig, ConfigError> {
-    if let Some(policies) = section.get("policies") {
-        return Err(policies.error("policies are not carried yet: remove this table"));
-    }
-    section.only(&["kind", "listen", "source", "target"])?;
-    let kind = read_kind(section)?;
-    let listen = read_address(&section.need("listen", "\"0.0.0.0:6380\"")?, "0.0.0.0:6380")?;
-    let source_item = section.need("source", "\"NAME of an endpoint\"")?;
-    let source = read_endpoint_name(&source_item, endpoints)?;
-    let target_item = section.get("target");
-    let target = target_item.as_ref().map(|item| read_endpoint_name(item, endpoints)).transpose()?;
-    if let (Some(item), Some(target)) = (target_item, &target)
-        && *target == source
-    {
-        return Err(item.error(format!("is the source {source} itself: name the server to move to")));
-    }
-    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen, tls: None, postgres: None }, source, target })
-}
-
-fn read_endpoint_name(item: &Item<'_>, endpoints: &[Endpoint]) -> Result<EndpointName, ConfigError> {
-    let text = item.text()?;
-    match endpoints.iter().find(|endpoint| endpoint.name.as_str() == text) {
-        Some(endpoint) => Ok(endpoint.name.clone()),
-        None => {
-            let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-            Err(item
-                .error(format!("names the endpoint {text:?}, which is not defined; defined are: {}", names.join(", "))))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{AllowReplication, AuthMode, RequireTls};
 
     const GOOD: &str = r#"[admin]
 listen = "127.0.0.1:7272"
@@ -295,6 +267,101 @@ target = "new"
             assert!(error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    const POSTGRES: &str = r#"[endpoints.cache]
+kind = "redis"
+url = "redis://127.0.0.1:6379"
+[endpoints.old]
+kind = "postgres"
+url = "postgres://app:hunter2@127.0.0.1:5432/shop"
+[endpoints.bare]
+kind = "postgres"
+url = "postgres://127.0.0.1:5433/shop"
+[interlays.shop]
+kind = "postgres"
+listen = "127.0.0.1:6432"
+source = "old"
+target = "bare"
+[interlays.shop.auth]
+mode = "scram"
+auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
+"#;
+
+    #[test]
+    fn a_postgres_interlay_is_read_whole() {
+        let config = Config::parse(Path::new("x.toml"), POSTGRES).unwrap();
+        let spec = config.interlays[0].spec.postgres.as_ref().unwrap();
+        assert_eq!((spec.auth, spec.replication), (AuthMode::Scram, AllowReplication::No));
+        assert!(spec.users.is_empty() && spec.auth_query.as_ref().unwrap().starts_with("SELECT"));
+        let cargo = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let more = format!(
+            "allow_replication = true\n[interlays.shop.tls]\ncert_file = {cargo:?}\nkey_file = {cargo:?}\nrequire = true\n[interlays.shop.auth]"
+        );
+        let config = Config::parse(Path::new("x.toml"), &POSTGRES.replace("[interlays.shop.auth]", &more)).unwrap();
+        let spec = &config.interlays[0].spec;
+        assert_eq!(spec.tls.as_ref().unwrap().require, RequireTls::Yes);
+        assert_eq!(spec.postgres.as_ref().unwrap().replication, AllowReplication::Yes);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_postgres_interlay_is_named() {
+        let query = "auth_query = \"SELECT usename, passwd FROM pg_shadow WHERE usename=$1\"";
+        let auth = "interlays.shop.auth";
+        let cases = [
+            (
+                "source = \"old\"",
+                "source = \"cache\"",
+                13,
+                "interlays.shop.source",
+                "kind \"redis\", but this interlay",
+            ),
+            ("target = \"bare\"", "target = \"cache\"", 14, "interlays.shop.target", "kind \"postgres\": both"),
+            ("mode = \"scram\"", "mode = \"peer\"", 16, "interlays.shop.auth.mode", "scram, relay, mapped, md5, trust"),
+            ("mode = \"scram\"", "mode = \"relay\"", 17, "interlays.shop.auth.auth_query", "not used with mode"),
+            ("mode = \"scram\"", "mode = \"trust\"", 17, "interlays.shop.auth.auth_query", "not used with mode"),
+            (query, "", 15, auth, "give auth_file = "),
+            ("usename=$1", "usename=me", 17, "interlays.shop.auth.auth_query", "write $1"),
+            (
+                "source = \"old\"\ntarget = \"bare\"",
+                "source = \"bare\"\n",
+                17,
+                "interlays.shop.auth.auth_query",
+                "endpoint bare",
+            ),
+            (query, "auth_file = \"/nowhere/users.txt\"", 17, "interlays.shop.auth.auth_file", "/nowhere/users.txt"),
+            (
+                "target = \"bare\"",
+                "allow_replication = \"no\"",
+                14,
+                "interlays.shop.allow_replication",
+                "true or false",
+            ),
+            (
+                "target = \"bare\"",
+                "tls = { cert_file = \"/nowhere/c.pem\", key_file = \"k\" }",
+                14,
+                "interlays.shop.tls.cert_file",
+                "/nowhere/c.pem",
+            ),
+            ("5432/shop", "5432/shop?sslmod=require", 6, "endpoints.old.url", "\"sslmod\" is not known"),
+            (
+                "5432/shop",
+                "5432/shop?sslmode=verify-ca&sslrootcert=/nowhere/ca.pem",
+                6,
+                "endpoints.old.url",
+                "/nowhere/ca.pem",
+            ),
+        ];
+        for (from, to, line, key, words) in cases {
+            let error = refuse(&POSTGRES.replacen(from, to, 1));
+            assert!(error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let bare = POSTGRES.split("[interlays.shop.auth]").next().unwrap();
+        assert!(refuse(bare).contains("mode = \"relay\""));
+        let redis = GOOD.replace("target = \"new\"", "auth = { mode = \"trust\" }");
+        assert!(refuse(&redis).contains("belongs to PostgreSQL"));
     }
 
     #[test]

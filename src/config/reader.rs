@@ -78,6 +78,10 @@ impl<'a> Item<'a> {
         }
     }
 
+    pub fn flag(&self) -> Result<bool, ConfigError> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.error("must be true or false, without quotes"))
+    }
+
     pub fn section(&self) -> Result<Section<'a>, ConfigError> {
         match self.value.get_ref() {
             DeValue::Table(table) => Ok(Section {

@@ -1,79 +1,79 @@
-//! One client connection: a task that reads, a task that writes, and the relay between them.
+//! One client connection.
 
-use std::cell::Cell;
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, Splitable};
+use monoio::io::{AsyncWriteRentExt, Splitable};
 use monoio::net::TcpStream;
-use monoio::net::tcp::TcpOwnedWriteHalf;
 
+use super::connect::{ReadHalf, WriteHalf};
 use super::core::{SharedCore, pump};
-use super::notify::Notify;
-use super::sys;
-use crate::relay::ClientKey;
+use super::pipe::{self, Owner, Sizes, SocketIo, Written};
+use crate::relay::{Arrival, ClientKey, Secured};
 
-/// Smallest and largest buffer a client's socket is read into; it grows while reads fill it.
-const READ_BYTES_MIN: usize = 16 * 1024;
-const READ_BYTES_MAX: usize = 256 * 1024;
-/// A sent buffer larger than this is not kept for the next replies.
-const KEEP_BYTES_MAX: usize = 64 * 1024;
+const SIZES: Sizes = Sizes { read_min: 16 * 1024, read_max: 256 * 1024, keep_max: 64 * 1024 };
 
-/// What others on the core may do to a client's connection.
-#[derive(Debug)]
-pub struct ClientIo {
-    fd: RawFd,
-    closed: Cell<bool>,
-    pub readable: Notify,
-    pub writable: Notify,
+struct ClientOf {
+    core: SharedCore,
+    index: usize,
+    key: ClientKey,
 }
 
-impl ClientIo {
-    /// Ends both tasks. The descriptor itself is closed when they are over.
-    pub fn close(&self) {
-        if !self.closed.replace(true) {
-            sys::shutdown(self.fd);
+impl Owner for ClientOf {
+    fn input(&self, bytes: &[u8]) -> Result<(), String> {
+        {
+            let mut borrowed = self.core.borrow_mut();
+            let now = borrowed.now();
+            borrowed.interlays[self.index].relay.client_input(self.key, bytes, now);
         }
-        self.readable.ring();
-        self.writable.ring();
+        pump(&self.core, self.index);
+        Ok(())
+    }
+
+    fn secured(&self, secured: &Secured) {
+        self.core.borrow_mut().interlays[self.index].relay.client_secured(self.key, secured);
+        pump(&self.core, self.index);
+    }
+
+    fn may_read(&self) -> bool {
+        self.core.borrow().interlays[self.index].relay.may_read_client(self.key)
+    }
+
+    fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.core.borrow_mut().interlays[self.index].relay.take_client_output(self.key, recycled)
+    }
+
+    fn all_sent(&self) -> Written {
+        let done = self.core.borrow_mut().interlays[self.index].relay.client_written(self.key);
+        pump(&self.core, self.index);
+        if done { Written::Close } else { Written::GoOn }
     }
 }
 
-pub async fn serve(core: SharedCore, index: usize, key: ClientKey, stream: TcpStream) {
-    let io = Rc::new(ClientIo {
-        fd: stream.as_raw_fd(),
-        closed: Cell::new(false),
-        readable: Notify::default(),
-        writable: Notify::default(),
-    });
+/// From accept to close.
+pub async fn serve(core: SharedCore, index: usize, mut stream: TcpStream, peer: SocketAddr) {
+    let opened = {
+        let mut borrowed = core.borrow_mut();
+        let arrival = Arrival { peer: Some(peer), now: borrowed.now() };
+        borrowed.interlays[index].relay.client_opened(arrival)
+    };
+    let key = match opened {
+        Ok(key) => key,
+        Err(refusal) => {
+            let _ = stream.write_all(refusal).await;
+            return;
+        }
+    };
+    let io = Rc::new(SocketIo::new(stream.as_raw_fd()));
     core.borrow_mut().interlays[index].clients.insert(key, Rc::clone(&io));
-    let (mut reading, writing) = stream.into_split();
-    let writer = monoio::spawn(write(Rc::clone(&core), index, key, writing, Rc::clone(&io)));
-    let mut buffer = Vec::with_capacity(READ_BYTES_MIN);
-    while !io.closed.get() {
-        let (result, filled) = reading.read(buffer).await;
-        buffer = filled;
-        let count = match result {
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
-        };
-        let may_read = {
-            let mut borrowed = core.borrow_mut();
-            let relay = &mut borrowed.interlays[index].relay;
-            relay.client_input(key, &buffer[..count]);
-            relay.may_read(key)
-        };
-        pump(&core, index);
-        if count == buffer.capacity() && count < READ_BYTES_MAX {
-            buffer = Vec::with_capacity(count * 2);
-        }
-        buffer.clear();
-        if !may_read {
-            while !io.closed.get() && !core.borrow().interlays[index].relay.may_read(key) {
-                io.readable.wait().await;
-            }
-        }
-    }
+    let (reading, writing) = stream.into_split();
+    let owner = Rc::new(ClientOf { core: Rc::clone(&core), index, key });
+    let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
+    let writer = monoio::spawn(async move {
+        pipe::write(&writer_io, WriteHalf::Tcp(writing), SIZES, &*writer_owner).await;
+    });
+    pipe::read(&io, &mut ReadHalf::Tcp(reading), SIZES, &*owner).await;
     {
         let mut borrowed = core.borrow_mut();
         borrowed.interlays[index].relay.client_closed(key);
@@ -82,30 +82,4 @@ pub async fn serve(core: SharedCore, index: usize, key: ClientKey, stream: TcpSt
     pump(&core, index);
     io.close();
     writer.await;
-}
-
-async fn write(core: SharedCore, index: usize, key: ClientKey, mut writing: TcpOwnedWriteHalf, io: Rc<ClientIo>) {
-    let mut spare = Vec::new();
-    while !io.closed.get() {
-        io.writable.wait().await;
-        loop {
-            let output = core.borrow_mut().interlays[index].relay.take_client_output(key, std::mem::take(&mut spare));
-            let Some(output) = output else { break };
-            let (result, sent) = writing.write_all(output).await;
-            if result.is_err() {
-                io.close();
-                return;
-            }
-            spare = sent;
-            spare.clear();
-            if spare.capacity() > KEEP_BYTES_MAX {
-                spare = Vec::new();
-            }
-        }
-        let done = core.borrow_mut().interlays[index].relay.client_written(key);
-        pump(&core, index);
-        if done {
-            io.close();
-        }
-    }
 }

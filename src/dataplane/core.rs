@@ -9,15 +9,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::ClientIo;
 use super::lane_link::LaneIo;
-use super::upstream::UpstreamIo;
-use super::{client, connect, lane_link, listener, sys, upstream};
-use crate::bus::{Directive, Mailbox, Report, lane_core};
+use super::pipe::SocketIo;
+use super::tls::{Tls, TlsKit};
+use super::{connect, lane_link, listener, sys, upstream};
+use crate::bus::{Directive, GateEvent, GateOrder, Mailbox, Report, lane_core};
+use crate::interlay;
+use crate::lane::Lane;
 use crate::lane::request::{LaneBatch, LaneReply};
-use crate::lane::{Lane, Now};
 use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
-use crate::relay::{Ask, ClientKey, Relay, UpstreamKey};
+use crate::relay::{Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SessionList, UpstreamKey};
+use crate::stdx::clock::Now;
 
 /// What a core's thread is started with.
 pub struct CoreSetup {
@@ -25,10 +27,21 @@ pub struct CoreSetup {
     pub cores: u16,
     /// Different for every process; part of the names of its connections.
     pub token: u64,
-    pub interlays: Vec<((InterlaySpec, Arc<RoutePlan>), TcpListener)>,
+    pub seed: [u8; 32],
+    pub interlays: Vec<(InterlayStart, TcpListener)>,
+    pub tls: TlsKit,
     pub directives: Mailbox<Directive>,
     pub reports: Mailbox<Report>,
     pub handovers: Vec<Mailbox<CoreMessage>>,
+}
+
+/// One interlay as a core begins it.
+#[derive(Clone)]
+pub struct InterlayStart {
+    pub spec: InterlaySpec,
+    pub plan: Arc<RoutePlan>,
+    /// How it presents itself to clients that want TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// From one core to another.
@@ -38,17 +51,20 @@ pub enum CoreMessage {
     Lane { interlay: usize, from: CoreId, batch: LaneBatch },
     /// The lane's answers.
     Reply { interlay: usize, reply: LaneReply },
+    /// For a session of that core.
+    Interrupt { interlay: usize, interrupt: Interrupt },
 }
 
 /// One interlay on this core.
 pub struct Interlay {
     pub name: InterlayName,
-    pub relay: Relay,
+    pub relay: Box<dyn Relay>,
     /// Only on the lane's core, only in dual operation.
     pub lane: Option<Lane>,
     pub lane_io: Option<Rc<LaneIo>>,
-    pub clients: HashMap<ClientKey, Rc<ClientIo>>,
-    pub upstreams: HashMap<UpstreamKey, Rc<UpstreamIo>>,
+    pub clients: HashMap<ClientKey, Rc<SocketIo>>,
+    pub upstreams: HashMap<UpstreamKey, Rc<SocketIo>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     /// When the plan being adopted must be through.
     barrier_deadline: Option<Instant>,
 }
@@ -59,6 +75,7 @@ pub struct Core {
     pub token: u64,
     pub start: Instant,
     pub interlays: Vec<Interlay>,
+    tls: TlsKit,
     handovers: Vec<Mailbox<CoreMessage>>,
     /// Messages another core's full mailbox gave back; bounded by what clients may have outstanding.
     undelivered: VecDeque<(CoreId, CoreMessage)>,
@@ -73,15 +90,17 @@ pub type SharedCore = Rc<RefCell<Core>>;
 
 /// The life of a core.
 pub async fn run(setup: CoreSetup) {
-    let CoreSetup { id, cores: _, token, interlays, directives, reports, handovers } = setup;
+    let CoreSetup { id, cores, token, seed, interlays, tls, directives, reports, handovers } = setup;
     let own_handover = handovers[usize::from(id.0)].clone();
     let mut sockets = Vec::new();
     let mut built = Vec::new();
-    for ((spec, plan), socket) in interlays {
+    for (start, socket) in interlays {
         sockets.push(socket);
+        let InterlayStart { spec, plan, tls } = start;
         built.push(Interlay {
-            name: spec.name,
-            relay: Relay::new(plan, u64::from(id.0) + 1),
+            name: spec.name.clone(),
+            relay: interlay::relay(RelaySetup { spec, plan, core: id, cores, token, seed }),
+            tls,
             lane: None,
             lane_io: None,
             clients: HashMap::new(),
@@ -94,6 +113,7 @@ pub async fn run(setup: CoreSetup) {
         token,
         start: Instant::now(),
         interlays: built,
+        tls,
         handovers,
         undelivered: VecDeque::new(),
         reports,
@@ -132,6 +152,10 @@ async fn handovers_loop(core: SharedCore, mailbox: Mailbox<CoreMessage>) {
                 }
                 CoreMessage::Reply { interlay, reply } => {
                     borrowed.interlays[interlay].relay.lane_reply(reply);
+                    interlay
+                }
+                CoreMessage::Interrupt { interlay, interrupt } => {
+                    borrowed.interlays[interlay].relay.interrupt(&interrupt);
                     interlay
                 }
             };
@@ -179,13 +203,27 @@ fn obey(core: &SharedCore, directive: Directive) {
             };
             pump(core, index);
         }
-        Directive::Gate { .. } | Directive::Sessions { .. } => {}
+        Directive::Gate { interlay, order } => gate(core, interlay, order),
+        Directive::Sessions { interlay, ticket } => {
+            let mut borrowed = core.borrow_mut();
+            let (id, now) = (borrowed.id, borrowed.now());
+            let Some(index) = borrowed.find(&interlay) else { return };
+            let SessionList { total, busy, sessions } = borrowed.interlays[index].relay.sessions(now);
+            borrowed.report(Report::Sessions { core: id, interlay, ticket, total, busy, sessions });
+        }
         Directive::Sample => {
             let mut borrowed = core.borrow_mut();
             let id = borrowed.id;
-            let of = |interlay: &Interlay| (interlay.name.clone(), interlay.relay.counters_now());
+            let of = |interlay: &Interlay| (interlay.name.clone(), interlay.relay.counters());
             let interlays = borrowed.interlays.iter().map(of).collect();
             borrowed.report(Report::Counters { core: id, interlays });
+            for index in 0..borrowed.interlays.len() {
+                let interlay = &mut borrowed.interlays[index];
+                let (name, samples) = (interlay.name.clone(), interlay.relay.take_statements());
+                if !samples.is_empty() {
+                    borrowed.report(Report::Statements { interlay: name, samples });
+                }
+            }
         }
         Directive::Drain { deadline_ms } => {
             let count = {
@@ -201,6 +239,21 @@ fn obey(core: &SharedCore, directive: Directive) {
             }
         }
     }
+}
+
+fn gate(core: &SharedCore, name: InterlayName, order: GateOrder) {
+    let index = {
+        let mut borrowed = core.borrow_mut();
+        let (id, now) = (borrowed.id, borrowed.now());
+        let Some(index) = borrowed.find(&name) else { return };
+        if borrowed.interlays[index].relay.gate(order, now).is_none() {
+            let (GateOrder::Close { ticket } | GateOrder::Open { ticket }) = order;
+            let event = GateEvent::Unsupported;
+            borrowed.report(Report::Gate { core: id, interlay: name, ticket, event });
+        }
+        index
+    };
+    pump(core, index);
 }
 
 fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
@@ -286,8 +339,9 @@ fn tick(core: &SharedCore, index: usize) {
     if let Some(lane) = interlay.lane.as_mut() {
         lane.tick(now);
     }
+    interlay.relay.tick(now);
     if interlay.relay.barrier_pending() {
-        interlay.relay.ask_unblocks_again();
+        interlay.relay.nudge_barrier();
         if interlay.barrier_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             interlay.barrier_deadline = None;
             tracing::warn!(interlay = %interlay.name, "commands of the previous plan did not end in time; closing their connections");
@@ -319,6 +373,10 @@ pub fn pump(core: &SharedCore, index: usize) {
         let interlay = borrowed.interlays[index].name.clone();
         borrowed.report(Report::PlanAcked { core: id, interlay, generation });
     }
+    for (ticket, event) in borrowed.interlays[index].relay.take_gate_events() {
+        let interlay = borrowed.interlays[index].name.clone();
+        borrowed.report(Report::Gate { core: id, interlay, ticket, event });
+    }
     let interlay = &mut borrowed.interlays[index];
     if interlay.lane.as_ref().is_some_and(Lane::is_retired_and_idle) {
         interlay.lane = None;
@@ -330,8 +388,18 @@ pub fn pump(core: &SharedCore, index: usize) {
 
 fn perform(core: &SharedCore, index: usize, ask: Ask) {
     match ask {
-        Ask::Connect { upstream, key } => {
-            monoio::spawn(upstream::run(Rc::clone(core), index, upstream, key));
+        Ask::Connect { upstream, side } => {
+            monoio::spawn(upstream::run(Rc::clone(core), index, upstream, side));
+        }
+        Ask::SecureUpstream { upstream, side } => secure_upstream(core, index, upstream, side),
+        Ask::SecureClient { client, prologue, begun } => {
+            let borrowed = core.borrow();
+            let interlay = &borrowed.interlays[index];
+            let Some(io) = interlay.clients.get(&client) else { return };
+            match interlay.tls.as_ref().map(|config| Tls::accept(config, prologue)) {
+                Some(Ok(tls)) => io.secure(tls, begun),
+                Some(Err(_)) | None => io.close(),
+            }
         }
         Ask::CloseUpstream(key) => {
             let io = core.borrow_mut().interlays[index].upstreams.remove(&key);
@@ -350,13 +418,26 @@ fn perform(core: &SharedCore, index: usize, ask: Ask) {
                 io.readable.ring();
             }
         }
-        Ask::Unblock { side, server_client_id, credentials } => {
-            let endpoint = core.borrow().interlays[index].relay.plan().endpoint(side).clone();
-            monoio::spawn(async move {
-                if let Err(error) = connect::unblock(&endpoint, credentials.as_deref(), server_client_id).await {
-                    tracing::warn!(%error, endpoint = %endpoint.name, "could not unblock a blocked client for a change of plan");
-                }
-            });
+        Ask::ReadUpstream(key) => {
+            if let Some(io) = core.borrow().interlays[index].upstreams.get(&key) {
+                io.readable.ring();
+            }
+        }
+        Ask::Hand { to, interrupt } => {
+            core.borrow_mut().send(to, CoreMessage::Interrupt { interlay: index, interrupt });
+        }
+    }
+}
+
+fn secure_upstream(core: &SharedCore, index: usize, key: UpstreamKey, side: Side) {
+    let mut borrowed = core.borrow_mut();
+    let Some(io) = borrowed.interlays[index].upstreams.get(&key).cloned() else { return };
+    let relay = &borrowed.interlays[index].relay;
+    match borrowed.tls.connect(relay.plan().endpoint(side)) {
+        Ok(tls) => io.secure(tls, Vec::new()),
+        Err(why) => {
+            borrowed.interlays[index].relay.upstream_failed(key, &Failure::Unreachable(why));
+            io.close();
         }
     }
 }
@@ -471,7 +552,7 @@ impl Core {
         if let (Some(lane), Some(io)) = (interlay.lane.as_ref(), interlay.lane_io.as_ref()) {
             for side in [Side::Source, Side::Target] {
                 if lane.has_output(side) {
-                    io.of(side).writable.ring();
+                    io.ring(side);
                 }
             }
         }
@@ -484,5 +565,3 @@ impl Core {
         drained || Instant::now() >= deadline
     }
 }
-
-pub use client::serve as serve_client;

@@ -1,73 +1,95 @@
 //! The lane's two connections: kept up while dual operation lasts.
 
-use std::cell::Cell;
-use std::os::fd::RawFd;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-
-use super::connect::{self, ReadHalf, WriteHalf};
+use super::connect;
 use super::core::{SharedCore, pump};
-use super::notify::Notify;
-use super::sys;
-use crate::model::Side;
+use super::pipe::{self, Owner, Sizes, SocketIo};
+use crate::model::{Side, limits};
+use crate::relay::Secured;
 
-const READ_BYTES: usize = 256 * 1024;
-const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
+const SIZES: Sizes = Sizes { read_min: 256 * 1024, read_max: 256 * 1024, keep_max: 4 * 1024 * 1024 };
 /// Pause between two tries to reach a server: long enough not to be a burden, short enough to be back at once.
 const RETRY_MS: u64 = 100;
 
-/// One of the two connections.
-#[derive(Debug, Default)]
-pub struct LinkIo {
-    fd: Cell<Option<RawFd>>,
-    pub writable: Notify,
-}
-
-/// Both. Lives on the lane's core from the start of dual operation to its end.
+/// Both connections. Lives on the lane's core from the start of dual operation to its end.
 #[derive(Debug, Default)]
 pub struct LaneIo {
-    source: LinkIo,
-    target: LinkIo,
+    source: RefCell<Option<Rc<SocketIo>>>,
+    target: RefCell<Option<Rc<SocketIo>>>,
     closed: Cell<bool>,
 }
 
 impl LaneIo {
-    pub fn of(&self, side: Side) -> &LinkIo {
+    fn of(&self, side: Side) -> &RefCell<Option<Rc<SocketIo>>> {
         match side {
             Side::Source => &self.source,
             Side::Target => &self.target,
         }
     }
 
+    /// Wakes the writer of one side.
+    pub fn ring(&self, side: Side) {
+        if let Some(io) = &*self.of(side).borrow() {
+            io.writable.ring();
+        }
+    }
+
     pub fn close(&self) {
         self.closed.set(true);
         for side in [Side::Source, Side::Target] {
-            let link = self.of(side);
-            if let Some(fd) = link.fd.get() {
-                sys::shutdown(fd);
+            if let Some(io) = &*self.of(side).borrow() {
+                io.close();
             }
-            link.writable.ring();
         }
+    }
+}
+
+struct LaneSide {
+    core: SharedCore,
+    index: usize,
+    side: Side,
+}
+
+impl Owner for LaneSide {
+    fn input(&self, bytes: &[u8]) -> Result<(), String> {
+        let outcome = {
+            let mut borrowed = self.core.borrow_mut();
+            let now = borrowed.now();
+            match borrowed.interlays[self.index].lane.as_mut() {
+                Some(lane) => lane.input(self.side, bytes, now),
+                None => return Err("the lane is over".to_owned()),
+            }
+        };
+        pump(&self.core, self.index);
+        if let Err(why) = &outcome {
+            tracing::error!(%why, side = %self.side, "the lane cannot use this connection");
+        }
+        outcome
+    }
+
+    fn secured(&self, _secured: &Secured) {}
+
+    fn may_read(&self) -> bool {
+        true
+    }
+
+    fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        let mut borrowed = self.core.borrow_mut();
+        borrowed.interlays[self.index].lane.as_mut().and_then(|lane| lane.take_output(self.side, recycled))
     }
 }
 
 /// Connects, serves, and connects again until the lane is over.
 pub async fn keep_connected(core: SharedCore, index: usize, side: Side, io: Rc<LaneIo>) {
-    let mut predecessor = 0;
     while !io.closed.get() {
-        let (endpoint, interlay, token) = {
-            let borrowed = core.borrow();
-            let plan = borrowed.interlays[index].relay.plan();
-            (plan.endpoint(side).clone(), plan.interlay.clone(), borrowed.token)
-        };
-        let why = match connect::introduce(&endpoint, interlay.as_str(), token, predecessor).await {
-            Err(why) => why,
-            Ok(introduced) => {
-                predecessor = introduced.connected.client_id;
-                serve(&core, index, side, introduced, &io).await
-            }
+        let endpoint = core.borrow().interlays[index].relay.plan().endpoint(side).clone();
+        let why = match monoio::time::timeout(limits::CONNECT_TIMEOUT, connect::open(&endpoint.address)).await {
+            Err(_) => format!("no connection within {} s", limits::CONNECT_TIMEOUT.as_secs()),
+            Ok(Err(error)) => format!("{} ({error})", endpoint.address),
+            Ok(Ok(opened)) => serve(&core, index, side, opened, &io).await,
         };
         if io.closed.get() {
             return;
@@ -84,90 +106,37 @@ pub async fn keep_connected(core: SharedCore, index: usize, side: Side, io: Rc<L
     }
 }
 
-async fn serve(
-    core: &SharedCore,
-    index: usize,
-    side: Side,
-    introduced: connect::Introduced,
-    io: &Rc<LaneIo>,
-) -> String {
-    let link = io.of(side);
-    link.fd.set(Some(introduced.connected.fd));
+async fn serve(core: &SharedCore, index: usize, side: Side, opened: connect::Opened, lane_io: &LaneIo) -> String {
+    if lane_io.closed.get() {
+        return "the lane is over".to_owned();
+    }
+    let io = Rc::new(SocketIo::new(opened.fd));
+    *lane_io.of(side).borrow_mut() = Some(Rc::clone(&io));
     {
         let mut borrowed = core.borrow_mut();
-        let now = borrowed.now();
+        let token = borrowed.token;
         if let Some(lane) = borrowed.interlays[index].lane.as_mut() {
-            lane.connected(side, &introduced.run_id, now);
+            lane.opened(side, token);
         }
     }
-    pump(core, index);
-    let (mut reading, writing) = introduced.connected.into_halves();
-    let over = Rc::new(Cell::new(false));
-    let writer = monoio::spawn(write(Rc::clone(core), index, side, writing, Rc::clone(io), Rc::clone(&over)));
-    let why = read(core, index, side, &mut reading, io).await;
-    over.set(true);
-    if let Some(fd) = link.fd.take() {
-        sys::shutdown(fd);
-    }
-    link.writable.ring();
+    let (mut reading, writing) = opened.into_halves();
+    let owner = Rc::new(LaneSide { core: Rc::clone(core), index, side });
+    let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
+    let writer = monoio::spawn(async move { pipe::write(&writer_io, writing, SIZES, &*writer_owner).await });
+    let overdue = monoio::spawn(watch(Rc::clone(core), index, side, Rc::clone(&io)));
+    let why = pipe::read(&io, &mut reading, SIZES, &*owner).await;
+    io.close();
+    *lane_io.of(side).borrow_mut() = None;
     writer.await;
+    drop(overdue);
     why
 }
 
-async fn read(core: &SharedCore, index: usize, side: Side, reading: &mut ReadHalf, io: &LaneIo) -> String {
-    let mut buffer = Vec::with_capacity(READ_BYTES);
-    while !io.closed.get() {
-        let (result, filled) = reading.read(buffer).await;
-        buffer = filled;
-        let count = match result {
-            Ok(0) => return "the server closed the connection".to_owned(),
-            Ok(count) => count,
-            Err(error) => return error.to_string(),
-        };
-        let outcome = {
-            let mut borrowed = core.borrow_mut();
-            let now = borrowed.now();
-            match borrowed.interlays[index].lane.as_mut() {
-                Some(lane) => lane.input(side, &buffer[..count], now),
-                None => return "the lane is over".to_owned(),
-            }
-        };
-        pump(core, index);
-        if let Err(why) = outcome {
-            tracing::error!(%why, %side, "the lane got something that is not RESP");
-            return why;
-        }
-        buffer.clear();
-    }
-    "closed".to_owned()
-}
-
-async fn write(
-    core: SharedCore,
-    index: usize,
-    side: Side,
-    mut writing: WriteHalf,
-    io: Rc<LaneIo>,
-    over: Rc<Cell<bool>>,
-) {
-    let mut spare = Vec::new();
-    while !over.get() && !io.closed.get() {
-        let output = core.borrow_mut().interlays[index]
-            .lane
-            .as_mut()
-            .and_then(|lane| lane.take_output(side, std::mem::take(&mut spare)));
-        let Some(output) = output else {
-            io.of(side).writable.wait().await;
-            continue;
-        };
-        let (result, sent) = writing.write_all(output).await;
-        if result.is_err() {
-            return; // the reader sees the same end and reports it
-        }
-        spare = sent;
-        spare.clear();
-        if spare.capacity() > KEEP_BYTES_MAX {
-            spare = Vec::new();
-        }
+/// Closes a connection whose introduction is not over in time.
+async fn watch(core: SharedCore, index: usize, side: Side, io: Rc<SocketIo>) {
+    monoio::time::sleep(limits::CONNECT_TIMEOUT).await;
+    let connected = core.borrow().interlays[index].lane.as_ref().is_some_and(|lane| lane.is_connected(side));
+    if !io.is_closed() && !connected {
+        io.close();
     }
 }

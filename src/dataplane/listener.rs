@@ -4,12 +4,10 @@ use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use monoio::io::AsyncWriteRentExt;
 use monoio::net::TcpListener;
 
-use super::core::{SharedCore, serve_client};
-use super::sys;
-use crate::relay::Relay;
+use super::core::SharedCore;
+use super::{client, sys};
 
 pub async fn accept(core: SharedCore, index: usize, socket: StdListener) {
     let listener = match TcpListener::from_std(socket) {
@@ -21,19 +19,9 @@ pub async fn accept(core: SharedCore, index: usize, socket: StdListener) {
     };
     loop {
         match listener.accept().await {
-            Ok((mut stream, _peer)) => {
-                sys::tune(&stream, false);
-                let key = core.borrow_mut().interlays[index].relay.client_opened();
-                match key {
-                    Some(key) => {
-                        monoio::spawn(serve_client(Rc::clone(&core), index, key, stream));
-                    }
-                    None => {
-                        monoio::spawn(async move {
-                            let _ = stream.write_all(Relay::too_many()).await;
-                        });
-                    }
-                }
+            Ok((stream, peer)) => {
+                sys::tune(&stream);
+                monoio::spawn(client::serve(Rc::clone(&core), index, stream, peer));
             }
             Err(error) => {
                 // Out of descriptors: the clients wait in the kernel's queue until some are closed.

@@ -8,7 +8,9 @@ mod core;
 mod lane_link;
 mod listener;
 mod notify;
+mod pipe;
 mod sys;
+mod tls;
 mod upstream;
 
 use std::net::TcpListener;
@@ -16,8 +18,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::bus::{Mailbox, Report, Switchboard};
-use crate::model::{CoreId, InterlaySpec, RoutePlan, limits};
-use core::{CoreMessage, CoreSetup};
+use crate::model::{ClientTls, CoreId, InterlaySpec, RoutePlan, limits};
+use core::{CoreMessage, CoreSetup, InterlayStart};
+use tls::TlsKit;
 
 /// Submission entries of a core's ring; a batch larger than this costs a second entry into the kernel.
 const RING_ENTRIES: u32 = 4096;
@@ -27,6 +30,8 @@ const RING_ENTRIES: u32 = 4096;
 pub struct DataplaneConfig {
     pub cores: u16,
     pub interlays: Vec<(InterlaySpec, Arc<RoutePlan>)>,
+    /// Of every endpoint a plan may name.
+    pub endpoint_tls: Vec<ClientTls>,
 }
 
 /// The running cores. Stop them with [`crate::bus::Directive::Drain`] to each, then [`Dataplane::join`].
@@ -47,6 +52,14 @@ impl Dataplane {
         if driver != "io_uring" {
             tracing::warn!(%driver, "running without io_uring");
         }
+        let tls = TlsKit::new(&config.endpoint_tls)?;
+        let starts = config
+            .interlays
+            .iter()
+            .map(|(spec, plan)| {
+                Ok(InterlayStart { spec: spec.clone(), plan: Arc::clone(plan), tls: tls::server_config(spec)? })
+            })
+            .collect::<Result<Vec<_>, String>>()?;
         let mut listeners = bind_all(&config)?;
         let handovers = (0..config.cores)
             .map(|_| Mailbox::<CoreMessage>::new(limits::HANDOVER_QUEUE_LEN))
@@ -59,12 +72,9 @@ impl Dataplane {
                 id: CoreId(index),
                 cores: config.cores,
                 token,
-                interlays: config
-                    .interlays
-                    .iter()
-                    .map(|(spec, plan)| (spec.clone(), Arc::clone(plan)))
-                    .zip(listeners.iter_mut().filter_map(Vec::pop))
-                    .collect(),
+                seed: sys::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?,
+                interlays: starts.iter().cloned().zip(listeners.iter_mut().filter_map(Vec::pop)).collect(),
+                tls: tls.clone(),
                 directives: switchboard.cores[usize::from(index)].clone(),
                 reports: switchboard.reports.clone(),
                 handovers: handovers.clone(),

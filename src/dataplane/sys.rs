@@ -6,8 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::lane::Now;
 use crate::model::limits;
+use crate::stdx::clock::Now;
 
 /// Pins the calling thread to one CPU; failure is not worth more than a log line.
 pub fn pin_to_cpu(cpu: usize) {
@@ -71,17 +71,26 @@ fn bind(address: SocketAddr, share: bool) -> std::io::Result<TcpListener> {
 }
 
 /// Small frames must not wait for each other, and a peer that vanished must be noticed.
-pub fn tune(stream: &monoio::net::TcpStream, keepalive: bool) {
+pub fn tune(stream: &monoio::net::TcpStream) {
     // SAFETY: the stream owns the descriptor and lives as long as this borrow.
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(stream)) };
     let socket = socket2::SockRef::from(&fd);
     let _ = socket.set_tcp_nodelay(true);
-    if keepalive {
-        let alive = TcpKeepalive::new()
-            .with_time(std::time::Duration::from_secs(30))
-            .with_interval(std::time::Duration::from_secs(10));
-        let _ = socket.set_tcp_keepalive(&alive);
-    }
+    let alive = TcpKeepalive::new()
+        .with_time(std::time::Duration::from_secs(30))
+        .with_interval(std::time::Duration::from_secs(10));
+    let _ = socket.set_tcp_keepalive(&alive);
+}
+
+/// Randomness of the operating system, for what a relay must not let anybody guess.
+///
+/// # Errors
+/// The operating system's.
+pub fn seed() -> std::io::Result<[u8; 32]> {
+    let mut seed = [0u8; 32];
+    // SAFETY: fills at most the 32 bytes it is given; requests of up to 256 bytes are not cut short.
+    let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if got == seed.len() as isize { Ok(seed) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The only place of the data plane that reads a clock.

@@ -1,69 +1,85 @@
-//! One upstream connection: connects, logs in, then a task that reads and a task that writes.
+//! One upstream connection: opened, then read and written until it ends. Logging in is the relay's business, within a time limit.
 
-use std::cell::Cell;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-
-use super::connect::{self, LogIn, WriteHalf};
+use super::connect;
 use super::core::{SharedCore, pump};
-use super::notify::Notify;
-use super::sys;
-use crate::relay::{Failure, PoolKey, UpstreamKey};
+use super::pipe::{self, Owner, Sizes, SocketIo};
+use crate::model::{Side, limits};
+use crate::relay::{Failure, Secured, UpstreamKey};
 
-/// A server's replies are read in larger pieces: many clients' share one connection.
-const READ_BYTES_MIN: usize = 64 * 1024;
-const READ_BYTES_MAX: usize = 1024 * 1024;
-const KEEP_BYTES_MAX: usize = 1024 * 1024;
+/// A server's replies are read in larger pieces: many clients' may share one connection.
+const SIZES: Sizes = Sizes { read_min: 64 * 1024, read_max: 1024 * 1024, keep_max: 1024 * 1024 };
 
-/// What others on the core may do to an upstream connection.
-#[derive(Debug)]
-pub struct UpstreamIo {
-    fd: RawFd,
-    closed: Cell<bool>,
-    pub writable: Notify,
+struct UpstreamOf {
+    core: SharedCore,
+    index: usize,
+    key: UpstreamKey,
 }
 
-impl UpstreamIo {
-    pub fn close(&self) {
-        if !self.closed.replace(true) {
-            sys::shutdown(self.fd);
+impl Owner for UpstreamOf {
+    fn input(&self, bytes: &[u8]) -> Result<(), String> {
+        let outcome = {
+            let mut borrowed = self.core.borrow_mut();
+            let now = borrowed.now();
+            borrowed.interlays[self.index].relay.upstream_input(self.key, bytes, now)
+        };
+        pump(&self.core, self.index);
+        if let Err(why) = &outcome {
+            tracing::error!(%why, "a server sent something that is not its protocol");
         }
-        self.writable.ring();
+        outcome
+    }
+
+    fn secured(&self, _secured: &Secured) {
+        self.core.borrow_mut().interlays[self.index].relay.upstream_secured(self.key);
+        pump(&self.core, self.index);
+    }
+
+    fn may_read(&self) -> bool {
+        self.core.borrow().interlays[self.index].relay.may_read_upstream(self.key)
+    }
+
+    fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.core.borrow_mut().interlays[self.index].relay.take_upstream_output(self.key, recycled)
+    }
+
+    fn sent(&self) {
+        pump(&self.core, self.index);
     }
 }
 
-pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, pool: PoolKey) {
-    let (endpoint, name) = {
-        let borrowed = core.borrow();
-        let plan = borrowed.interlays[index].relay.plan();
-        (plan.endpoint(pool.side).clone(), connect::connection_name("core", plan.interlay.as_str(), borrowed.token))
-    };
-    let log_in = LogIn {
-        credentials: pool.credentials.as_deref().cloned(),
-        database: pool.database,
-        resp: pool.resp,
-        learn_anonymous: pool.credentials.is_none(),
-        name,
-    };
-    let failure = match connect::connect(&endpoint, &log_in).await {
-        Err(failure) => failure,
-        Ok(connected) => {
-            let io = Rc::new(UpstreamIo { fd: connected.fd, closed: Cell::new(false), writable: Notify::default() });
+/// From the wish to connect to the end.
+pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, side: Side) {
+    let endpoint = core.borrow().interlays[index].relay.plan().endpoint(side).clone();
+    let late = || format!("no connection to {} within {} s", endpoint.address, limits::CONNECT_TIMEOUT.as_secs());
+    let failure = match monoio::time::timeout(limits::CONNECT_TIMEOUT, connect::open(&endpoint.address)).await {
+        Err(_) => Failure::Unreachable(late()),
+        Ok(Err(error)) => Failure::Unreachable(format!("{} ({error})", endpoint.address)),
+        Ok(Ok(opened)) => {
+            let io = Rc::new(SocketIo::new(opened.fd));
             {
                 let mut borrowed = core.borrow_mut();
+                let now = borrowed.now();
                 let interlay = &mut borrowed.interlays[index];
                 interlay.upstreams.insert(key, Rc::clone(&io));
-                interlay.relay.upstream_connected(key, connected.client_id, connected.anonymous_allowed);
+                interlay.relay.upstream_opened(key, now);
             }
             pump(&core, index);
-            let (mut reading, writing) = connected.into_halves();
-            let writer = monoio::spawn(write(Rc::clone(&core), index, key, writing, Rc::clone(&io)));
-            let why = read(&core, index, key, &mut reading, &io).await;
+            let overdue = monoio::spawn(watch(Rc::clone(&core), index, key, Rc::clone(&io)));
+            let (mut reading, writing) = opened.into_halves();
+            let owner = Rc::new(UpstreamOf { core: Rc::clone(&core), index, key });
+            let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
+            let writer = monoio::spawn(async move { pipe::write(&writer_io, writing, SIZES, &*writer_owner).await });
+            let why = pipe::read(&io, &mut reading, SIZES, &*owner).await;
             io.close();
             writer.await;
-            Failure::Lost(why)
+            drop(overdue);
+            if core.borrow().interlays[index].relay.upstream_ready(key) {
+                Failure::Lost(why)
+            } else {
+                Failure::Unreachable(format!("{} ({why} before it was ready)", endpoint.address))
+            }
         }
     };
     {
@@ -75,54 +91,10 @@ pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, pool: PoolKey
     pump(&core, index);
 }
 
-async fn read(
-    core: &SharedCore,
-    index: usize,
-    key: UpstreamKey,
-    reading: &mut connect::ReadHalf,
-    io: &UpstreamIo,
-) -> String {
-    let mut buffer = Vec::with_capacity(READ_BYTES_MIN);
-    while !io.closed.get() {
-        let (result, filled) = reading.read(buffer).await;
-        buffer = filled;
-        let count = match result {
-            Ok(0) => return "the server closed the connection".to_owned(),
-            Ok(count) => count,
-            Err(error) => return error.to_string(),
-        };
-        let outcome = core.borrow_mut().interlays[index].relay.upstream_input(key, &buffer[..count]);
-        pump(core, index);
-        if let Err(why) = outcome {
-            tracing::error!(%why, "a server sent something that is not RESP");
-            return why;
-        }
-        if count == buffer.capacity() && count < READ_BYTES_MAX {
-            buffer = Vec::with_capacity(count * 2);
-        }
-        buffer.clear();
-    }
-    "closed".to_owned()
-}
-
-async fn write(core: SharedCore, index: usize, key: UpstreamKey, mut writing: WriteHalf, io: Rc<UpstreamIo>) {
-    let mut spare = Vec::new();
-    while !io.closed.get() {
-        let output = core.borrow_mut().interlays[index].relay.take_upstream_output(key, std::mem::take(&mut spare));
-        let Some(output) = output else {
-            io.writable.wait().await;
-            continue;
-        };
-        let (result, sent) = writing.write_all(output).await;
-        if result.is_err() {
-            io.close();
-            return;
-        }
-        spare = sent;
-        spare.clear();
-        if spare.capacity() > KEEP_BYTES_MAX {
-            spare = Vec::new();
-        }
-        pump(&core, index);
+/// Closes a connection that is not ready in time. After its end `close` does nothing.
+async fn watch(core: SharedCore, index: usize, key: UpstreamKey, io: Rc<SocketIo>) {
+    monoio::time::sleep(limits::CONNECT_TIMEOUT).await;
+    if !io.is_closed() && !core.borrow().interlays[index].relay.upstream_ready(key) {
+        io.close();
     }
 }

@@ -12,6 +12,7 @@ mod authority;
 mod blocking;
 mod emit;
 mod fence;
+mod introduction;
 mod keys;
 pub mod request;
 mod shadow;
@@ -26,24 +27,17 @@ use std::sync::Arc;
 use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 use crate::model::{CoreId, RoutePlan, Side, limits};
 use crate::protocol::resp::{ReplyFeed, ReplyStep};
+pub use crate::stdx::clock::Now;
 use authority::{Awaiting, Finishing};
 use blocking::Waiters;
 use fence::Fence;
+use introduction::Introduction;
 use keys::KeyStates;
 use request::{LaneBatch, LaneItem, LaneReply};
 use shadow::Sent;
 use transaction::Watches;
 
 const FIRST_PASS: &str = "dual operation begins";
-
-/// The moment something happens, given by the caller.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds since the Unix epoch: what deadlines of keys are compared with.
-    pub wall_ms: i64,
-    /// Microseconds since some start; never goes back.
-    pub mono_us: u64,
-}
 
 /// Who waits for an answer: a client of a core's relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +50,10 @@ pub struct Caller {
 #[derive(Debug, Default)]
 struct Link {
     connected: bool,
+    /// While it is being made ready.
+    introduction: Option<Introduction>,
+    /// CLIENT ID of the last connection that was ready.
+    predecessor: u64,
     run_id: Vec<u8>,
     output: Vec<u8>,
     /// Logical database the connection is in after all that was sent.
@@ -283,13 +281,14 @@ impl Lane {
     }
 
     /// A connection is up: logged in, in database 0, speaking RESP2, its predecessor dead.
-    pub fn connected(&mut self, side: Side, run_id: &[u8], now: Now) {
+    pub(crate) fn connected(&mut self, side: Side, run_id: &[u8], now: Now) {
         self.now = now;
         let shadow = side != self.authority;
         let link = self.link(side);
-        let refused_types = link.refused_types;
+        let (refused_types, predecessor) = (link.refused_types, link.predecessor);
         let changed = !link.run_id.is_empty() && link.run_id != run_id;
-        *link = Link { connected: true, run_id: run_id.to_vec(), resp: 2, refused_types, ..Link::default() };
+        *link =
+            Link { connected: true, run_id: run_id.to_vec(), resp: 2, refused_types, predecessor, ..Link::default() };
         self.events.push(LaneEvent::SideBack { side });
         if changed {
             // Another process: what it holds is not what its predecessor held.
@@ -311,10 +310,37 @@ impl Lane {
         self.after_step();
     }
 
+    /// A socket to one side is open. `token`: of this process, part of the names of its connections.
+    pub fn opened(&mut self, side: Side, token: u64) {
+        let predecessor = self.link_ref(side).predecessor;
+        let endpoint = self.plan.endpoint(side);
+        let introduction = Introduction::begin(endpoint, self.plan.interlay.as_str(), token, predecessor);
+        self.link(side).introduction = Some(introduction);
+    }
+
+    /// Whether a connection is in use: its introduction is over and it has not broken since.
+    #[must_use]
+    pub fn is_connected(&self, side: Side) -> bool {
+        self.link_ref(side).connected
+    }
+
+    fn introduce(&mut self, side: Side, bytes: &[u8], now: Now) -> Result<(), String> {
+        let link = self.link(side);
+        let Some(introduction) = link.introduction.as_mut() else { return Ok(()) };
+        if let Some(run_id) = introduction.input(bytes)? {
+            // Not before: until the old one is known to be dead it must be killed by whoever comes next.
+            link.predecessor = introduction.client_id();
+            self.connected(side, &run_id, now);
+        }
+        Ok(())
+    }
+
     /// A connection broke, or could not be made.
     pub fn lost(&mut self, side: Side, why: &str, now: Now) {
         self.now = now;
-        let was_connected = std::mem::take(&mut self.link(side).connected);
+        let link = self.link(side);
+        let was_connected = std::mem::take(&mut link.connected);
+        link.introduction = None;
         if was_connected {
             self.events.push(LaneEvent::SideLost { side, reason: why.to_owned() });
             if side == self.authority {
@@ -342,6 +368,9 @@ impl Lane {
     /// Says what was wrong.
     pub fn input(&mut self, side: Side, mut bytes: &[u8], now: Now) -> Result<(), String> {
         self.now = now;
+        if self.link(side).introduction.is_some() {
+            return self.introduce(side, bytes, now);
+        }
         while !bytes.is_empty() {
             let link = self.link(side);
             let first;
@@ -400,7 +429,10 @@ impl Lane {
     #[must_use]
     pub fn has_output(&self, side: Side) -> bool {
         let link = self.link_ref(side);
-        link.connected && !link.output.is_empty()
+        match &link.introduction {
+            Some(introduction) => !introduction.output.is_empty(),
+            None => link.connected && !link.output.is_empty(),
+        }
     }
 
     /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
@@ -408,7 +440,9 @@ impl Lane {
         if !self.has_output(side) {
             return None;
         }
-        Some(std::mem::replace(&mut self.link(side).output, recycled))
+        let link = self.link(side);
+        let output = link.introduction.as_mut().map_or(&mut link.output, |introduction| &mut introduction.output);
+        Some(std::mem::replace(output, recycled))
     }
 
     pub fn take_replies(&mut self) -> Vec<(CoreId, LaneReply)> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::ids::EndpointName;
 use super::plan::ProtocolKind;
+use super::postgres_url;
 use super::tls::ClientTls;
 
 /// A password. Never printed: its `Debug` and `Display` show stars.
@@ -30,7 +31,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a login needs. `user` is absent for the server's default user.
+/// What a login needs. `user` is absent for the server's default user (Redis only). For PostgreSQL an empty password means that there
+/// is none: the server must let the user in without (trust, peer, a certificate).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub user: Option<String>,
@@ -68,7 +70,7 @@ pub struct Endpoint {
 
 /// Why an endpoint URL was refused. Never contains the URL itself, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UrlError(String);
+pub struct UrlError(pub(super) String);
 
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,18 +80,22 @@ impl fmt::Display for UrlError {
 
 impl std::error::Error for UrlError {}
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, UrlError> {
+pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T, UrlError> {
     Err(UrlError(why.into()))
 }
 
 impl Endpoint {
-    /// Reads `redis://[user][:password]@host[:port][/db]` and `unix:///path[?db=N]` (`redis+unix` too).
+    /// Reads `redis://[user][:password]@host[:port][/db]` and `unix:///path[?db=N]` (`redis+unix` too); for PostgreSQL what libpq
+    /// reads: `postgres://user[:password]@host[:port]/dbname?sslmode=...&sslrootcert=...` (`postgresql://` too; see `postgres_url.rs`).
     ///
     /// # Errors
     /// [`UrlError`] naming the part that is wrong and the form expected; never the password.
     pub fn from_url(name: EndpointName, kind: ProtocolKind, url: &str) -> Result<Self, UrlError> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return refuse("the url has no scheme: write redis://host:port/0 or unix:///path");
+            return refuse(match kind {
+                ProtocolKind::Redis => "the url has no scheme: write redis://host:port/0 or unix:///path",
+                ProtocolKind::Postgres => "the url has no scheme: write postgres://user:password@host:5432/dbname",
+            });
         };
         match (kind, scheme) {
             (ProtocolKind::Redis, "redis") => Self::from_tcp(name, kind, rest),
@@ -97,7 +103,10 @@ impl Endpoint {
             (ProtocolKind::Redis, "rediss") => {
                 refuse("TLS (rediss://) is not carried yet: use redis:// over a trusted network or a local TLS tunnel")
             }
-            (ProtocolKind::Postgres, _) => refuse("PostgreSQL urls are not read yet"),
+            (ProtocolKind::Postgres, "postgres" | "postgresql") => postgres_url::read(name, rest),
+            (ProtocolKind::Postgres, other) => {
+                refuse(format!("scheme {other:?} does not fit kind \"postgres\": use postgres:// or postgresql://"))
+            }
             (ProtocolKind::Redis, other) => {
                 refuse(format!("scheme {other:?} does not fit kind \"redis\": use redis:// or unix://"))
             }
@@ -110,7 +119,7 @@ impl Endpoint {
             Some((login, place)) => (Some(login), place),
             None => (None, authority),
         };
-        let (host, port) = split_host_port(place)?;
+        let (host, port) = split_host_port(place, "6379", "redis://host:port/0")?;
         let database = if path.is_empty() { 0 } else { parse_database(path)? };
         let credentials = login.map(parse_login).transpose()?.flatten();
         Ok(Self {
@@ -146,17 +155,22 @@ impl Endpoint {
     }
 }
 
-fn split_host_port(place: &str) -> Result<(String, u16), UrlError> {
+/// `default_port` when the url has none; `example` for the error.
+pub(super) fn split_host_port(place: &str, default_port: &str, example: &str) -> Result<(String, u16), UrlError> {
     let (host, port) = match place.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.starts_with('[')) => (host, port),
-        _ => (place, "6379"),
+        _ => (place, default_port),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
-        return refuse("the url has no host: write redis://host:port/0");
+        return refuse(format!("the url has no host: write {example}"));
     }
+    Ok((host.to_owned(), parse_port(port)?))
+}
+
+pub(super) fn parse_port(port: &str) -> Result<u16, UrlError> {
     match port.parse::<u16>() {
-        Ok(port) if port != 0 => Ok((host.to_owned(), port)),
+        Ok(port) if port != 0 => Ok(port),
         _ => refuse(format!("port {port:?} is not a number from 1 to 65535")),
     }
 }
@@ -187,7 +201,7 @@ fn parse_login(login: &str) -> Result<Option<Credentials>, UrlError> {
     Ok(Some(Credentials { user, password: Secret::new(&password) }))
 }
 
-fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
+pub(super) fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -196,7 +210,7 @@ fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
             let hex = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
             match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
                 Some(byte) => out.push(byte),
-                None => return refuse("a '%' in user or password must be followed by two hex digits"),
+                None => return refuse("a '%' in the url must be followed by two hex digits"),
             }
             at += 3;
         } else {

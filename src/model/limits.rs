@@ -16,6 +16,9 @@ pub const COMMAND_ARGS_MAX: u64 = 1024 * 1024;
 /// Deepest nesting of a reply; deepest seen in Redis is 5 (`COMMAND DOCS`), scripts may return more.
 pub const REPLY_DEPTH_MAX: usize = 64;
 
+/// Longest answer to a question of our own at log-in (CLIENT LIST of a server with 100 000 clients is the longest).
+pub const DIALOGUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 // ---- cores --------------------------------------------------------------------------------------------------------
 
 /// Directives waiting for one core; control sends a handful per second plus copy batches bounded by credits.
@@ -98,6 +101,19 @@ pub const SESSIONS_LISTED_MAX: usize = 1000;
 pub const STATEMENT_SAMPLES_MAX: usize = 256;
 /// Bytes of a statement kept as a sample.
 pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;
+/// Bytes on their way to one side of a session above which the other side is not read.
+pub const SESSION_BUFFER_SOFT_BYTES: usize = 256 * 1024;
+/// Time for a client to log in; PostgreSQL's `authentication_timeout` default.
+pub const PG_LOG_IN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Parse frames up to this length are gathered whole, so that the session's prepared statements are known; longer ones pass as they
+/// come and are counted as unknown.
+pub const PARSE_GATHERED_BYTES_MAX: usize = 256 * 1024;
+/// The part of a Bind that holds the names of portal and statement (63 bytes each in PostgreSQL; drivers' are longer).
+pub const BIND_NAMES_BYTES_MAX: usize = 1024;
+/// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is looked at: status, tag, severity.
+pub const SERVER_BODY_LOOKED_AT_BYTES: usize = 64;
+/// Answers taken in for a client that has gone, while its last statements finish; more ends its server connection.
+pub const SWALLOWED_BYTES_MAX: usize = 1024 * 1024;
 /// Deadline of a pause when none is given: a drain that takes longer is somebody's open transaction.
 pub const PAUSE_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest deadline of a pause; the admin request must outlive it.
@@ -208,8 +224,67 @@ pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
 pub const REASON_BYTES_MAX: usize = 1000;
 /// More cores than this is a mistake in the configuration.
 pub const CORES_MAX: u64 = 256;
+/// Largest `auth_file` of a PostgreSQL interlay: a hundred thousand users with verifiers.
+pub const AUTH_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How long control waits for the cores' lists of sessions: a core answers within a turn of its loop or is sick.
+pub const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long control waits for every core to open a gate before it says so.
+pub const GATE_OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Different statements kept by fingerprint per interlay; the smallest are added up as "others". An application has tens to hundreds.
+pub const FINGERPRINTS_MAX: usize = 1000;
+/// Samples fingerprinted before others on the control thread get a turn: parsing one of 8 KiB takes up to a millisecond.
+pub const FINGERPRINTS_PER_TURN: usize = 16;
+/// Samples waiting to be fingerprinted, over all interlays; more are counted and dropped.
+pub const FINGERPRINT_QUEUE_LEN: usize = 4096;
+/// Bytes of normalised text kept of one fingerprint.
+pub const FINGERPRINT_TEXT_BYTES: usize = 2048;
+/// Fingerprints in one answer of `analyze`, by default and at most.
+pub const ANALYSIS_LIMIT_DEFAULT: usize = 50;
 /// Largest configuration file read.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
+const _: () = assert!(PAUSE_DEADLINE_DEFAULT.as_millis() <= PAUSE_DEADLINE_MAX.as_millis());
+// Deadline, list of sessions and opening must all fit into one admin request.
+const _: () = assert!(
+    PAUSE_DEADLINE_MAX.as_millis() + SESSIONS_TIMEOUT.as_millis() + GATE_OPEN_TIMEOUT.as_millis()
+        < ADMIN_REQUEST_TIMEOUT.as_millis()
+);
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
+
+// ---- postgres -------------------------------------------------------------------------------------------------------
+
+/// Longest startup packet after its length word: PostgreSQL's `MAX_STARTUP_PACKET_LENGTH` (pqcomm.h).
+pub const PG_STARTUP_BYTES_MAX: usize = 10_000;
+/// Longest frame, its length word included: PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT` (MaxAllocSize - 1, just below 1 GiB).
+pub const PG_FRAME_BYTES_MAX: usize = 0x3fff_fffe;
+/// The same for the client's frames that PostgreSQL itself keeps short: its `PQ_SMALL_MESSAGE_LIMIT`.
+pub const PG_SMALL_FRAME_BYTES_MAX: usize = 10_000;
+/// Longest frame of a log-in: PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`, which is what a Kerberos ticket may need.
+pub const PG_LOGIN_FRAME_BYTES_MAX: usize = 65_535;
+/// Longest server frame of a kind libpq does not take for a long one (fe-protocol3.c, `pqParseInput3`).
+pub const PG_SERVER_SMALL_FRAME_BYTES_MAX: usize = 30_000;
+/// Cancel keys: 4 bytes in protocol 3.0, up to 256 in 3.2 (protocol-message-formats, BackendKeyData).
+pub const PG_CANCEL_KEY_BYTES_MIN: usize = 4;
+pub const PG_CANCEL_KEY_BYTES_MAX: usize = 256;
+/// Most SCRAM iterations of a verifier: PostgreSQL's default is 4096, and a client has to do them all at each log-in.
+pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
+/// Longest salt of a verifier; PostgreSQL makes 16 bytes.
+pub const SCRAM_SALT_BYTES_MAX: usize = 1024;
+/// Named prepared statements remembered per session; drivers keep a few hundred. A session with more cannot be moved.
+pub const PG_PREPARED_MAX: usize = 4096;
+/// Bytes of all Parse frames remembered per session, those not yet confirmed included.
+pub const PG_PREPARED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Settings remembered per session; PostgreSQL 17 knows under 400, applications add a few.
+pub const PG_SETTINGS_MAX: usize = 512;
+/// Bytes of the text of one remembered setting; a longer one is remembered by name and read back from the server.
+pub const PG_SETTING_BYTES_MAX: usize = 8 * 1024;
+/// LISTEN channels remembered per session.
+pub const PG_CHANNELS_MAX: usize = 4096;
+/// Changes one transaction may make to what is remembered of its session before the session counts as not known completely.
+pub const PG_JOURNAL_MAX: usize = 64 * 1024;
+/// Commands of one pipeline whose effect on the session waits for the server's answer; the same.
+pub const PG_PENDING_MAX: usize = 64 * 1024;
+
+const _: () = assert!(PG_SMALL_FRAME_BYTES_MAX < PG_SERVER_SMALL_FRAME_BYTES_MAX);
+const _: () = assert!(PG_LOGIN_FRAME_BYTES_MAX < PG_FRAME_BYTES_MAX && PG_PREPARED_BYTES_MAX < PG_FRAME_BYTES_MAX);

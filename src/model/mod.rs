@@ -10,6 +10,7 @@ pub mod limits;
 pub mod login;
 pub mod migration;
 pub mod plan;
+mod postgres_url;
 pub mod session;
 pub mod statement;
 pub mod tls;

@@ -1,3 +1,4 @@
 //! Wire grammars: bytes in, values out. Pure: no I/O, no clock, no randomness; runs on any thread.
 
+pub mod postgres;
 pub mod resp;

@@ -1,29 +1,16 @@
-//! The brain of one interlay on one core, without I/O: bytes and plans in, bytes and [`Ask`]s out.
+//! The contract between the data plane, which moves bytes, and what knows a protocol: one [`Relay`] per interlay and core.
 //!
-//! Lives on one core. It matches replies with requests, keeps each client's session, decides which path a command takes (a shared
-//! connection, a connection of its own, the lane) and keeps Redis' order: *a client has outstanding commands on one path at a time*.
-//! It never opens a connection, reads a clock or knows a phase; `dataplane` performs what it asks.
+//! Bytes, plans and orders go in; bytes and [`Ask`]s come out. A relay is sans-io: it opens nothing, reads no clock and no randomness,
+//! knows no phase. Nothing here names a protocol; the relays themselves are in `interlay`.
 
-mod barrier;
-mod dispatch;
-mod pinned;
-mod session;
-mod transaction;
-mod types;
-mod upstream;
-
-#[cfg(test)]
-mod tests;
-
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use types::{Ask, Failure, PoolKey};
-use types::{Client, Path, Upstream, Wait};
-
+use crate::bus::{GateEvent, GateOrder};
 use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{Generation, PlanMode, RoutePlan, limits};
-use crate::protocol::resp::command;
-use crate::stdx::slab::{Slab, SlabKey};
+use crate::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
+use crate::stdx::clock::Now;
+use crate::stdx::slab::SlabKey;
 use crate::telemetry::CoreCounters;
 
 /// Key of a client connection in its relay.
@@ -31,292 +18,220 @@ pub type ClientKey = SlabKey;
 /// Key of an upstream connection in its relay.
 pub type UpstreamKey = SlabKey;
 
-/// One interlay on one core.
+/// What a relay is made with.
 #[derive(Debug)]
-pub struct Relay {
-    plan: Arc<RoutePlan>,
-    clients: Slab<Client>,
-    upstreams: Slab<Upstream>,
-    /// Shared connections; few, so searched from the front.
-    shared: Vec<(PoolKey, UpstreamKey)>,
-    idle_pinned: Vec<(PoolKey, UpstreamKey)>,
-    /// Clients whose reason to wait may be over.
-    resume: Vec<ClientKey>,
-    ready_clients: Vec<ClientKey>,
-    ready_upstreams: Vec<UpstreamKey>,
-    asks: Vec<Ask>,
-    lane_out: Vec<LaneBatch>,
-    /// A published plan not yet acked: how many local commands of the previous plan are still outstanding is counted when asked.
-    barrier: Option<barrier::Barrier>,
-    next_session_id: u64,
-    /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
-    anonymous_allowed: Option<bool>,
-    /// No new clients, and those without outstanding commands are closed.
-    draining: bool,
-    pub counters: CoreCounters,
-    by_name: Vec<u64>,
+pub struct RelaySetup {
+    pub spec: InterlaySpec,
+    pub plan: Arc<RoutePlan>,
+    pub core: CoreId,
+    pub cores: u16,
+    /// Different for every process; part of the names of its connections.
+    pub token: u64,
+    /// From the operating system; different for every core.
+    pub seed: [u8; 32],
 }
 
-impl Relay {
-    /// `first_session_id` and its step keep CLIENT ID unique over all cores.
-    #[must_use]
-    pub fn new(plan: Arc<RoutePlan>, first_session_id: u64) -> Self {
-        Self {
-            plan,
-            clients: Slab::default(),
-            upstreams: Slab::default(),
-            shared: Vec::new(),
-            idle_pinned: Vec::new(),
-            resume: Vec::new(),
-            ready_clients: Vec::new(),
-            ready_upstreams: Vec::new(),
-            asks: Vec::new(),
-            lane_out: Vec::new(),
-            barrier: None,
-            next_session_id: first_session_id,
-            anonymous_allowed: None,
-            draining: false,
-            counters: CoreCounters::default(),
-            by_name: vec![0; command::TABLE.len() + 1],
-        }
-    }
+/// Something only the owner of the sockets can do.
+#[derive(Debug)]
+pub enum Ask {
+    /// Open a connection to the plan's endpoint of `side`, then call `upstream_opened` or `upstream_failed`.
+    Connect {
+        upstream: UpstreamKey,
+        side: Side,
+    },
+    /// From now on this connection speaks TLS, as its endpoint is configured; then call `upstream_secured` or `upstream_failed`.
+    SecureUpstream {
+        upstream: UpstreamKey,
+        side: Side,
+    },
+    /// Send `prologue` in the clear, then speak TLS with this client, beginning with the bytes it has sent already; then call
+    /// `client_secured`. A handshake that fails ends the connection.
+    SecureClient {
+        client: ClientKey,
+        prologue: &'static [u8],
+        begun: Vec<u8>,
+    },
+    CloseUpstream(UpstreamKey),
+    CloseClient(ClientKey),
+    /// The client may be read again.
+    ReadClient(ClientKey),
+    /// The server may be read again.
+    ReadUpstream(UpstreamKey),
+    /// Hand this to the relay of the same interlay on another core.
+    Hand {
+        to: CoreId,
+        interrupt: Interrupt,
+    },
+}
 
-    #[must_use]
-    pub fn plan(&self) -> &Arc<RoutePlan> {
-        &self.plan
-    }
+/// A request to stop what a session is running; may come in on any core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interrupt {
+    pub session: u32,
+    /// What the asker knows; compared with the session's own.
+    pub key: Vec<u8>,
+}
 
-    fn is_dual(&self) -> bool {
-        self.plan.mode == PlanMode::Dual
-    }
+/// Why an upstream connection is not there.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The server answered the log-in with this error frame.
+    Refused(Vec<u8>),
+    /// It could not be reached; nothing was sent.
+    Unreachable(String),
+    /// It broke; what was outstanding has an unknown outcome.
+    Lost(String),
+}
 
-    // ---- clients --------------------------------------------------------------------------------------------------
+/// Who knocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    pub peer: Option<SocketAddr>,
+    pub now: Now,
+}
 
-    /// A client connected; `None` when there are too many (the caller answers with [`Self::too_many`] and closes).
-    pub fn client_opened(&mut self) -> Option<ClientKey> {
-        if self.clients.len() >= limits::CLIENTS_MAX || self.draining {
-            self.counters.connections_refused += 1;
-            return None;
-        }
-        self.counters.connections_accepted += 1;
-        let id = self.next_session_id;
-        self.next_session_id += 64;
-        Some(self.clients.insert(Client::new(id)))
-    }
+/// What a TLS handshake with a client agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secured {
+    /// ALPN.
+    pub application_protocol: Option<Vec<u8>>,
+}
 
-    /// What Redis itself answers when `maxclients` is reached.
-    #[must_use]
-    pub fn too_many() -> &'static [u8] {
-        b"-ERR max number of clients reached\r\n"
-    }
+/// Sessions for a list.
+#[derive(Debug, Default)]
+pub struct SessionList {
+    pub total: u64,
+    pub busy: u64,
+    pub sessions: Vec<SessionInfo>,
+}
 
-    /// Bytes arrived from a client.
-    pub fn client_input(&mut self, key: ClientKey, bytes: &[u8]) {
-        self.counters.bytes_from_clients += bytes.len() as u64;
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if client.input.is_empty() && client.wait == Wait::Nothing {
-            let used = self.process(key, bytes);
-            if let Some(client) = self.clients.get_mut(key) {
-                client.input.extend_from_slice(&bytes[used..]);
-            }
-        } else {
-            client.input.extend_from_slice(bytes);
-            self.process_buffered(key);
-        }
-        self.settle();
-    }
+/// One interlay on one core. After every call that changes something the caller drains `take_asks` and the lists of ready
+/// connections; see `dataplane::core::pump`.
+pub trait Relay {
+    // ---- clients ------------------------------------------------------------------------------------------------------
 
-    fn process_buffered(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let mut input = std::mem::take(&mut client.input);
-        let used = self.process(key, &input);
-        if let Some(client) = self.clients.get_mut(key) {
-            input.drain(..used);
-            client.input = input;
-        }
-    }
+    /// A client connected.
+    ///
+    /// # Errors
+    /// It is not let in: what to tell it, in its protocol, before the connection is closed.
+    fn client_opened(&mut self, arrival: Arrival) -> Result<ClientKey, Vec<u8>>;
+
+    /// Bytes arrived from a client, out of its TLS if it has one.
+    fn client_input(&mut self, key: ClientKey, bytes: &[u8], now: Now);
+
+    /// The TLS asked for with [`Ask::SecureClient`] stands.
+    fn client_secured(&mut self, _key: ClientKey, _secured: &Secured) {}
 
     /// The client's connection is gone. What it had outstanding still runs; the replies go nowhere.
-    pub fn client_closed(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.remove(key) else { return };
-        if client.watching || client.path == Path::Lane {
-            self.push_forget(key);
-        }
-        if let Some(upstream) = client.pinned {
-            // Whatever state it holds must not leak to another client.
-            self.close_upstream(upstream);
-        }
-        self.settle();
-    }
+    fn client_closed(&mut self, key: ClientKey);
 
-    /// Whether more may be read from this client's socket now. Each time the answer turns to yes the client is in [`Self::take_readable`].
-    #[must_use]
-    pub fn may_read(&self, key: ClientKey) -> bool {
-        self.clients.get(key).is_some_and(|client| client.wait == Wait::Nothing && !client.closing)
-    }
+    /// Whether more may be read from this client's socket now. Each time the answer turns to yes there is an [`Ask::ReadClient`].
+    fn may_read_client(&self, key: ClientKey) -> bool;
 
-    /// Moves a client's unsent replies out; `recycled` becomes its next buffer. `None` when there is nothing to send.
-    pub fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
-        let client = self.clients.get_mut(key)?;
-        client.output_ready = false;
-        if client.output.is_empty() {
-            return None;
-        }
-        self.counters.bytes_to_clients += client.output.len() as u64;
-        Some(std::mem::replace(&mut client.output, recycled))
-    }
+    /// Moves a client's unsent bytes out; `recycled` becomes its next buffer. `None` when there is nothing to send.
+    fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
     /// All that was taken has been sent; true when the connection should now be closed.
-    pub fn client_written(&mut self, key: ClientKey) -> bool {
-        let Some(client) = self.clients.get_mut(key) else { return true };
-        if client.wait == Wait::Output && client.output.len() <= limits::CLIENT_OUTPUT_SOFT_BYTES {
-            self.resume.push(key);
-        }
-        let done = client.closing && client.outstanding == 0 && client.output.is_empty();
-        self.settle();
-        done
+    fn client_written(&mut self, key: ClientKey) -> bool;
+
+    // ---- servers ------------------------------------------------------------------------------------------------------
+
+    /// The socket asked for with [`Ask::Connect`] is open; logging in is the relay's business.
+    fn upstream_opened(&mut self, key: UpstreamKey, now: Now);
+
+    /// The TLS asked for with [`Ask::SecureUpstream`] stands.
+    fn upstream_secured(&mut self, _key: UpstreamKey) {}
+
+    /// Whether the connection is ready for use; one that is not within `limits::CONNECT_TIMEOUT` is closed.
+    fn upstream_ready(&self, key: UpstreamKey) -> bool;
+
+    /// It could not be made, or it broke. Everything outstanding on it gets its due.
+    fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure);
+
+    /// Bytes arrived from a server. `Err`: they are not the protocol; the caller closes and calls `upstream_failed`.
+    ///
+    /// # Errors
+    /// Says what was wrong.
+    fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], now: Now) -> Result<(), String>;
+
+    /// Whether more may be read from this server's socket now. Each time the answer turns to yes there is an [`Ask::ReadUpstream`].
+    fn may_read_upstream(&self, _key: UpstreamKey) -> bool {
+        true
     }
 
-    // ---- what the caller must do ------------------------------------------------------------------------------------
+    /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
+    fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
-    pub fn take_asks(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.asks)
-    }
+    // ---- what the caller must do --------------------------------------------------------------------------------------
 
-    /// Clients with replies to send.
-    pub fn take_ready_clients(&mut self) -> Vec<ClientKey> {
-        std::mem::take(&mut self.ready_clients)
-    }
+    fn take_asks(&mut self) -> Vec<Ask>;
 
-    /// Upstream connections with requests to send.
-    pub fn take_ready_upstreams(&mut self) -> Vec<UpstreamKey> {
-        std::mem::take(&mut self.ready_upstreams)
-    }
+    /// Clients with bytes to be sent.
+    fn take_ready_clients(&mut self) -> Vec<ClientKey>;
 
-    /// Commands for the lane, in the order in which they must enter it.
-    pub fn take_lane_batches(&mut self) -> Vec<LaneBatch> {
-        std::mem::take(&mut self.lane_out)
-    }
+    /// Upstream connections with bytes to be sent.
+    fn take_ready_upstreams(&mut self) -> Vec<UpstreamKey>;
 
-    /// Counters with the per-command part filled in.
-    #[must_use]
-    pub fn counters_now(&self) -> CoreCounters {
-        let mut counters = self.counters.clone();
-        counters.connections_open = self.clients.len() as u64;
-        counters.upstream_connections = self.upstreams.len() as u64;
-        counters.commands_by_name = self
-            .by_name
-            .iter()
-            .enumerate()
-            .filter(|&(_, &count)| count > 0)
-            .map(|(at, &count)| (command::TABLE.get(at).map_or("other", |row| row.name), count))
-            .collect();
-        counters
-    }
+    /// Housekeeping, some times per second: whatever has waited too long.
+    fn tick(&mut self, _now: Now) {}
 
-    // ---- the lane's answers -----------------------------------------------------------------------------------------
+    // ---- plans --------------------------------------------------------------------------------------------------------
 
-    pub fn lane_reply(&mut self, reply: LaneReply) {
-        let key = ClientKey::from_u64(reply.client);
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if client.blocked.is_some() && !reply.close {
-            self.blocking_answered(key, &reply.bytes);
-            self.settle();
-            return;
-        }
-        client.outstanding = client.outstanding.saturating_sub(reply.count);
-        if reply.close {
-            self.asks.push(Ask::CloseClient(key));
-            self.settle();
-            return;
-        }
-        let muted = client.take_muted(reply.count);
-        if muted == 0 {
-            client.output.extend_from_slice(&reply.bytes);
-        } else {
-            client.append_unmuted(&reply.bytes, muted);
-        }
-        self.client_has_output(key);
-        self.reply_arrived(key);
-        self.settle();
-    }
+    fn plan(&self) -> &Arc<RoutePlan>;
 
-    // ---- shared by the parts ----------------------------------------------------------------------------------------
+    /// Adopts `plan` for everything from now on. [`Relay::take_acked_plan`] tells when the old one is over.
+    fn publish(&mut self, plan: Arc<RoutePlan>);
 
-    fn client_has_output(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if client.output.len() > limits::CLIENT_OUTPUT_HARD_BYTES {
-            self.asks.push(Ask::CloseClient(key));
-        }
-        if !client.output_ready && (!client.output.is_empty() || client.closing) {
-            client.output_ready = true;
-            self.ready_clients.push(key);
-        }
-    }
+    /// Generation of a plan of whose predecessor nothing is outstanding any more, since the last call.
+    fn take_acked_plan(&mut self) -> Option<Generation>;
 
-    /// After a reply: wakes a client that waited for its own replies, or closes one that only waited for them.
-    fn reply_arrived(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if client.outstanding == 0 {
-            if client.wait == Wait::OwnReplies {
-                self.resume.push(key);
-            }
-            if client.closing {
-                self.client_has_output(key);
-            } else if client.pinned.is_some() {
-                self.unpin_if_clean(key);
-            }
-        } else if client.wait == Wait::Outstanding && client.outstanding < limits::CLIENT_OUTSTANDING_MAX / 2 {
-            self.resume.push(key);
-        }
-    }
+    /// True while a published plan is not acked.
+    fn barrier_pending(&self) -> bool;
 
-    /// Lets every client whose wait is over go on, until nobody moves; then looks whether a barrier has fallen.
-    fn settle(&mut self) {
-        while let Some(key) = self.resume.pop() {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.wait == Wait::Nothing {
-                continue;
-            }
-            client.wait = Wait::Nothing;
-            self.process_buffered(key);
-            if self.may_read(key) {
-                self.asks.push(Ask::ReadClient(key));
-            }
-        }
-        self.check_barrier();
-    }
+    /// Tries again to end what holds up a plan. Called every few milliseconds while one is not acked.
+    fn nudge_barrier(&mut self) {}
 
-    fn wait(&mut self, key: ClientKey, reason: Wait) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.wait = reason;
-        }
-    }
-
-    // ---- drain --------------------------------------------------------------------------------------------------------
+    /// The old plan's commands did not end in time: their connections are closed, their clients with them (the outcome is unknown).
+    fn break_barrier(&mut self);
 
     /// No new clients; those with nothing outstanding are closed now, the others as soon as their replies are sent.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        for key in self.clients.keys() {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            client.closing = true;
-            if client.outstanding == 0 || client.raw {
-                self.asks.push(Ask::CloseClient(key));
-            }
-        }
+    fn drain(&mut self);
+
+    fn is_drained(&self) -> bool;
+
+    // ---- the lane (dual operation) -------------------------------------------------------------------------------------
+
+    /// Commands for the lane, in the order in which they must enter it.
+    fn take_lane_batches(&mut self) -> Vec<LaneBatch> {
+        Vec::new()
     }
 
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.draining && self.clients.is_empty()
+    fn lane_reply(&mut self, _reply: LaneReply) {}
+
+    // ---- the gate and those who wait at it -------------------------------------------------------------------------------
+
+    /// Closes or opens the gate; `None` where this kind of interlay has none. Answers come from [`Relay::take_gate_events`].
+    fn gate(&mut self, _order: GateOrder, _now: Now) -> Option<()> {
+        None
     }
 
-    /// Generation of a plan whose barrier has fallen since the last call.
-    pub fn take_acked_plan(&mut self) -> Option<Generation> {
-        match &self.barrier {
-            Some(barrier) if barrier.fallen => self.barrier.take().map(|barrier| barrier.generation),
-            _ => None,
-        }
+    /// Answers by ticket.
+    fn take_gate_events(&mut self) -> Vec<(u64, GateEvent)> {
+        Vec::new()
+    }
+
+    fn sessions(&self, _now: Now) -> SessionList {
+        SessionList::default()
+    }
+
+    /// An [`Interrupt`] from another core.
+    fn interrupt(&mut self, _interrupt: &Interrupt) {}
+
+    // ---- what is counted -------------------------------------------------------------------------------------------------
+
+    fn counters(&self) -> CoreCounters;
+
+    fn take_statements(&mut self) -> Vec<StatementSample> {
+        Vec::new()
     }
 }

@@ -1,3 +1,4 @@
 //! What the standard library lacks. Knows nothing about databases.
 
+pub mod clock;
 pub mod slab;

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod effect;
 pub mod encode;
 pub mod frame;
+pub mod login;
 pub mod value;
 
 pub use args::Args;

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use super::dispatch::Step;
 use super::types::{Awaited, Path, PoolKey, ReplyMode, SessionChange, Wait};
-use super::{ClientKey, Relay};
+use super::{ClientKey, RedisRelay};
 use crate::model::{Credentials, Secret};
 use crate::protocol::resp::command::{self, Session};
 use crate::protocol::resp::frame::decimal;
 use crate::protocol::resp::{Args, encode};
 
-impl Relay {
+impl RedisRelay {
     pub(super) fn session_command(&mut self, key: ClientKey, what: Session, frame: &[u8]) -> Step {
         let args: Vec<&[u8]> = Args::new(frame).collect();
         let command = command::lookup(args[0]);

@@ -1,14 +1,15 @@
 //! One client, one upstream connection: transactions, WATCH, blocking commands, SUBSCRIBE, MONITOR, large requests.
 
 use super::dispatch::Step;
-use super::types::{Ask, Awaited, Path, Upstream, Wait};
-use super::{ClientKey, Relay, UpstreamKey};
+use super::types::{Awaited, Path, Upstream, Wait};
+use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::LaneItem;
 use crate::model::limits;
 use crate::protocol::resp::command::{Class, Command};
 use crate::protocol::resp::{Args, ReplyStep, effect, encode};
+use crate::relay::Ask;
 
-impl Relay {
+impl RedisRelay {
     /// Gives the client a connection of its own; `Err` with what the client must do first.
     pub(super) fn pin(&mut self, key: ClientKey) -> Result<(), Step> {
         let Some(client) = self.clients.get(key) else { return Err(Step::Close) };
@@ -23,8 +24,9 @@ impl Relay {
         let upstream = match idle {
             Some(at) => self.idle_pinned.swap_remove(at).1,
             None => {
-                let upstream = self.upstreams.insert(Upstream::new(pool.clone(), Some(key)));
-                self.asks.push(Ask::Connect { upstream, key: pool });
+                let side = pool.side;
+                let upstream = self.upstreams.insert(Upstream::new(pool, Some(key)));
+                self.asks.push(Ask::Connect { upstream, side });
                 upstream
             }
         };
@@ -182,13 +184,14 @@ impl Relay {
             return;
         }
         let (pool, old) = (self.pool_key(client), client.pinned);
-        let mut upstream = Upstream::new(pool.clone(), Some(key));
+        let side = pool.side;
+        let mut upstream = Upstream::new(pool, Some(key));
         for (subscribe, channel) in &client.subscriptions {
             encode::push_request(&mut upstream.output, &[subscribe.as_bytes(), channel]);
         }
         let count = client.subscriptions.len();
         let upstream = self.upstreams.insert(upstream);
-        self.asks.push(Ask::Connect { upstream, key: pool });
+        self.asks.push(Ask::Connect { upstream, side });
         if let Some(client) = self.clients.get_mut(key) {
             client.pinned = Some(upstream);
             client.resubscribing = count;

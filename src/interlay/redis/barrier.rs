@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use super::types::{Ask, Path};
-use super::{ClientKey, Relay, UpstreamKey};
+use super::types::Path;
+use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::model::{Generation, PlanMode, RoutePlan};
 use crate::protocol::resp::encode;
+use crate::relay::{Ask, Failure};
 
 /// A plan adopted and not yet acked.
 #[derive(Debug)]
@@ -18,9 +19,9 @@ pub(super) struct Barrier {
     pub fallen: bool,
 }
 
-impl Relay {
-    /// Adopts `plan` for every command from now on. `take_acked_plan` tells when the old one is over.
-    pub fn publish(&mut self, plan: Arc<RoutePlan>) {
+impl RedisRelay {
+    /// Adopts `plan` for every command from now on. `acked_plan` tells when the old one is over.
+    pub(super) fn adopt(&mut self, plan: Arc<RoutePlan>) {
         let old = std::mem::replace(&mut self.plan, plan);
         let side_changed = old.authority.side != self.plan.authority.side;
         let mode_changed = old.mode != self.plan.mode;
@@ -88,11 +89,7 @@ impl Relay {
         if client.blocked.is_some() {
             client.unblocking = true;
             if let Some(upstream) = self.upstreams.get(upstream_key) {
-                self.asks.push(Ask::Unblock {
-                    side: upstream.key.side,
-                    server_client_id: upstream.server_client_id,
-                    credentials: upstream.key.credentials.clone(),
-                });
+                self.unblock(upstream.key.side, upstream.server_client_id, upstream.key.credentials.clone());
             }
             return;
         }
@@ -147,34 +144,29 @@ impl Relay {
     }
 
     /// Blocking commands that still hold up the plan: the server may have seen our UNBLOCK before the command itself.
-    pub fn ask_unblocks_again(&mut self) {
+    pub(super) fn ask_unblocks_again(&mut self) {
         let Some(barrier) = &self.barrier else { return };
-        for key in &barrier.waiting_for {
-            let Some(upstream) = self.upstreams.get(*key) else { continue };
-            let unblocking =
-                upstream.owner.and_then(|owner| self.clients.get(owner)).is_some_and(|client| client.unblocking);
-            if unblocking && upstream.server_client_id != 0 {
-                self.asks.push(Ask::Unblock {
-                    side: upstream.key.side,
-                    server_client_id: upstream.server_client_id,
-                    credentials: upstream.key.credentials.clone(),
-                });
-            }
+        let blocked: Vec<_> = barrier
+            .waiting_for
+            .iter()
+            .filter_map(|key| self.upstreams.get(*key))
+            .filter(|upstream| {
+                let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
+                owner.is_some_and(|client| client.unblocking) && upstream.server_client_id != 0
+            })
+            .map(|upstream| (upstream.key.side, upstream.server_client_id, upstream.key.credentials.clone()))
+            .collect();
+        for (side, server_client_id, credentials) in blocked {
+            self.unblock(side, server_client_id, credentials);
         }
     }
 
     /// The old plan's commands did not end in time: their connections are closed, their clients with them (the outcome is unknown).
-    pub fn break_barrier(&mut self) {
+    pub(super) fn abandon_barrier(&mut self) {
         let Some(barrier) = self.barrier.as_mut() else { return };
         for key in std::mem::take(&mut barrier.waiting_for) {
-            self.upstream_failed(key, &super::Failure::Lost("it held up a change of plan".to_owned()));
+            self.lose_upstream(key, &Failure::Lost("it held up a change of plan".to_owned()));
         }
         self.settle();
-    }
-
-    /// True while a published plan is not acked.
-    #[must_use]
-    pub fn barrier_pending(&self) -> bool {
-        self.barrier.as_ref().is_some_and(|barrier| !barrier.fallen)
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::{ClientKey, UpstreamKey};
 use crate::model::{Credentials, Side};
+use crate::protocol::resp::login::{Dialogue, LogIn};
 use crate::protocol::resp::{ReplyFeed, ReplyStep, RequestProgress};
+use crate::relay::{ClientKey, UpstreamKey};
 
 /// What makes two clients able to share an upstream connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,37 +16,6 @@ pub struct PoolKey {
     pub database: u32,
     /// 2 or 3.
     pub resp: u8,
-}
-
-/// Something only the owner of the sockets can do.
-#[derive(Debug)]
-pub enum Ask {
-    /// Connect to the plan's endpoint of `key.side`, log in, select, then call `upstream_connected` or `upstream_failed`.
-    Connect {
-        upstream: UpstreamKey,
-        key: PoolKey,
-    },
-    CloseUpstream(UpstreamKey),
-    CloseClient(ClientKey),
-    /// The client may be read again.
-    ReadClient(ClientKey),
-    /// On a connection of our own: end the blocking command of this server-side connection as if its time-out had passed.
-    Unblock {
-        side: Side,
-        server_client_id: u64,
-        credentials: Option<Rc<Credentials>>,
-    },
-}
-
-/// Why an upstream connection is not there.
-#[derive(Debug, Clone)]
-pub enum Failure {
-    /// The server answered the log-in with this error reply (`-WRONGPASS …\r\n`).
-    Refused(Vec<u8>),
-    /// It could not be reached; nothing was sent.
-    Unreachable(String),
-    /// It broke; what was outstanding has an unknown outcome.
-    Lost(String),
 }
 
 /// Why a client's input is not looked at.
@@ -238,6 +208,15 @@ pub struct SessionChange {
     pub is_hello: bool,
 }
 
+/// A log-in that waits for its answers.
+#[derive(Debug)]
+pub struct LoggingIn {
+    pub log_in: LogIn,
+    pub dialogue: Dialogue,
+    /// Still to be sent; what clients want sent waits behind it.
+    pub output: Vec<u8>,
+}
+
 /// One upstream connection.
 #[derive(Debug)]
 pub struct Upstream {
@@ -245,6 +224,8 @@ pub struct Upstream {
     /// `None`: shared.
     pub owner: Option<ClientKey>,
     pub connected: bool,
+    /// While it is being made: the socket may not be open yet, or the server has not answered the log-in.
+    pub log_in: Option<LoggingIn>,
     /// CLIENT ID on the server; 0 when it was not asked for.
     pub server_client_id: u64,
     pub output: Vec<u8>,
@@ -267,6 +248,7 @@ impl Upstream {
             key,
             owner,
             connected: false,
+            log_in: None,
             server_client_id: 0,
             output: Vec::new(),
             output_ready: false,

@@ -1,7 +1,7 @@
 //! From a client's bytes to commands on a path.
 
 use super::types::{Awaited, Client, Path, PoolKey, Wait};
-use super::{ClientKey, Relay, UpstreamKey};
+use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::{LaneBatch, LaneItem};
 use crate::model::{CompareReads, limits};
 use crate::protocol::resp::command::{self, Class, Command, CompareRule};
@@ -21,7 +21,7 @@ pub(super) enum Step {
     Close,
 }
 
-impl Relay {
+impl RedisRelay {
     /// Takes as many whole requests from `bytes` as may be taken now; returns how many bytes they were.
     pub(super) fn process(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
         let mut used = 0;

@@ -1,41 +1,88 @@
 //! The other half of the relay: what arrives from servers, and what happens when they go away.
 
-use super::types::{Ask, Awaited, Failure, Path, PoolKey, Upstream, Wait};
-use super::{ClientKey, Relay, UpstreamKey};
-use crate::protocol::resp::{ReplyStep, encode};
+use std::rc::Rc;
 
-impl Relay {
+use super::types::{Awaited, LoggingIn, Path, PoolKey, Upstream, Wait};
+use super::{ClientKey, RedisRelay, UpstreamKey};
+use crate::model::{Credentials, Side};
+use crate::protocol::resp::login::{LogIn, LoggedIn, connection_name};
+use crate::protocol::resp::{ReplyStep, encode};
+use crate::relay::{Ask, Failure};
+
+impl RedisRelay {
     /// The connection shared by all with this key, made if there is none.
     pub(super) fn shared_upstream(&mut self, pool: PoolKey) -> UpstreamKey {
         if let Some((_, key)) = self.shared.iter().find(|(key, _)| *key == pool) {
             return *key;
         }
+        let side = pool.side;
         let key = self.upstreams.insert(Upstream::new(pool.clone(), None));
-        self.shared.push((pool.clone(), key));
-        self.asks.push(Ask::Connect { upstream: key, key: pool });
+        self.shared.push((pool, key));
+        self.asks.push(Ask::Connect { upstream: key, side });
         key
     }
 
-    /// Logged in and ready. `server_client_id`: CLIENT ID there, 0 if unknown. `anonymous_allowed`: set when the connection has no
-    /// log-in and the server's answer to PING was seen.
-    pub fn upstream_connected(&mut self, key: UpstreamKey, server_client_id: u64, anonymous_allowed: Option<bool>) {
-        self.counters.upstream_connects += 1;
-        if anonymous_allowed.is_some() {
-            self.anonymous_allowed = anonymous_allowed;
-        }
+    /// Ends a blocking command as if its time-out had passed, on a connection made for that and closed behind the answer.
+    pub(super) fn unblock(&mut self, side: Side, server_client_id: u64, credentials: Option<Rc<Credentials>>) {
+        let own = self.plan.endpoint(side).credentials.clone().map(Rc::new);
+        let pool = PoolKey { side, credentials: own.or(credentials), database: 0, resp: 2 };
+        let mut upstream = Upstream::new(pool, None);
+        let id = server_client_id.to_string();
+        encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"]);
+        upstream.awaited.push_back(Awaited::Swallow);
+        upstream.retired = true;
+        let upstream = self.upstreams.insert(upstream);
+        self.asks.push(Ask::Connect { upstream, side });
+    }
+
+    /// The socket is open: log in.
+    pub(super) fn log_in(&mut self, key: UpstreamKey) {
+        let name = connection_name("core", self.plan.interlay.as_str(), self.token);
         let Some(upstream) = self.upstreams.get_mut(key) else {
             self.asks.push(Ask::CloseUpstream(key));
             return;
         };
+        let pool = &upstream.key;
+        let log_in = LogIn {
+            credentials: pool.credentials.as_deref().cloned(),
+            database: pool.database,
+            resp: pool.resp,
+            learn_anonymous: pool.credentials.is_none(),
+            name,
+        };
+        let (output, dialogue) = log_in.begin();
+        upstream.log_in = Some(LoggingIn { log_in, dialogue, output });
+        self.ready_upstreams.push(key);
+    }
+
+    fn log_in_bytes(&mut self, key: UpstreamKey, bytes: &[u8]) -> Result<(), String> {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return Ok(()) };
+        let Some(LoggingIn { log_in, dialogue, .. }) = upstream.log_in.as_mut() else { return Ok(()) };
+        let Some(replies) = dialogue.feed(bytes)? else { return Ok(()) };
+        match log_in.outcome(&replies) {
+            Ok(logged_in) => self.upstream_connected(key, logged_in),
+            Err(refusal) => self.lose_upstream(key, &Failure::Refused(refusal)),
+        }
+        Ok(())
+    }
+
+    /// Logged in and ready.
+    pub(super) fn upstream_connected(&mut self, key: UpstreamKey, logged_in: LoggedIn) {
+        self.counters.upstream_connects += 1;
+        if logged_in.anonymous_allowed.is_some() {
+            self.anonymous_allowed = logged_in.anonymous_allowed;
+        }
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.connected = true;
-        upstream.server_client_id = server_client_id;
+        upstream.log_in = None;
+        upstream.server_client_id = logged_in.client_id;
         self.resume.append(&mut upstream.stalled);
         self.upstream_has_output(key);
         self.settle();
     }
 
     /// It could not be made, or it broke. Every command outstanding on it gets its due.
-    pub fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure) {
+    pub(super) fn lose_upstream(&mut self, key: UpstreamKey, failure: &Failure) {
         let Some(upstream) = self.upstreams.remove(key) else { return };
         self.counters.upstream_losses += 1;
         self.shared.retain(|(_, shared)| *shared != key);
@@ -110,8 +157,15 @@ impl Relay {
     }
 
     /// Moves a connection's unsent requests out; `recycled` becomes its next buffer.
-    pub fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+    pub(super) fn upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
         let upstream = self.upstreams.get_mut(key)?;
+        if let Some(logging_in) = upstream.log_in.as_mut() {
+            let output = std::mem::replace(&mut logging_in.output, recycled);
+            return (!output.is_empty()).then_some(output);
+        }
+        if !upstream.connected {
+            return None;
+        }
         upstream.output_ready = false;
         if upstream.output.is_empty() {
             return None;
@@ -122,12 +176,13 @@ impl Relay {
         Some(output)
     }
 
-    /// Bytes arrived from a server. `Err`: they are not RESP; the caller closes and calls `upstream_failed`.
+    /// Bytes arrived from a server. `Err`: they are not RESP; the caller closes and calls `lose_upstream`.
     ///
     /// # Errors
     /// Says what was wrong.
-    pub fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8]) -> Result<(), String> {
-        let outcome = self.upstream_bytes(key, bytes);
+    pub(super) fn server_bytes(&mut self, key: UpstreamKey, bytes: &[u8]) -> Result<(), String> {
+        let logging_in = self.upstreams.get(key).is_some_and(|upstream| upstream.log_in.is_some());
+        let outcome = if logging_in { self.log_in_bytes(key, bytes) } else { self.upstream_bytes(key, bytes) };
         self.settle();
         outcome
     }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Ask, ClientKey, Failure, Relay, UpstreamKey};
+use super::RedisRelay;
 use crate::lane::request::{LaneBatch, LaneItem, LaneReply};
 use crate::model::{
-    Authority, CompareReads, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind, RoutePlan,
+    Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlaySpec, PlanMode,
+    ProtocolKind, RoutePlan,
 };
 use crate::protocol::resp::encode::request;
+use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, UpstreamKey};
+use crate::stdx::clock::Now;
 
 fn endpoint(name: &str, port: u16) -> Endpoint {
     let name = EndpointName::new(name).expect("a good name");
@@ -29,7 +32,7 @@ fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan>
 
 /// A relay with its sockets replaced by this.
 struct Stage {
-    relay: Relay,
+    relay: RedisRelay,
     /// Connections asked for, in order.
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
@@ -38,33 +41,56 @@ struct Stage {
 
 impl Stage {
     fn new(mode: PlanMode) -> Self {
-        let relay = Relay::new(plan(1, Authority::initial(), mode), 1);
+        let plan = plan(1, Authority::initial(), mode);
+        let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let spec =
+            InterlaySpec { name: plan.interlay.clone(), kind: ProtocolKind::Redis, listen, tls: None, postgres: None };
+        let relay = RedisRelay::new(RelaySetup { spec, plan, core: CoreId(0), cores: 1, token: 1, seed: [0; 32] });
         Self { relay, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
     }
 
     fn client(&mut self) -> ClientKey {
-        self.relay.client_opened().expect("room for a client")
+        self.relay.client_opened(Arrival { peer: None, now: Now::default() }).expect("room for a client")
     }
 
     /// A client sends a line of words per command, as one batch.
     fn says(&mut self, client: ClientKey, lines: &[&str]) {
         let bytes: Vec<u8> =
             lines.iter().flat_map(|line| request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())).collect();
-        self.relay.client_input(client, &bytes);
+        self.relay.client_input(client, &bytes, Now::default());
         self.perform();
     }
 
     fn perform(&mut self) {
         for ask in self.relay.take_asks() {
             match ask {
-                Ask::Connect { upstream, .. } => {
-                    self.upstreams.push(upstream);
-                    self.relay.upstream_connected(upstream, 70 + self.upstreams.len() as u64, None);
-                }
-                Ask::Unblock { .. } => self.unblocks += 1,
+                Ask::Connect { upstream, .. } => self.connect(upstream),
                 Ask::CloseClient(key) => self.closed_clients.push(key),
-                Ask::CloseUpstream(_) | Ask::ReadClient(_) => {}
+                _ => {}
             }
+        }
+    }
+
+    /// Opens and logs in; a connection made only to unblock another is counted and answered, not kept.
+    fn connect(&mut self, upstream: UpstreamKey) {
+        self.relay.upstream_opened(upstream, Now::default());
+        let log_in = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
+        assert!(!self.relay.upstream_ready(upstream));
+        let id = 71 + self.upstreams.len();
+        for line in lines(&log_in) {
+            let reply = if line == "CLIENT ID" { format!(":{id}\r\n") } else { "+OK\r\n".to_owned() };
+            self.relay.upstream_input(upstream, reply.as_bytes(), Now::default()).expect("RESP");
+        }
+        assert!(self.relay.upstream_ready(upstream));
+        let retired = self.relay.upstreams.get(upstream).is_some_and(|own| own.retired);
+        if retired {
+            self.unblocks += 1;
+            let order = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
+            assert!(lines(&order)[0].starts_with("CLIENT UNBLOCK 7"), "{:?}", lines(&order));
+            self.relay.upstream_input(upstream, b":1\r\n", Now::default()).expect("RESP");
+            assert!(self.relay.upstreams.get(upstream).is_none(), "closed behind the answer");
+        } else {
+            self.upstreams.push(upstream);
         }
     }
 
@@ -77,7 +103,7 @@ impl Stage {
     }
 
     fn answers(&mut self, nth: usize, bytes: &str) {
-        self.relay.upstream_input(self.upstreams[nth], bytes.as_bytes()).expect("RESP");
+        self.relay.upstream_input(self.upstreams[nth], bytes.as_bytes(), Now::default()).expect("RESP");
         self.perform();
     }
 
@@ -200,12 +226,12 @@ fn an_unreachable_server_is_named_and_the_client_stays() {
 fn half_a_frame_waits_and_garbage_is_answered_as_redis_does() {
     let mut stage = Stage::new(PlanMode::PassThrough);
     let (a, b) = (stage.client(), stage.client());
-    stage.relay.client_input(a, b"*2\r\n$3\r\nGE");
+    stage.relay.client_input(a, b"*2\r\n$3\r\nGE", Now::default());
     assert_eq!(stage.upstreams.len(), 0);
-    stage.relay.client_input(b, b"*1\r\n:1\r\n");
+    stage.relay.client_input(b, b"*1\r\n:1\r\n", Now::default());
     assert_eq!(stage.gets(b), "-ERR Protocol error: expected '$'\r\n");
     assert!(stage.relay.client_written(b), "closed once that is sent");
-    stage.relay.client_input(a, b"T\r\n$1\r\nk\r\n");
+    stage.relay.client_input(a, b"T\r\n$1\r\nk\r\n", Now::default());
     stage.perform();
     assert_eq!(stage.hears(0), ["GET k"]);
 }
@@ -347,14 +373,14 @@ fn after_a_flip_reads_go_to_the_other_side() {
     stage.says(client, &["GET k"]);
     stage.answers(0, "$1\r\n1\r\n");
     stage.relay.publish(plan(2, Authority::initial().flipped(), PlanMode::Dual));
-    stage.relay.client_input(client, &request(&[b"GET", b"k"]));
+    stage.relay.client_input(client, &request(&[b"GET", b"k"]), Now::default());
     let sides: Vec<_> = stage
         .relay
         .take_asks()
         .into_iter()
         .filter_map(|ask| match ask {
-            Ask::Connect { key, .. } => Some(key.side),
-            Ask::CloseUpstream(_) | Ask::CloseClient(_) | Ask::ReadClient(_) | Ask::Unblock { .. } => None,
+            Ask::Connect { side, .. } => Some(side),
+            _ => None,
         })
         .collect();
     assert_eq!(sides, [crate::model::Side::Target]);
@@ -385,7 +411,7 @@ proptest::proptest! {
             let mut stage = Stage::new(mode);
             let client = stage.client();
             for chunk in &chunks {
-                stage.relay.client_input(client, chunk);
+                stage.relay.client_input(client, chunk, Now::default());
                 stage.perform();
             }
             stage.relay.client_closed(client);

@@ -2,7 +2,7 @@
 
 use super::dispatch::{Step, refused_in_dual};
 use super::types::{Awaited, Path, Transaction, Wait};
-use super::{ClientKey, Relay};
+use super::{ClientKey, RedisRelay};
 use crate::lane::request::LaneItem;
 use crate::model::limits;
 use crate::protocol::resp::command::{Class, Command, Session};
@@ -10,7 +10,7 @@ use crate::protocol::resp::{Args, encode};
 
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
-impl Relay {
+impl RedisRelay {
     pub(super) fn multi(&mut self, key: ClientKey, frame: &[u8]) -> Step {
         if self.is_dual() {
             let step = self.answer(key, b"+OK\r\n");

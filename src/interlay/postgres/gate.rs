@@ -1,0 +1,145 @@
+//! The gate: whether a session may begin a unit of work, and the list of those that are inside one.
+//!
+//! All on one core, so there is no race to win: a session that passed is counted before anything else is looked at.
+
+use super::PostgresRelay;
+use super::types::{Session, Stage};
+use crate::bus::{GateEvent, GateOrder};
+use crate::model::{SessionInfo, limits};
+use crate::relay::{Ask, ClientKey, SessionList};
+use crate::stdx::clock::Now;
+
+/// One core's gate.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Ticket of the order that closed it.
+    closed: Option<u64>,
+    /// The order has been answered.
+    answered: bool,
+    /// Sessions inside a unit of work, in a transaction, or being logged in to the server.
+    pub busy: u64,
+    held: Vec<ClientKey>,
+    events: Vec<(u64, GateEvent)>,
+}
+
+impl Gate {
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Says so when the last unit of work is over.
+    pub fn check(&mut self) {
+        if let Some(ticket) = self.closed
+            && self.busy == 0
+            && !std::mem::replace(&mut self.answered, true)
+        {
+            self.events.push((ticket, GateEvent::Drained));
+        }
+    }
+
+    pub fn take_events(&mut self) -> Vec<(u64, GateEvent)> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+impl PostgresRelay {
+    pub(super) fn obey_gate(&mut self, order: GateOrder) {
+        match order {
+            GateOrder::Close { ticket } => {
+                self.gate.closed = Some(ticket);
+                self.gate.answered = false;
+                self.gate.check();
+            }
+            GateOrder::Open { ticket } => self.open_gate(ticket),
+        }
+    }
+
+    fn open_gate(&mut self, ticket: u64) {
+        self.gate.closed = None;
+        let now_us = self.now.mono_us;
+        let (mut held, mut longest_hold_us) = (0, 0);
+        for key in std::mem::take(&mut self.gate.held) {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let Some(since) = session.held_since_us.take() else { continue };
+            held += 1;
+            longest_hold_us = longest_hold_us.max(now_us.saturating_sub(since));
+            if session.stage == Stage::AtGate {
+                self.connect_now(key);
+            } else {
+                self.advance(key);
+            }
+            self.asks.push(Ask::ReadClient(key));
+        }
+        for key in self.sessions.keys() {
+            if self.sessions.get_mut(key).is_some_and(|session| std::mem::take(&mut session.at_boundary)) {
+                self.advance(key);
+                self.asks.push(Ask::ReadClient(key));
+            }
+        }
+        self.gate.events.push((ticket, GateEvent::Opened { held, longest_hold_us }));
+    }
+
+    /// The session waits until the gate opens.
+    pub(super) fn hold(&mut self, key: ClientKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.held_since_us.is_none() {
+            session.held_since_us = Some(self.now.mono_us);
+            self.gate.held.push(key);
+        }
+    }
+
+    /// A unit of work begins.
+    pub(super) fn unit_begins(&mut self, key: ClientKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !std::mem::replace(&mut session.busy, true) {
+            session.since_us = self.now.mono_us;
+            self.gate.busy += 1;
+        }
+    }
+
+    /// Nothing is outstanding and no transaction is open.
+    pub(super) fn unit_over(&mut self, key: ClientKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if std::mem::take(&mut session.busy) {
+            session.since_us = self.now.mono_us;
+            self.gate.busy -= 1;
+            self.gate.check();
+        }
+        if session.client_gone {
+            self.end_session(key);
+        } else if self.draining {
+            self.say_shutdown(key);
+        }
+    }
+
+    pub(super) fn list_sessions(&self, now: Now) -> SessionList {
+        let mut all: Vec<&Session> = self.sessions.iter().map(|(_, session)| session).collect();
+        all.sort_by_key(|session| (!session.busy, session.since_us));
+        let total = all.len() as u64;
+        let busy = all.iter().filter(|session| session.busy).count() as u64;
+        all.truncate(limits::SESSIONS_LISTED_MAX);
+        let sessions = all.into_iter().map(|session| Self::info(session, now)).collect();
+        SessionList { total, busy, sessions }
+    }
+
+    fn info(session: &Session, now: Now) -> SessionInfo {
+        let startup = session.startup.as_ref();
+        let text =
+            |text: Option<&str>| text.unwrap_or_default().chars().take(limits::NAME_BYTES_MAX).collect::<String>();
+        let since_us = session.held_since_us.unwrap_or(session.since_us);
+        let mut application = text(startup.map(|startup| startup.application_name()));
+        if session.client_gone {
+            application.push_str(" (client gone)");
+        }
+        SessionInfo {
+            id: session.id,
+            user: text(startup.map(|startup| startup.user())),
+            database: text(startup.map(|startup| startup.database())),
+            application,
+            peer: session.peer,
+            state: session.state(),
+            age_us: now.mono_us.saturating_sub(since_us),
+            keeps: session.keeps_seen.names().collect(),
+        }
+    }
+}

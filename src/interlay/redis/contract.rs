@@ -1,0 +1,113 @@
+//! The Redis relay as the data plane sees it.
+
+use std::sync::Arc;
+
+use super::RedisRelay;
+use crate::lane::request::{LaneBatch, LaneReply};
+use crate::model::{Generation, RoutePlan};
+use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, UpstreamKey};
+use crate::stdx::clock::Now;
+use crate::telemetry::CoreCounters;
+
+impl Relay for RedisRelay {
+    fn client_opened(&mut self, _arrival: Arrival) -> Result<ClientKey, Vec<u8>> {
+        // What Redis itself answers when `maxclients` is reached.
+        self.let_in().ok_or_else(|| b"-ERR max number of clients reached\r\n".to_vec())
+    }
+
+    fn client_input(&mut self, key: ClientKey, bytes: &[u8], _now: Now) {
+        self.client_bytes(key, bytes);
+    }
+
+    fn client_closed(&mut self, key: ClientKey) {
+        self.let_out(key);
+    }
+
+    fn may_read_client(&self, key: ClientKey) -> bool {
+        self.may_read(key)
+    }
+
+    fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.client_output(key, recycled)
+    }
+
+    fn client_written(&mut self, key: ClientKey) -> bool {
+        self.output_sent(key)
+    }
+
+    fn upstream_opened(&mut self, key: UpstreamKey, _now: Now) {
+        self.log_in(key);
+    }
+
+    fn upstream_ready(&self, key: UpstreamKey) -> bool {
+        self.upstreams.get(key).is_none_or(|upstream| upstream.connected)
+    }
+
+    fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure) {
+        self.lose_upstream(key, failure);
+    }
+
+    fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], _now: Now) -> Result<(), String> {
+        self.server_bytes(key, bytes)
+    }
+
+    fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.upstream_output(key, recycled)
+    }
+
+    fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
+    fn take_ready_clients(&mut self) -> Vec<ClientKey> {
+        std::mem::take(&mut self.ready_clients)
+    }
+
+    fn take_ready_upstreams(&mut self) -> Vec<UpstreamKey> {
+        std::mem::take(&mut self.ready_upstreams)
+    }
+
+    fn plan(&self) -> &Arc<RoutePlan> {
+        &self.plan
+    }
+
+    fn publish(&mut self, plan: Arc<RoutePlan>) {
+        self.adopt(plan);
+    }
+
+    fn take_acked_plan(&mut self) -> Option<Generation> {
+        self.acked_plan()
+    }
+
+    fn barrier_pending(&self) -> bool {
+        self.barrier.as_ref().is_some_and(|barrier| !barrier.fallen)
+    }
+
+    fn nudge_barrier(&mut self) {
+        self.ask_unblocks_again();
+    }
+
+    fn break_barrier(&mut self) {
+        self.abandon_barrier();
+    }
+
+    fn drain(&mut self) {
+        self.begin_drain();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining && self.clients.is_empty()
+    }
+
+    fn take_lane_batches(&mut self) -> Vec<LaneBatch> {
+        std::mem::take(&mut self.lane_out)
+    }
+
+    fn lane_reply(&mut self, reply: LaneReply) {
+        self.lane_answered(reply);
+    }
+
+    fn counters(&self) -> CoreCounters {
+        self.counters_now()
+    }
+}
