@@ -134,7 +134,7 @@ fn while_paused_no_statement_reaches_the_server() {
         let hold = began.elapsed();
         // The gate is closed, and says so.
         let sessions = rig.cli_json(&["interlay", "sessions", PG_INTERLAY]);
-        assert!(sessions.to_string().contains("held"), "{sessions}");
+        assert!(sessions.to_string().contains("\"held\""), "{sessions}");
         let told = resume(&rig);
         assert_eq!(told["held_clients"].as_u64(), Some(CLIENTS as u64), "{told}");
         let paused_us = told["paused_for_us"].as_u64().expect("paused_for_us");
