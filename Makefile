@@ -3,8 +3,9 @@
 #   make test                   everything that can fail: unit, property and end-to-end tests against real servers
 #   make check                  format, lints and the repository's own rules
 #   make bench                  redis-benchmark through the proxy against direct, with ratios
+#   make bench-postgres         pgbench direct, through the proxy and through PgBouncer, with ratios and CPU per transaction
 
-.PHONY: help demo test check bench servers build
+.PHONY: help demo test check bench bench-postgres servers build
 ARGS ?=
 
 help:
@@ -30,3 +31,7 @@ check:
 
 bench: servers build
 	scripts/bench.sh
+
+bench-postgres: build
+	@scripts/install-test-servers.sh --bench
+	scripts/bench-postgres.sh

@@ -1,5 +1,8 @@
 //! End-to-end harness: real servers, the real binary, real clients. Links none of the product, so that it cannot share a mistake.
 //!
+//! For PostgreSQL: `PG_DIRECT=1` leaves the proxy out and so proves tests and clients themselves, `PG_VERSIONS=15,18` chooses
+//! servers, `PGBENCH_SECONDS=30` lengthens each pgbench run, `PG_SHOW_TRANSCRIPT=1` prints what clients see.
+//!
 //! Every guard stops what it started when dropped, also on a panic; ports are free ones; waiting is for an event, with a deadline.
 
 pub mod certificates;

@@ -135,8 +135,11 @@ impl PgRig {
                 auth += "auth_query = \"SELECT usename, passwd FROM pg_shadow WHERE usename=$1\"\n";
             }
             Auth::Scram | Auth::Mapped | Auth::Md5 | Auth::Trust => {
-                let known: &[&str] =
-                    if options.auth == Auth::Md5 { &[SUPERUSER, USER, MD5_USER] } else { &[SUPERUSER, USER] };
+                let known: &[&str] = if matches!(options.auth, Auth::Md5 | Auth::Trust) {
+                    &[SUPERUSER, USER, MD5_USER]
+                } else {
+                    &[SUPERUSER, USER]
+                };
                 self.server.users_file(known, &users);
                 let mut lines = std::fs::read_to_string(&users).expect("just written");
                 lines += &options.more_users;

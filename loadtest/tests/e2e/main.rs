@@ -12,4 +12,5 @@ mod pg_clients;
 mod pg_harness;
 mod pg_pause;
 mod pg_psql;
+mod pg_rust_client;
 mod values;

@@ -159,7 +159,7 @@ fn running(rig: &PgRig, text: &str) {
     });
 }
 
-fn assert_cancelled(terminal: &mut Terminal, rig: &PgRig) {
+pub fn assert_cancelled(terminal: &mut Terminal, rig: &PgRig) {
     terminal.clear();
     terminal.type_line("select pg_sleep(60);");
     running(rig, "select pg_sleep");
@@ -201,10 +201,17 @@ fn a_cancel_with_a_wrong_key_does_no_harm() {
         let (mut asleep, port) = (rig.through().terminal(), rig.through().port);
         asleep.type_line("SELECT 'slept' || pg_sleep(2);");
         running(&rig, "SELECT");
-        for key in [&[0, 0, 0, 1, 0, 0, 0, 2][..], &[0xff; 8], &[0, 0, 0, 1], &[7; 260]] {
+        for (key, is_one) in
+            [(&[0, 0, 0, 1, 0, 0, 0, 2][..], true), (&[0xff; 8], true), (&[0, 0, 0, 1], false), (&[7; 260], false)]
+        {
             let mut wire = Wire::connect(port);
             wire.send(&untyped(CANCEL_REQUEST, key)).unwrap();
-            assert_eq!(wire.rest().map(|rest| rest.len()), Some(0), "a cancel has no answer");
+            let rest = wire.rest();
+            // A cancel has no answer, right or wrong; what is none may be told so before the end.
+            assert!(rest.as_ref().is_some_and(|rest| rest.is_empty() || !is_one), "{key:?}: {rest:?}");
+            if let Some(told) = rest.filter(|rest| !rest.is_empty()) {
+                eprintln!("a cancel of {} bytes: {}", key.len(), String::from_utf8_lossy(&told));
+            }
         }
         asleep.expect("slept", PATIENCE);
         assert_eq!(terminal.ask("SELECT 'unharmed';"), "unharmed");
