@@ -30,6 +30,9 @@ pub struct Ledger {
     stop: Arc<AtomicBool>,
     pub acknowledged: Arc<AtomicU64>,
     pub errors: Arc<AtomicU64>,
+    clients: u64,
+    /// Clients that have had a token acknowledged.
+    begun: Arc<AtomicU64>,
     thread: Option<JoinHandle<Vec<Known>>>,
 }
 
@@ -68,12 +71,14 @@ impl Ledger {
     /// When the runtime cannot be made.
     #[must_use]
     pub fn start(login: &Login, clients: usize) -> Self {
+        let begun: Arc<AtomicU64> = Arc::default();
         let (stop, acknowledged, errors) = (Arc::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let shared = Shared {
             login: login.clone(),
             stop: Arc::clone(&stop),
             acknowledged: Arc::clone(&acknowledged),
             errors: Arc::clone(&errors),
+            begun: Arc::clone(&begun),
         };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -86,15 +91,16 @@ impl Ledger {
                 known
             })
         });
-        Self { stop, acknowledged, errors, thread: Some(thread) }
+        Self { stop, acknowledged, errors, clients: clients as u64, begun, thread: Some(thread) }
     }
 
-    /// Waits until this many more tokens were acknowledged.
+    /// Waits until this many more tokens were acknowledged, and every client has had one.
     pub fn progress(&self, more: u64) {
         let goal = self.acknowledged.load(Ordering::Relaxed) + more;
         crate::wait::until("acknowledged tokens", Duration::from_secs(60), || {
-            let now = self.acknowledged.load(Ordering::Relaxed);
-            if now >= goal { Ok(()) } else { Err(format!("{now} of {goal}")) }
+            let (now, begun) = (self.acknowledged.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed));
+            let there = now >= goal && begun == self.clients;
+            if there { Ok(()) } else { Err(format!("{now} of {goal} by {begun} of {} clients", self.clients)) }
         });
     }
 
@@ -119,6 +125,7 @@ struct Shared {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
     errors: Arc<AtomicU64>,
+    begun: Arc<AtomicU64>,
 }
 
 struct Open {
@@ -164,6 +171,9 @@ async fn run(number: usize, shared: Shared) -> Known {
             match outcome {
                 Ok(()) => {
                     shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    if known.acknowledged.is_empty() {
+                        shared.begun.fetch_add(1, Ordering::Relaxed);
+                    }
                     known.acknowledged.push(token);
                 }
                 Err(error) => {

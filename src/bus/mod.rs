@@ -34,7 +34,11 @@ pub enum Directive {
 pub enum GateOrder {
     /// Let no client begin a new unit of work (a statement or transaction from idle; an open transaction goes on). Answered by
     /// [`GateEvent::Drained`] when nothing is outstanding any more, which may be never: the deadline is control's.
+    /// New sessions are still let in, because a thread that waits for one may have another open in a transaction.
     Close { ticket: u64 },
+    /// After every core has drained: hold those who want to be let in as well. Answered by [`GateEvent::Drained`] when nobody is being
+    /// let in any more.
+    Shut { ticket: u64 },
     /// Let everybody go on. Answered by [`GateEvent::Opened`]. Harmless when the gate is open.
     Open { ticket: u64 },
 }

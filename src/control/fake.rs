@@ -44,7 +44,7 @@ fn answer(directive: Directive) -> Option<Report> {
             let (interlay, generation) = (plan.interlay.clone(), plan.generation);
             Some(Report::PlanAcked { core, interlay, generation })
         }
-        Directive::Gate { interlay, order: GateOrder::Close { ticket } } => {
+        Directive::Gate { interlay, order: GateOrder::Close { ticket } | GateOrder::Shut { ticket } } => {
             let drains = interlay.as_str() != "stuck";
             drains.then_some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })
         }

@@ -187,19 +187,12 @@ impl Control {
         let _change = interlay.change.lock().await;
         let began = Instant::now();
         let ticket = self.next_ticket();
-        *gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
-        self.order_gate(interlay, GateOrder::Close { ticket }).await;
-        let cores = self.bus.cores.len();
-        let drain = gate.until(began + deadline, || {
-            let answers = gate.answers.borrow();
-            match () {
-                () if answers.unsupported => Some(Drain::Unsupported),
-                () if answers.cores.len() >= cores => Some(Drain::Drained),
-                () if self.stopping.get() => Some(Drain::Stopping),
-                () => None,
-            }
-        });
-        match drain.await.unwrap_or(Drain::Expired) {
+        // First whoever is inside comes to an end, then nobody is let in any more: see the orders.
+        let mut drain = self.drain_gate(interlay, GateOrder::Close { ticket }, began + deadline).await;
+        if drain == Drain::Drained {
+            drain = self.drain_gate(interlay, GateOrder::Shut { ticket: self.next_ticket() }, began + deadline).await;
+        }
+        match drain {
             Drain::Drained => Ok(self.hold(interlay, ticket, began, hold)),
             Drain::Expired => {
                 let silent = self.silent(&gate.answers.borrow().cores);
@@ -216,6 +209,24 @@ impl Control {
                 Err(ControlError::Unavailable("the proxy is stopping: nothing is paused".to_owned()))
             }
         }
+    }
+
+    /// Gives every core the order and waits for all to have drained.
+    async fn drain_gate(&self, interlay: &Interlay, order: GateOrder, deadline: Instant) -> Drain {
+        let (GateOrder::Close { ticket } | GateOrder::Shut { ticket } | GateOrder::Open { ticket }) = order;
+        let (gate, cores) = (&interlay.gate, self.bus.cores.len());
+        *gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
+        self.order_gate(interlay, order).await;
+        let drain = gate.until(deadline, || {
+            let answers = gate.answers.borrow();
+            match () {
+                () if answers.unsupported => Some(Drain::Unsupported),
+                () if answers.cores.len() >= cores => Some(Drain::Drained),
+                () if self.stopping.get() => Some(Drain::Stopping),
+                () => None,
+            }
+        });
+        drain.await.unwrap_or(Drain::Expired)
     }
 
     /// The gate is closed and drained: says so, and makes sure that it will not stay so for ever.

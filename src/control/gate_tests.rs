@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// What the fake cores were asked, by core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
+    Shut(u16),
     Close(u16),
     Sessions(u16),
     Open(u16),
@@ -101,6 +102,10 @@ impl Rig {
         let mut log = self.log.borrow_mut();
         while let Some(directive) = bus.cores[usize::from(number)].pop() {
             let report = match directive {
+                Directive::Gate { interlay, order: GateOrder::Shut { ticket } } => {
+                    log.push(Asked::Shut(number));
+                    Some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })
+                }
                 Directive::Gate { interlay, order: GateOrder::Close { ticket } } => {
                     log.push(Asked::Close(number));
                     let event = if number == 1 { self.core_1.get() } else { Some(GateEvent::Drained) };
@@ -141,7 +146,7 @@ fn run(test: &str, body: impl AsyncFnOnce(Rc<Rig>)) {
 fn a_pause_holds_when_every_core_has_drained_and_ends_once() {
     run("holds", async |rig| {
         let paused = rig.handle.pause(shop(), LONG, LONG).await.unwrap();
-        assert_eq!(*rig.log.borrow(), [Asked::Close(0), Asked::Close(1)]);
+        assert_eq!(*rig.log.borrow(), [Asked::Close(0), Asked::Close(1), Asked::Shut(0), Asked::Shut(1)]);
         assert_eq!(paused.resumes_at.0 - paused.paused_at.0, 20_000);
         assert!(matches!(rig.state(), GateState::Paused(_)));
         let ready = rig.handle.ready().await.unwrap();

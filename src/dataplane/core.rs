@@ -247,7 +247,7 @@ fn gate(core: &SharedCore, name: InterlayName, order: GateOrder) {
         let (id, now) = (borrowed.id, borrowed.now());
         let Some(index) = borrowed.find(&name) else { return };
         if borrowed.interlays[index].relay.gate(order, now).is_none() {
-            let (GateOrder::Close { ticket } | GateOrder::Open { ticket }) = order;
+            let (GateOrder::Close { ticket } | GateOrder::Shut { ticket } | GateOrder::Open { ticket }) = order;
             let event = GateEvent::Unsupported;
             borrowed.report(Report::Gate { core: id, interlay: name, ticket, event });
         }

@@ -98,6 +98,7 @@ impl PostgresRelay {
         self.note_client_frame(key, tag, body);
         if let Some(session) = self.sessions.get_mut(key) {
             session.tracker.client_frame(tag);
+            session.terminated |= tag == b'X';
         }
     }
 

@@ -14,6 +14,8 @@ use crate::stdx::clock::Now;
 pub(super) struct Gate {
     /// Ticket of the order that closed it.
     closed: Option<u64>,
+    /// Log-ins are held too.
+    shut: bool,
     /// The order has been answered.
     answered: bool,
     /// Sessions inside a unit of work, in a transaction, or being logged in to the server.
@@ -25,6 +27,10 @@ pub(super) struct Gate {
 impl Gate {
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()
+    }
+
+    pub fn is_shut(&self) -> bool {
+        self.shut
     }
 
     /// Says so when the last unit of work is over.
@@ -45,7 +51,8 @@ impl Gate {
 impl PostgresRelay {
     pub(super) fn obey_gate(&mut self, order: GateOrder) {
         match order {
-            GateOrder::Close { ticket } => {
+            GateOrder::Close { ticket } | GateOrder::Shut { ticket } => {
+                self.gate.shut |= matches!(order, GateOrder::Shut { .. });
                 self.gate.closed = Some(ticket);
                 self.gate.answered = false;
                 self.gate.check();
@@ -56,6 +63,7 @@ impl PostgresRelay {
 
     fn open_gate(&mut self, ticket: u64) {
         self.gate.closed = None;
+        self.gate.shut = false;
         let now_us = self.now.mono_us;
         let (mut held, mut longest_hold_us) = (0, 0);
         for key in std::mem::take(&mut self.gate.held) {

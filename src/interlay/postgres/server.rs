@@ -40,7 +40,7 @@ impl PostgresRelay {
     pub(super) fn connect(&mut self, key: ClientKey, proof: Proof) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.proof = Some(proof);
-        if self.gate.is_closed() {
+        if self.gate.is_shut() {
             session.stage = Stage::AtGate;
             self.hold(key);
             return;
@@ -291,8 +291,8 @@ impl PostgresRelay {
             Failure::Unreachable(why) => {
                 Refusal::new("57P03", format!("Crossfade cannot reach {side} '{name}': {why}; nothing was sent"))
             }
-            // The server said goodbye itself (a time-out, an administrator): its words have passed, and the end follows them.
-            Failure::Lost(_) if session.fatal_seen => return self.dismiss(client, b""),
+            // The server said goodbye itself (a time-out, an administrator) and its words have passed, or the client did: the end follows.
+            Failure::Lost(_) if session.fatal_seen || session.terminated => return self.dismiss(client, b""),
             Failure::Lost(why) if session.tracker.is_busy() => {
                 let text = format!("Crossfade lost {side} '{name}' while a statement was running ({why})");
                 Refusal::new("08007", text).hint("Its outcome is unknown: look before repeating it.")

@@ -380,7 +380,7 @@ fn a_pipeline_is_cut_at_its_syncs_when_the_gate_is_closed() {
 #[test]
 fn a_log_in_waits_at_a_closed_gate_too() {
     let mut stage = trusting();
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 1 }), [(1, GateEvent::Drained)]);
+    assert_eq!(stage.gate(GateOrder::Shut { ticket: 1 }), [(1, GateEvent::Drained)]);
     let client = stage.client();
     stage.says(client, &build_startup(0, &[("user", "app")]));
     assert!(stage.servers.is_empty());
@@ -389,6 +389,16 @@ fn a_log_in_waits_at_a_closed_gate_too() {
     assert_eq!(stage.gate(GateOrder::Close { ticket: 3 }), [], "a log-in is under way on the server");
     stage.lets_in(0);
     assert_eq!(stage.relay.take_gate_events(), [(3, GateEvent::Drained)]);
+    // While others are only coming to an end it is let in: whoever waits for it may have a transaction open elsewhere.
+    let client = stage.client();
+    stage.says(client, &build_startup(0, &[("user", "app")]));
+    assert_eq!(stage.servers.len(), 2);
+    assert_eq!(stage.gate(GateOrder::Shut { ticket: 4 }), []);
+    stage.lets_in(1);
+    assert_eq!(stage.relay.take_gate_events(), [(4, GateEvent::Drained)]);
+    stage.gets(client);
+    stage.says(client, &query("SELECT 1"));
+    assert_eq!(stage.state_of(client), SessionState::Held);
 }
 
 #[test]
@@ -435,6 +445,9 @@ fn every_way_out_gives_the_gate_its_count_back() {
         ("session ends well", |stage, client, server| {
             stage.answers(server, &done("COMMIT", b'I'));
             stage.says(client, &frame(b'X', b""));
+            let key = stage.servers[server];
+            stage.relay.upstream_failed(key, &Failure::Lost("closed, as it was asked to".to_owned()));
+            assert_eq!(tags(&stage.gets(client)), "CZ", "no word more");
             stage.relay.client_closed(client);
         }),
     ];

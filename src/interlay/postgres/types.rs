@@ -145,6 +145,8 @@ pub(super) struct Session {
     pub keeps_seen: crate::protocol::postgres::Keeps,
     /// The server has said that it ends the session.
     pub fatal_seen: bool,
+    /// The client has said goodbye: that its server goes away is what it wants.
+    pub terminated: bool,
 }
 
 impl Session {
@@ -179,6 +181,7 @@ impl Session {
             sampled: None,
             keeps_seen: crate::protocol::postgres::Keeps::default(),
             fatal_seen: false,
+            terminated: false,
         }
     }
 
