@@ -68,7 +68,9 @@ fn a_hundred_pauses_under_load_lose_nothing_and_no_client_sees_an_error() {
         let bench = std::thread::spawn(move || {
             let mut runs = Vec::new();
             while runs.is_empty() || !enough.load(Ordering::Relaxed) {
-                runs.push(login.pgbench(&["-n", "-c", "16", "-j", "2", "-T", "3", "-M", "prepared"]));
+                // A thread for each client: pgbench prepares with a blocking call, so that a client held at its first statement would
+                // keep its thread from ending the transactions of the others, for which the pause waits.
+                runs.push(login.pgbench(&["-n", "-c", "16", "-j", "16", "-T", "3", "-M", "prepared"]));
             }
             runs
         });
