@@ -62,6 +62,8 @@ pub struct Options {
     pub server: Settings,
     /// More lines for the `auth_file`.
     pub more_users: String,
+    /// More tables for the configuration.
+    pub more_config: String,
 }
 
 impl Default for Options {
@@ -72,6 +74,7 @@ impl Default for Options {
             cores: 1,
             server: Settings::default(),
             more_users: String::new(),
+            more_config: String::new(),
         }
     }
 }
@@ -159,10 +162,11 @@ impl PgRig {
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n[data]\ndir = \"{}\"\n[cores]\ncount = {}\n\
              [endpoints.pg]\nkind = \"postgres\"\nurl = \"{}\"\n\
-             [interlays.{PG_INTERLAY}]\nkind = \"postgres\"\nlisten = \"127.0.0.1:{port}\"\nsource = \"pg\"\n{auth}",
+             [interlays.{PG_INTERLAY}]\nkind = \"postgres\"\nlisten = \"127.0.0.1:{port}\"\nsource = \"pg\"\n{auth}{}",
             directory.path().join("data").display(),
             options.cores,
             self.server.url("postgres"),
+            options.more_config,
         );
         Crossfade::start_postgres(directory, &text, port, admin_port)
     }

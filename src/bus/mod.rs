@@ -67,8 +67,8 @@ pub enum LaneOrder {
     Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },
     /// Both scans of this pass have named every key: nothing is uncopied any more. Ignored if `pass` is over.
     PassDone { pass: u64 },
-    /// Run the same read-only commands (encoded RESP requests) at one position on both sides: the lane and the shadow queue.
-    /// Both are answered in RESP2. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
+    /// Run the same read-only commands (requests as the lane's servers take them) at one position on both sides: the lane and the
+    /// shadow queue. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
     Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>> },
     /// This key was proven different: mark it dirty so that the lane copies it again. No answer.
     Repair { database: u32, keys: Vec<Box<[u8]>> },
@@ -153,7 +153,7 @@ pub enum LaneEvent {
         failed: u64,
         bytes: u64,
     },
-    /// Replies in request order, raw RESP2 frames. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
+    /// Replies in request order, as the servers sent them. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
     /// the shadow, so a difference proves nothing yet.
     Probed {
         ticket: u64,

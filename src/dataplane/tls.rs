@@ -9,7 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use crate::model::{Address, ClientTls, Endpoint, InterlaySpec, ProtocolKind, ServerTls, TlsMode};
+use crate::interlay;
+use crate::model::{Address, ClientTls, Endpoint, InterlaySpec, ServerTls, TlsMode};
 use crate::relay::Secured;
 use crate::tls;
 
@@ -61,9 +62,7 @@ impl TlsKit {
 pub fn server_config(spec: &InterlaySpec) -> Result<Option<Arc<ServerConfig>>, String> {
     let Some(tls) = &spec.tls else { return Ok(None) };
     let mut config = read_server(tls).map_err(|why| format!("interlay {}: {why}", spec.name))?;
-    if spec.kind == ProtocolKind::Postgres {
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-    }
+    config.alpn_protocols = interlay::application_protocols(spec.kind).iter().map(|name| name.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

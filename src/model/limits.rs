@@ -97,7 +97,7 @@ const _: () = assert!(FLIP_BARRIER_TIMEOUT.as_millis() < BARRIER_TIMEOUT.as_mill
 
 /// Sessions named in one list, per core; more are counted.
 pub const SESSIONS_LISTED_MAX: usize = 1000;
-/// Statements kept as samples between two collections, per core and interlay; beyond it one in 2, 4, 8 … is kept.
+/// Statements kept as samples between two collections, per core and interlay; of more, one in 2, 4, 8 … is kept, evenly over the time.
 pub const STATEMENT_SAMPLES_MAX: usize = 256;
 /// Bytes of a statement kept as a sample.
 pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;

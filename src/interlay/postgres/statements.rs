@@ -13,9 +13,10 @@ use crate::relay::ClientKey;
 pub(super) struct Sampler {
     by_name: HashMap<&'static str, u64>,
     by_state: Vec<(&'static str, u64)>,
+    /// Statements since the samples were taken last.
     seen: u64,
     /// One statement in this many is kept.
-    stride: u32,
+    stride: u64,
     samples: Vec<StatementSample>,
 }
 
@@ -37,17 +38,37 @@ impl Sampler {
     /// Whether the statement that begins now is kept.
     fn chooses(&mut self) -> bool {
         self.seen += 1;
-        self.samples.len() < limits::STATEMENT_SAMPLES_MAX && self.seen.is_multiple_of(u64::from(self.stride))
+        self.seen.is_multiple_of(self.stride)
     }
 
-    /// The samples since the last call; how densely the next ones are taken follows from how many there were.
-    pub fn take(&mut self) -> Vec<StatementSample> {
+    /// Keeps a sample; when there is no more room, every other one goes and from now on half as many come.
+    fn keep(&mut self, sample: StatementSample) {
         if self.samples.len() >= limits::STATEMENT_SAMPLES_MAX {
+            let mut at = 0;
+            self.samples.retain(|_| {
+                at += 1;
+                at % 2 == 0
+            });
             self.stride = self.stride.saturating_mul(2);
-        } else if self.samples.len() < limits::STATEMENT_SAMPLES_MAX / 4 {
-            self.stride = (self.stride / 2).max(1);
         }
-        std::mem::take(&mut self.samples)
+        self.samples.push(sample);
+    }
+
+    /// The samples since the last call; together they weigh what passed in that time.
+    pub fn take(&mut self) -> Vec<StatementSample> {
+        let mut samples = std::mem::take(&mut self.samples);
+        self.stride = (self.stride / 2).max(1);
+        if samples.is_empty() {
+            // What passed unsampled is added to the weight of the next ones.
+            return samples;
+        }
+        let (each, rest) = (self.seen / samples.len() as u64, self.seen % samples.len() as u64);
+        for (at, sample) in samples.iter_mut().enumerate() {
+            let weight = each + u64::from((at as u64) < rest);
+            sample.weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        }
+        self.seen = 0;
+        samples
     }
 }
 
@@ -64,7 +85,6 @@ pub(super) struct Sampled {
     text: Box<str>,
     cut: bool,
     began_us: u64,
-    weight: u32,
 }
 
 /// Whether a text is only the beginning of a statement.
@@ -184,12 +204,12 @@ impl PostgresRelay {
     }
 
     fn begin_sample(&mut self, key: ClientKey, text: &[u8], cut: Cut) {
-        let (began_us, weight) = (self.now.mono_us, self.sampler.stride);
+        let began_us = self.now.mono_us;
         let Some(session) = self.sessions.get_mut(key) else { return };
         let kept = &text[..text.len().min(limits::STATEMENT_SAMPLE_BYTES)];
         let cut = cut == Cut::Yes || kept.len() < text.len();
         let text = String::from_utf8_lossy(kept).into_owned().into_boxed_str();
-        session.sampled = Some(Sampled { text, cut, began_us, weight });
+        session.sampled = Some(Sampled { text, cut, began_us });
     }
 
     fn note_keeps(&mut self, key: ClientKey, keeps: Keeps) {
@@ -221,8 +241,8 @@ impl PostgresRelay {
             self.counters.replies_error += 1;
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(Sampled { text, cut, began_us, weight }) = session.sampled.take() else { return };
+        let Some(Sampled { text, cut, began_us }) = session.sampled.take() else { return };
         let latency_us = now_us.saturating_sub(began_us);
-        self.sampler.samples.push(StatementSample { text, cut, latency_us, weight, failed });
+        self.sampler.keep(StatementSample { text, cut, latency_us, weight: 1, failed });
     }
 }

@@ -581,6 +581,25 @@ fn statements_are_counted_by_what_they_are_and_sampled() {
     assert_eq!(registry.channels(), ["jobs"]);
 }
 
+#[test]
+fn samples_weigh_what_passed_however_much_it_was() {
+    let mut stage = trusting();
+    let (client, server) = stage.ready_client();
+    for (statements, most) in [(10, 10), (10_000, crate::model::limits::STATEMENT_SAMPLES_MAX), (3, 3)] {
+        for _ in 0..statements {
+            stage.says(client, &query("SELECT 1"));
+            stage.answers(server, &done("SELECT 1", b'I'));
+            stage.gets(client);
+            stage.hears(server);
+        }
+        // The density of the burst is given up step by step.
+        let samples = (0..12).map(|_| stage.relay.take_statements()).find(|samples| !samples.is_empty());
+        let samples = samples.unwrap_or_default();
+        let weight: u64 = samples.iter().map(|sample| u64::from(sample.weight)).sum();
+        assert!(samples.len() <= most && (statements == 3 || weight == statements), "{weight} of {statements}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn the_same_bytes_pass_wherever_they_are_cut(cuts in proptest::collection::vec(1usize..40, 1..60)) {
