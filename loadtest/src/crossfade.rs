@@ -82,7 +82,15 @@ impl Crossfade {
     /// When it does not come up.
     #[must_use]
     pub fn start(source_url: &str, target_url: Option<&str>) -> Self {
-        let directory = TempDir::make("proxy");
+        Self::start_with(TempDir::make("proxy"), source_url, target_url, "")
+    }
+
+    /// As [`Self::start`], with more lines at the end of the configuration, in the interlay's table.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_with(directory: TempDir, source_url: &str, target_url: Option<&str>, more: &str) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let target =
             target_url.map_or(String::new(), |url| format!("[endpoints.new]\nkind = \"redis\"\nurl = \"{url}\"\n"));
@@ -90,7 +98,7 @@ impl Crossfade {
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n[data]\ndir = \"{}\"\n\
              [endpoints.old]\nkind = \"redis\"\nurl = \"{source_url}\"\n{target}\
-             [interlays.{INTERLAY}]\nkind = \"redis\"\nlisten = \"127.0.0.1:{port}\"\nsource = \"old\"\n{target_line}",
+             [interlays.{INTERLAY}]\nkind = \"redis\"\nlisten = \"127.0.0.1:{port}\"\nsource = \"old\"\n{target_line}{more}",
             directory.path().join("data").display()
         );
         let config = directory.path().join("crossfade.toml");

@@ -3,8 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crossfade_loadtest::crossfade::Crossfade;
-use crossfade_loadtest::process::die_with_parent;
+use crossfade_loadtest::certificates::Certificates;
+use crossfade_loadtest::crossfade::{Crossfade, INTERLAY};
+use crossfade_loadtest::process::{TempDir, die_with_parent};
 use crossfade_loadtest::server::{Kind, RealServer, repository, run};
 use crossfade_loadtest::skip;
 
@@ -199,4 +200,35 @@ fn sigterm_drains_and_ends_with_success() {
     assert_eq!(run::<String>(&mut connection, "SET k v"), "OK");
     let status = proxy.terminate();
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn clients_with_tls_and_without_it_on_one_interlay() {
+    let server = RealServer::start(Kind::Redis);
+    let directory = TempDir::make("proxy-tls");
+    let made = Certificates::make(directory.path());
+    let tls = format!(
+        "[interlays.{INTERLAY}.tls]\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+        made.proxy.display(),
+        made.proxy_key.display()
+    );
+    let proxy = Crossfade::start_with(directory, &server.url(), None, &tls);
+    let port = proxy.port.to_string();
+    let ca = made.ca.display().to_string();
+    let redis_cli = |more: &[&str]| {
+        let args = [&["-h", "127.0.0.1", "-p", &port], more].concat();
+        let output = Command::new("redis-cli").args(args).output().expect("redis-cli runs");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+    };
+    let value = "x".repeat(300_000);
+    assert_eq!(redis_cli(&["--tls", "--cacert", &ca, "SET", "secret", "kept"]), "OK");
+    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "in the clear, as require is false");
+    assert!(redis_cli(&["--tls", "--cacert", "/etc/ssl/certs/ca-certificates.crt", "PING"]).contains("verify failed"));
+    let mut connection = proxy.connection();
+    redis::cmd("SET").arg("large").arg(&value).exec(&mut connection).unwrap();
+    assert_eq!(redis_cli(&["--tls", "--cacert", &ca, "GET", "large"]), value);
+    let load =
+        ["-q", "-n", "2000", "-t", "get,set", "-P", "16", "--tls", "--cacert", &ca, "-h", "127.0.0.1", "-p", &port];
+    let output = Command::new("redis-benchmark").args(load).output().expect("redis-benchmark runs");
+    assert!(output.status.success(), "{output:?}");
 }

@@ -21,11 +21,14 @@ use std::sync::Arc;
 use types::{Client, Path, PoolKey, Upstream, Wait};
 
 use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{Generation, PlanMode, RoutePlan, limits};
+use crate::model::{Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
 use crate::protocol::resp::command;
 use crate::relay::{Ask, ClientKey, RelaySetup, UpstreamKey};
 use crate::stdx::slab::Slab;
 use crate::telemetry::CoreCounters;
+
+/// The first byte of a TLS handshake record; no request begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// One interlay on one core.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct RedisRelay {
     next_session_id: u64,
     /// Part of the names of this process' connections.
     token: u64,
+    /// What clients are offered; Redis has no negotiation, so the first byte tells.
+    tls: Option<ServerTls>,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     anonymous_allowed: Option<bool>,
     /// No new clients, and those without outstanding commands are closed.
@@ -73,6 +78,7 @@ impl RedisRelay {
             // This and the step keep CLIENT ID unique over all cores.
             next_session_id: u64::from(setup.core.0) + 1,
             token: setup.token,
+            tls: setup.spec.tls,
             anonymous_allowed: None,
             draining: false,
             counters: CoreCounters::default(),
@@ -98,9 +104,36 @@ impl RedisRelay {
         Some(self.clients.insert(Client::new(id)))
     }
 
+    /// The first bytes of a client of an interlay that has TLS: true when they are not to be read as requests.
+    fn begin_encryption(&mut self, key: ClientKey, bytes: &[u8]) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        if client.encryption_settled {
+            return false;
+        }
+        client.encryption_settled = true;
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            self.asks.push(Ask::SecureClient { client: key, prologue: b"", begun: bytes.to_vec() });
+            return true;
+        }
+        if tls.require == RequireTls::No {
+            return false;
+        }
+        self.counters.replies_refused += 1;
+        client.output.extend_from_slice(
+            b"-ERR Crossfade takes no connection without TLS here: connect with --tls or rediss://\r\n",
+        );
+        client.closing = true;
+        self.client_has_output(key);
+        true
+    }
+
     /// Bytes arrived from a client.
     fn client_bytes(&mut self, key: ClientKey, bytes: &[u8]) {
         self.counters.bytes_from_clients += bytes.len() as u64;
+        if self.begin_encryption(key, bytes) {
+            return;
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         if client.input.is_empty() && client.wait == Wait::Nothing {
             let used = self.process(key, bytes);

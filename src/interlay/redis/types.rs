@@ -78,6 +78,8 @@ pub struct Client {
     pub outstanding: u32,
     pub wait: Wait,
     pub closing: bool,
+    /// Whether it speaks TLS is known: its first byte told.
+    pub encryption_settled: bool,
     // session
     pub database: u32,
     pub resp: u8,
@@ -121,6 +123,7 @@ impl Client {
             outstanding: 0,
             wait: Wait::Nothing,
             closing: false,
+            encryption_settled: false,
             database: 0,
             resp: 2,
             credentials: None,
