@@ -1,5 +1,6 @@
 //! A Rust client (tokio-postgres), with TLS when the log-in has a CA.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
@@ -14,18 +15,26 @@ use crate::pg_client::Login;
 pub type Notices = tokio::sync::mpsc::UnboundedReceiver<AsyncMessage>;
 
 fn tls(login: &Login) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(trusting(login.ca.as_deref()))
+}
+
+/// TLS that trusts this authority and nobody else.
+///
+/// # Panics
+/// When the file is not a certificate.
+#[must_use]
+pub fn trusting(ca: Option<&Path>) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    if let Some(ca) = &login.ca {
+    if let Some(ca) = ca {
         let certificate = CertificateDer::from_pem_file(ca).expect("the CA is PEM");
         roots.add(certificate).expect("the CA is a certificate");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the default versions")
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    MakeRustlsConnect::new(config)
+        .with_no_client_auth()
 }
 
 /// What [`connect`] connects with.

@@ -216,13 +216,13 @@ impl Control {
         let (GateOrder::Close { ticket } | GateOrder::Shut { ticket } | GateOrder::Open { ticket }) = order;
         let (gate, cores) = (&interlay.gate, self.bus.cores.len());
         *gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
-        self.order_gate(interlay, order).await;
+        self.order_gate(interlay, order, deadline).await;
         let drain = gate.until(deadline, || {
             let answers = gate.answers.borrow();
             match () {
                 () if answers.unsupported => Some(Drain::Unsupported),
-                () if answers.cores.len() >= cores => Some(Drain::Drained),
                 () if self.stopping.get() => Some(Drain::Stopping),
+                () if answers.cores.len() >= cores => Some(Drain::Drained),
                 () => None,
             }
         });
@@ -301,11 +301,10 @@ impl Control {
     async fn open(&self, interlay: &Interlay) -> Opened {
         let ticket = self.next_ticket();
         *interlay.gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
-        self.order_gate(interlay, GateOrder::Open { ticket }).await;
+        let deadline = Instant::now() + limits::GATE_OPEN_TIMEOUT;
+        self.order_gate(interlay, GateOrder::Open { ticket }, deadline).await;
         let (gate, cores) = (&interlay.gate, self.bus.cores.len());
-        let all = gate.until(Instant::now() + limits::GATE_OPEN_TIMEOUT, || {
-            (gate.answers.borrow().cores.len() >= cores).then_some(())
-        });
+        let all = gate.until(deadline, || (gate.answers.borrow().cores.len() >= cores).then_some(()));
         if all.await.is_none() {
             // The order is in their mailboxes: they open as soon as they look.
             let silent = self.silent(&gate.answers.borrow().cores);
@@ -316,18 +315,12 @@ impl Control {
         Opened { held: answers.held, longest_hold_us: answers.longest_hold_us }
     }
 
-    /// Opens every closed gate without waiting: the process stops, and nobody may be held back from finishing.
-    pub(super) async fn open_all_gates(&self) {
+    /// The process stops: a pause under way is given up. Gates stay as they are: whoever is held is told of the stop by its core, and
+    /// what it wanted never reaches the server.
+    pub(super) fn abandon_pauses(&self) {
         self.stopping.set(true);
         for interlay in self.interlays.values() {
-            match interlay.gate.state.get() {
-                GateState::Open => {}
-                GateState::Closing | GateState::Paused(_) | GateState::Opening => {
-                    let ticket = self.next_ticket();
-                    self.order_gate(interlay, GateOrder::Open { ticket }).await;
-                    interlay.gate.changed.notify_waiters();
-                }
-            }
+            interlay.gate.changed.notify_waiters();
         }
     }
 
@@ -365,11 +358,14 @@ impl Control {
         }
     }
 
-    /// A mailbox that is full is waited for: an order to a gate is never dropped.
-    async fn order_gate(&self, interlay: &Interlay, order: GateOrder) {
+    /// A mailbox that is full is waited for, until the deadline: its core has not looked for minutes, and is missing from the answers.
+    async fn order_gate(&self, interlay: &Interlay, order: GateOrder, deadline: Instant) {
         for mailbox in &self.bus.cores {
             let mut directive = Directive::Gate { interlay: interlay.config.spec.name.clone(), order };
             while let Err(back) = mailbox.push(directive) {
+                if Instant::now() >= deadline {
+                    break;
+                }
                 directive = back;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -415,7 +411,7 @@ struct Opened {
 /// Whether a session keeps a closed gate from being drained.
 fn holds_up(session: &SessionInfo) -> bool {
     match session.state {
-        SessionState::LoggingIn | SessionState::Idle | SessionState::Held => false,
+        SessionState::LoggingIn | SessionState::Connecting | SessionState::Idle | SessionState::Held => false,
         SessionState::Active
         | SessionState::ActiveInTransaction
         | SessionState::IdleInTransaction

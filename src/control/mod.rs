@@ -220,7 +220,7 @@ impl Running {
     /// Asks every core to finish and waits; false when a core did not within its deadline and a little.
     pub async fn drain(&self) -> bool {
         let deadline_ms = self.control.config.drain_deadline_ms;
-        self.control.open_all_gates().await;
+        self.control.abandon_pauses();
         for core in &self.control.bus.cores {
             let mut directive = Directive::Drain { deadline_ms };
             while let Err(back) = core.push(directive) {

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use monoio::io::{AsyncWriteRentExt, Splitable};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, Splitable};
 use monoio::net::TcpStream;
 
 use super::connect::{ReadHalf, WriteHalf};
 use super::core::{SharedCore, pump};
 use super::pipe::{self, Owner, Sizes, SocketIo, Written};
+use crate::model::limits;
 use crate::relay::{Arrival, ClientKey, Secured};
 
 const SIZES: Sizes = Sizes { read_min: 16 * 1024, read_max: 256 * 1024, keep_max: 64 * 1024 };
@@ -51,8 +52,22 @@ impl Owner for ClientOf {
     }
 }
 
+/// Says why, and waits for the peer to close: what it has sent already would otherwise make the kernel throw our words away.
+async fn refuse(mut stream: TcpStream, refusal: Vec<u8>) {
+    let _ = stream.write_all(refusal).await;
+    let _ = stream.shutdown().await;
+    let until_closed = async {
+        let mut buffer = Vec::with_capacity(SIZES.read_min);
+        while let (Ok(1..), filled) = stream.read(buffer).await {
+            buffer = filled;
+            buffer.clear();
+        }
+    };
+    let _ = monoio::time::timeout(limits::LAST_WORDS_TIMEOUT, until_closed).await;
+}
+
 /// From accept to close.
-pub async fn serve(core: SharedCore, index: usize, mut stream: TcpStream, peer: SocketAddr) {
+pub async fn serve(core: SharedCore, index: usize, stream: TcpStream, peer: SocketAddr) {
     let opened = {
         let mut borrowed = core.borrow_mut();
         let arrival = Arrival { peer: Some(peer), now: borrowed.now() };
@@ -60,10 +75,7 @@ pub async fn serve(core: SharedCore, index: usize, mut stream: TcpStream, peer: 
     };
     let key = match opened {
         Ok(key) => key,
-        Err(refusal) => {
-            let _ = stream.write_all(refusal).await;
-            return;
-        }
+        Err(refusal) => return refuse(stream, refusal).await,
     };
     let io = Rc::new(SocketIo::new(stream.as_raw_fd()));
     core.borrow_mut().interlays[index].clients.insert(key, Rc::clone(&io));

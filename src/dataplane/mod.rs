@@ -66,13 +66,14 @@ impl Dataplane {
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| format!("cannot make an eventfd ({error}): raise the open-files limit"))?;
         let token = sys::now(std::time::Instant::now()).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
+        let seed = sys::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?;
         let mut threads = Vec::new();
         for index in (0..config.cores).rev() {
             let setup = CoreSetup {
                 id: CoreId(index),
                 cores: config.cores,
                 token,
-                seed: sys::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?,
+                seed,
                 interlays: starts.iter().cloned().zip(listeners.iter_mut().filter_map(Vec::pop)).collect(),
                 tls: tls.clone(),
                 directives: switchboard.cores[usize::from(index)].clone(),

@@ -9,6 +9,7 @@ use super::connect::{ReadHalf, WriteHalf};
 use super::notify::Notify;
 use super::sys;
 use super::tls::Tls;
+use crate::model::limits;
 use crate::relay::Secured;
 
 /// What others on the core may do to a connection.
@@ -21,6 +22,9 @@ pub struct SocketIo {
     tls: RefCell<Option<Tls>>,
     /// Bytes of the peer's TLS that came before TLS was known to begin.
     begun: RefCell<Vec<u8>>,
+    /// The writer is to send what there is and end.
+    finishing: Cell<bool>,
+    finished: Notify,
 }
 
 impl SocketIo {
@@ -33,6 +37,8 @@ impl SocketIo {
             writable: Notify::default(),
             tls: RefCell::default(),
             begun: RefCell::default(),
+            finishing: Cell::new(false),
+            finished: Notify::default(),
         }
     }
 
@@ -43,6 +49,14 @@ impl SocketIo {
         }
         self.readable.ring();
         self.writable.ring();
+    }
+
+    /// Lets the writer send its last words, an alert above all, then closes.
+    async fn finish(&self) {
+        self.finishing.set(true);
+        self.writable.ring();
+        let _ = monoio::time::timeout(limits::LAST_WORDS_TIMEOUT, self.finished.wait()).await;
+        self.close();
     }
 
     #[must_use]
@@ -130,6 +144,7 @@ pub async fn read(io: &SocketIo, half: &mut ReadHalf, sizes: Sizes, owner: &impl
             Err(error) => return error.to_string(),
         };
         if let Err(why) = take(io, &buffer[..count], owner) {
+            io.finish().await;
             return why;
         }
         if count == buffer.capacity() && count < sizes.read_max {
@@ -170,11 +185,17 @@ fn decrypt(io: &SocketIo, bytes: &[u8], owner: &impl Owner) -> Result<(), String
 
 /// Writes until the connection ends.
 pub async fn write(io: &SocketIo, mut half: WriteHalf, sizes: Sizes, owner: &impl Owner) {
+    write_until_closed(io, &mut half, sizes, owner).await;
+    io.finished.ring();
+}
+
+async fn write_until_closed(io: &SocketIo, half: &mut WriteHalf, sizes: Sizes, owner: &impl Owner) {
     let mut spare = Vec::new();
     while !io.is_closed() {
         let next = owner.output(std::mem::take(&mut spare));
         let output = match io.wrap(next) {
             Ok(Some(output)) => output,
+            Ok(None) if io.finishing.get() => return,
             Ok(None) => {
                 if owner.all_sent() == Written::Close {
                     let goodbye = io.tls.borrow_mut().as_mut().map(Tls::say_goodbye);

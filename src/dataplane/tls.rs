@@ -117,11 +117,15 @@ impl Tls {
     /// Why the connection is of no use.
     pub fn decrypt(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), String> {
         while !bytes.is_empty() {
-            self.connection.read_tls(&mut bytes).map_err(|error| error.to_string())?;
+            let taken = self.connection.read_tls(&mut bytes).map_err(|error| error.to_string())?;
             let state = self.connection.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
             let at = plain.len();
             plain.resize(at + state.plaintext_bytes_to_read(), 0);
             self.connection.reader().read_exact(&mut plain[at..]).map_err(|error| error.to_string())?;
+            // After its close_notify nothing is taken any more: whatever follows is not TLS.
+            if state.peer_has_closed() || taken == 0 {
+                return Err("the peer ended TLS".to_owned());
+            }
         }
         Ok(())
     }

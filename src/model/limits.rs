@@ -86,6 +86,8 @@ pub const CLIENTS_MAX: usize = 65_536;
 pub const IDLE_PINNED_MAX: usize = 16;
 /// How long a listening address that is in use is tried again at start.
 pub const LISTEN_RETRY: Duration = Duration::from_millis(1500);
+/// How long a connection that is refused may take to be told so.
+pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time to connect to a server and log in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,13 +109,13 @@ pub const SESSION_BUFFER_SOFT_BYTES: usize = 256 * 1024;
 pub const PG_LOG_IN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Parse frames up to this length are gathered whole, so that the session's prepared statements are known; longer ones pass as they
 /// come and are counted as unknown.
-pub const PARSE_GATHERED_BYTES_MAX: usize = 256 * 1024;
+pub const PARSE_GATHERED_BYTES_MAX: usize = 128 * 1024;
 /// The part of a Bind that holds the names of portal and statement (63 bytes each in PostgreSQL; drivers' are longer).
 pub const BIND_NAMES_BYTES_MAX: usize = 1024;
 /// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is looked at: status, tag, severity.
 pub const SERVER_BODY_LOOKED_AT_BYTES: usize = 64;
-/// Answers taken in for a client that has gone, while its last statements finish; more ends its server connection.
-pub const SWALLOWED_BYTES_MAX: usize = 1024 * 1024;
+const _: () =
+    assert!(PARSE_GATHERED_BYTES_MAX + 5 < SESSION_BUFFER_SOFT_BYTES, "or a gathered frame would never be whole");
 /// Deadline of a pause when none is given: a drain that takes longer is somebody's open transaction.
 pub const PAUSE_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest deadline of a pause; the admin request must outlive it.
@@ -288,3 +290,7 @@ pub const PG_PENDING_MAX: usize = 64 * 1024;
 
 const _: () = assert!(PG_SMALL_FRAME_BYTES_MAX < PG_SERVER_SMALL_FRAME_BYTES_MAX);
 const _: () = assert!(PG_LOGIN_FRAME_BYTES_MAX < PG_FRAME_BYTES_MAX && PG_PREPARED_BYTES_MAX < PG_FRAME_BYTES_MAX);
+/// Text that is searched for what it sets, when it does more than read and write; of longer ones it is known only that it is not known.
+pub const PG_TRACKED_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Tokens of a set_config() call that are looked at; its arguments are names and short values.
+pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;

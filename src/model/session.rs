@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
     LoggingIn,
+    /// It is being let in on the server.
+    Connecting,
     /// Nothing outstanding, no transaction.
     Idle,
     /// A statement is running, outside a transaction block.
@@ -26,6 +28,7 @@ impl SessionState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LoggingIn => "logging in",
+            Self::Connecting => "being let in",
             Self::Idle => "idle",
             Self::Active => "active",
             Self::ActiveInTransaction => "active in transaction",

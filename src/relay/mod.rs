@@ -27,7 +27,7 @@ pub struct RelaySetup {
     pub cores: u16,
     /// Different for every process; part of the names of its connections.
     pub token: u64,
-    /// From the operating system; different for every core.
+    /// From the operating system, one for the process; whoever draws from it mixes in who it is.
     pub seed: [u8; 32],
 }
 

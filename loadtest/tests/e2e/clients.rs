@@ -232,3 +232,24 @@ fn clients_with_tls_and_without_it_on_one_interlay() {
     let output = Command::new("redis-benchmark").args(load).output().expect("redis-benchmark runs");
     assert!(output.status.success(), "{output:?}");
 }
+
+/// A client that ends its TLS and goes on talking; how many bytes it is told after that.
+fn goodbye_and_more(port: u16, made: &Certificates) -> usize {
+    use std::io::{Read, Write};
+    let config = std::sync::Arc::new(crossfade_loadtest::pg_rust::trusting(Some(&made.ca)));
+    let mut tls = rustls::ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    tls.complete_io(&mut socket).expect("the handshake");
+    tls.send_close_notify();
+    let mut last = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut last).unwrap();
+    }
+    last.extend_from_slice(b"and one thing more");
+    socket.write_all(&last).unwrap();
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest);
+    while let Ok(1..) = tls.read_tls(&mut rest.as_slice()).map(|taken| rest.drain(..taken).count()) {}
+    tls.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::PostgresRelay;
-use super::types::{Purpose, Server, ServerStage};
+use super::types::{Purpose, Server, ServerStage, Stage};
 use crate::bus::{GateEvent, GateOrder};
 use crate::model::{Generation, RoutePlan, StatementSample, limits};
 use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey};
@@ -33,6 +33,8 @@ impl Relay for PostgresRelay {
         let Some(session) = self.sessions.get(key) else { return false };
         let server = session.server.and_then(|server| self.servers.get(server));
         !session.closing
+            && session.doomed.is_none()
+            && session.stage != Stage::Closing
             && session.held_since_us.is_none()
             && !session.at_boundary
             && session.input.len() < limits::SESSION_BUFFER_SOFT_BYTES
@@ -67,9 +69,12 @@ impl Relay for PostgresRelay {
     }
 
     fn upstream_ready(&self, key: UpstreamKey) -> bool {
-        // A cancel request is answered by the end of its connection, which must come in time too.
-        self.servers.get(key).is_none_or(|server| {
-            server.stage == ServerStage::Ready && !matches!(server.purpose, Purpose::Cancel { .. })
+        // A cancel request is answered by the end of its connection, which must come in time too. Where the client answers the
+        // server's questions itself, it has the time a log-in has.
+        self.servers.get(key).is_none_or(|server| match server.stage {
+            ServerStage::Ready => !matches!(server.purpose, Purpose::Cancel(_)),
+            ServerStage::LoggingIn => server.waits_for_client(),
+            ServerStage::Opening | ServerStage::TlsAsked | ServerStage::Securing => false,
         })
     }
 
@@ -122,6 +127,7 @@ impl Relay for PostgresRelay {
     fn tick(&mut self, now: Now) {
         self.now = now;
         self.end_late_log_ins();
+        self.end_late_lookup();
     }
 
     fn plan(&self) -> &Arc<RoutePlan> {

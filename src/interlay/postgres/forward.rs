@@ -66,14 +66,25 @@ impl PostgresRelay {
             at += passes;
             if let Some(session) = self.sessions.get_mut(key) {
                 session.client_left = HEAD_BYTES + body_len - passes;
+                session.client_frame = tag;
             }
         }
         self.send_to_server(key, &bytes[..at]);
         if let Some(violation) = broken {
             self.counters.protocol_errors += 1;
-            self.refuse(key, &Refusal::new(violation.sqlstate, violation.message));
+            self.broken_off(key, violation);
         }
         at
+    }
+
+    /// The client has broken the protocol. What it sent before is answered first, as PostgreSQL does.
+    fn broken_off(&mut self, key: ClientKey, violation: Violation) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.server_must_finish() {
+            session.doomed = Some(violation);
+        } else {
+            self.refuse(key, &Refusal::new(violation.sqlstate, violation.message));
+        }
     }
 
     fn may_pass(&self, key: ClientKey, tag: u8) -> Pass {
@@ -83,7 +94,7 @@ impl PostgresRelay {
         let tracker = &session.tracker;
         if tracker.begins_unit(tag) {
             Pass::Held
-        } else if tracker.is_busy() && !tracker.is_mid_batch() && tracker.copy() == Copy::None {
+        } else if tracker.is_busy() && !tracker.is_mid_batch() && tracker.copy() != Copy::Both {
             Pass::AtBoundary
         } else {
             Pass::Yes
@@ -138,7 +149,10 @@ impl PostgresRelay {
             let (tag, body_len) = match server_head(rest) {
                 Head::NeedMore => break,
                 Head::Frame { tag, body_len } => (tag, body_len),
-                Head::Invalid(violation) => return Err(violation.message),
+                Head::Invalid(violation) => {
+                    self.send_to_client(client, &bytes[..at]);
+                    return Err(violation.message);
+                }
             };
             let wanted = match tag {
                 b'Z' | b'C' | b'E' => body_len.min(limits::SERVER_BODY_LOOKED_AT_BYTES),
@@ -184,8 +198,7 @@ impl PostgresRelay {
     fn send_to_client(&mut self, client: ClientKey, bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(client) else { return };
         if session.client_gone {
-            session.swallowed += bytes.len();
-            return;
+            return; // nobody reads it
         }
         session.output.extend_from_slice(bytes);
         self.client_has_output(client);
@@ -197,16 +210,20 @@ impl PostgresRelay {
         if session.stage != Stage::Ready {
             return;
         }
-        if session.client_gone
-            && (session.tracker.outstanding() == 0 || session.swallowed > limits::SWALLOWED_BYTES_MAX)
-        {
+        if session.client_gone && !session.server_must_finish() {
             return self.end_session(client);
+        }
+        if session.doomed.is_some() && !session.server_must_finish() {
+            let Some(violation) = session.doomed.take() else { return };
+            return self.refuse(client, &Refusal::new(violation.sqlstate, violation.message));
         }
         if session.tracker.is_idle() {
             self.unit_over(client);
         }
         let Some(session) = self.sessions.get_mut(client) else { return };
-        if session.at_boundary && (!session.tracker.is_busy() || session.tracker.copy() != Copy::None) {
+        let tracker = &session.tracker;
+        let may_go_on = !tracker.is_busy() || tracker.is_mid_batch() || tracker.copy() == Copy::Both;
+        if session.at_boundary && may_go_on {
             session.at_boundary = false;
             self.asks.push(crate::relay::Ask::ReadClient(client));
             self.advance(client);

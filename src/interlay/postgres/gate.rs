@@ -3,7 +3,7 @@
 //! All on one core, so there is no race to win: a session that passed is counted before anything else is looked at.
 
 use super::PostgresRelay;
-use super::types::{Session, Stage};
+use super::types::{Busy, Session, Stage};
 use crate::bus::{GateEvent, GateOrder};
 use crate::model::{SessionInfo, limits};
 use crate::relay::{Ask, ClientKey, SessionList};
@@ -18,8 +18,10 @@ pub(super) struct Gate {
     shut: bool,
     /// The order has been answered.
     answered: bool,
-    /// Sessions inside a unit of work, in a transaction, or being logged in to the server.
-    pub busy: u64,
+    /// Sessions inside a unit of work or in a transaction.
+    pub units: u64,
+    /// Sessions being let in on the server.
+    pub log_ins: u64,
     held: Vec<ClientKey>,
     events: Vec<(u64, GateEvent)>,
 }
@@ -33,14 +35,30 @@ impl Gate {
         self.shut
     }
 
-    /// Says so when the last unit of work is over.
+    /// Says so when the last unit of work is over, and behind a shut door also the last log-in.
     pub fn check(&mut self) {
         if let Some(ticket) = self.closed
-            && self.busy == 0
+            && self.units == 0
+            && (self.log_ins == 0 || !self.shut)
             && !std::mem::replace(&mut self.answered, true)
         {
             self.events.push((ticket, GateEvent::Drained));
         }
+    }
+
+    /// A session that was busy in one way is so in another.
+    pub fn recount(&mut self, before: Busy, after: Busy) {
+        match before {
+            Busy::No => {}
+            Busy::LogIn => self.log_ins -= 1,
+            Busy::Unit => self.units -= 1,
+        }
+        match after {
+            Busy::No => {}
+            Busy::LogIn => self.log_ins += 1,
+            Busy::Unit => self.units += 1,
+        }
+        self.check();
     }
 
     pub fn take_events(&mut self) -> Vec<(u64, GateEvent)> {
@@ -71,10 +89,10 @@ impl PostgresRelay {
             let Some(since) = session.held_since_us.take() else { continue };
             held += 1;
             longest_hold_us = longest_hold_us.max(now_us.saturating_sub(since));
-            if session.stage == Stage::AtGate {
-                self.connect_now(key);
-            } else {
-                self.advance(key);
+            match (session.stage, session.proof.is_some()) {
+                (Stage::AtGate, true) => self.connect_now(key),
+                (Stage::AtGate, false) => self.look_up(key),
+                _ => self.advance(key),
             }
             self.asks.push(Ask::ReadClient(key));
         }
@@ -98,21 +116,29 @@ impl PostgresRelay {
 
     /// A unit of work begins.
     pub(super) fn unit_begins(&mut self, key: ClientKey) {
+        let now_us = self.now.mono_us;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if !std::mem::replace(&mut session.busy, true) {
-            session.since_us = self.now.mono_us;
-            self.gate.busy += 1;
+        session.units += 1;
+        session.since_us = now_us;
+        self.set_busy(key, Busy::Unit);
+    }
+
+    pub(super) fn set_busy(&mut self, key: ClientKey, busy: Busy) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            let before = std::mem::replace(&mut session.busy, busy);
+            self.gate.recount(before, busy);
         }
     }
 
     /// Nothing is outstanding and no transaction is open.
     pub(super) fn unit_over(&mut self, key: ClientKey) {
+        let now_us = self.now.mono_us;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if std::mem::take(&mut session.busy) {
-            session.since_us = self.now.mono_us;
-            self.gate.busy -= 1;
-            self.gate.check();
+        if session.busy != Busy::No {
+            session.since_us = now_us;
+            self.set_busy(key, Busy::No);
         }
+        let Some(session) = self.sessions.get_mut(key) else { return };
         if session.client_gone {
             self.end_session(key);
         } else if self.draining {
@@ -122,9 +148,9 @@ impl PostgresRelay {
 
     pub(super) fn list_sessions(&self, now: Now) -> SessionList {
         let mut all: Vec<&Session> = self.sessions.iter().map(|(_, session)| session).collect();
-        all.sort_by_key(|session| (!session.busy, session.since_us));
+        all.sort_by_key(|session| (session.busy != Busy::Unit, session.busy != Busy::LogIn, session.since_us));
         let total = all.len() as u64;
-        let busy = all.iter().filter(|session| session.busy).count() as u64;
+        let busy = all.iter().filter(|session| session.busy != Busy::No).count() as u64;
         all.truncate(limits::SESSIONS_LISTED_MAX);
         let sessions = all.into_iter().map(|session| Self::info(session, now)).collect();
         SessionList { total, busy, sessions }

@@ -3,9 +3,9 @@
 //! The verdict is told only when the server has let the session in as well: until then the client has been shown that Crossfade knows
 //! its verifier, and nothing else.
 
-use super::types::{Proof, Question, Stage};
+use super::types::{Proof, Question, Server, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::{AuthMode, Md5Hash, ScramVerifier, StoredSecret};
+use crate::model::{AuthMode, Md5Hash, ScramVerifier, Secret, StoredSecret};
 use crate::protocol::postgres::auth::{self, md5_password, md5_response, same_secret};
 use crate::protocol::postgres::scram::{self, AuthFailure, ScramServer, TlsEnds};
 use crate::protocol::postgres::{HEAD_BYTES, Head, client_head, encode};
@@ -30,7 +30,7 @@ impl PostgresRelay {
                 let secret = secret.clone();
                 self.ask_by(key, &user, Some(secret));
             }
-            None if self.postgres.auth_query.is_some() => self.look_up(key, user),
+            None if self.postgres.auth_query.is_some() => self.look_up(key),
             None => self.ask_by(key, &user, None),
         }
     }
@@ -39,7 +39,7 @@ impl PostgresRelay {
     pub(super) fn ask_by(&mut self, key: ClientKey, user: &str, secret: Option<StoredSecret>) {
         let mode = self.mode();
         match secret {
-            Some(StoredSecret::Scram(verifier)) => self.ask_scram(key, verifier),
+            Some(StoredSecret::Scram(verifier)) => self.ask_scram(key, verifier, None),
             Some(StoredSecret::Md5(hash)) if mode != AuthMode::Scram => {
                 self.ask_md5(key, hash.clone(), Proof::Md5(hash))
             }
@@ -49,7 +49,7 @@ impl PostgresRelay {
             }
             Some(StoredSecret::Plain(password)) => {
                 let verifier = self.derive(user, password.expose());
-                self.ask_scram(key, verifier);
+                self.ask_scram(key, verifier, Some(password));
             }
             // A wrong password and an unknown user must look the same.
             Some(StoredSecret::Md5(_)) => {
@@ -64,8 +64,7 @@ impl PostgresRelay {
         if let Some(known) = self.derived.get(user) {
             return known.clone();
         }
-        let salt = self.entropy.draw();
-        let verifier = scram::verifier_from_password(password, &salt[..16], ITERATIONS);
+        let verifier = scram::verifier_from_password(password, &self.entropy.salt_of(user), ITERATIONS);
         // A secret out of an auth query may change; only those of the file, which do not, are kept.
         if self.postgres.users.contains_key(user) {
             self.derived.insert(user.to_owned(), verifier.clone());
@@ -75,15 +74,15 @@ impl PostgresRelay {
 
     fn ask_scram_in_vain(&mut self, key: ClientKey, user: &str) {
         let verifier = scram::mock_verifier(user, &self.entropy.lasting());
-        self.ask_scram(key, verifier);
+        self.ask_scram(key, verifier, None);
     }
 
-    fn ask_scram(&mut self, key: ClientKey, verifier: ScramVerifier) {
+    fn ask_scram(&mut self, key: ClientKey, verifier: ScramVerifier, password: Option<Secret>) {
         let nonce = self.entropy.nonce();
         let Some(session) = self.sessions.get_mut(key) else { return };
         let ends = if session.secured { TlsEnds::AtCrossfade } else { TlsEnds::Nowhere };
-        let server = ScramServer::new(verifier, nonce, ends);
-        session.question = Some(Question::Scram(Box::new(server)));
+        let server = Box::new(ScramServer::new(verifier, nonce, ends));
+        session.question = Some(Question::Scram { server, password });
         session.stage = Stage::Proving;
         encode::authentication_sasl(&mut session.output, &[scram::MECHANISM]);
         self.client_has_output(key);
@@ -113,7 +112,7 @@ impl PostgresRelay {
                     self.wrong(key);
                 }
             }
-            Some(Question::Scram(server)) => self.scram_answer(key, server, body),
+            Some(Question::Scram { server, password }) => self.scram_answer(key, server, password, body),
             None => self.refuse(key, &Refusal::new("08P01", "a password that was not asked for")),
         }
         used
@@ -139,7 +138,7 @@ impl PostgresRelay {
         bytes.get(HEAD_BYTES..HEAD_BYTES + body_len)
     }
 
-    fn scram_answer(&mut self, key: ClientKey, mut server: Box<ScramServer>, body: &[u8]) {
+    fn scram_answer(&mut self, key: ClientKey, mut server: Box<ScramServer>, password: Option<Secret>, body: &[u8]) {
         if !server.has_begun() {
             let first = match auth::sasl_initial(body) {
                 Some((mechanism, data)) if mechanism == scram::MECHANISM => server.first(data.unwrap_or_default()),
@@ -152,7 +151,7 @@ impl PostgresRelay {
                 Ok(challenge) => {
                     let Some(session) = self.sessions.get_mut(key) else { return };
                     encode::authentication_sasl_continue(&mut session.output, &challenge);
-                    session.question = Some(Question::Scram(server));
+                    session.question = Some(Question::Scram { server, password });
                     self.client_has_output(key);
                 }
                 Err(failure) => self.failed(key, failure),
@@ -162,13 +161,10 @@ impl PostgresRelay {
             Ok((answer, client_key)) => {
                 let Some(session) = self.sessions.get_mut(key) else { return };
                 encode::authentication_sasl_final(&mut session.output, &answer);
-                let user = session.user();
                 // With the password itself any server can be logged in to; else only one with the same verifier.
-                let proof = match self.postgres.users.get(user) {
-                    Some(StoredSecret::Plain(password)) => Proof::Password(password.clone()),
-                    Some(StoredSecret::Scram(_) | StoredSecret::Md5(_)) | None => {
-                        Proof::Key(client_key, Box::new(server.into_verifier()))
-                    }
+                let proof = match password {
+                    Some(password) => Proof::Password(password),
+                    None => Proof::Key(client_key, Box::new(server.into_verifier())),
                 };
                 self.client_has_output(key);
                 self.proven(key, proof);
@@ -204,13 +200,19 @@ impl PostgresRelay {
 
     // ---- mode "relay": the server asks, the client answers ----------------------------------------------------------------
 
-    /// Passes whole answers on to the server; how many bytes were taken.
+    /// Passes a whole answer on to the server, if it has asked; how many bytes were taken.
     pub(super) fn relay_answers(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
+        let Some(server_key) = self.sessions.get(key).and_then(|session| session.server) else { return 0 };
+        if !self.servers.get(server_key).is_some_and(Server::waits_for_client) {
+            return 0;
+        }
         let Some(body) = self.answer(key, bytes) else { return 0 };
         let used = HEAD_BYTES + body.len();
-        let Some(server_key) = self.sessions.get(key).and_then(|session| session.server) else { return 0 };
         let Some(server) = self.servers.get_mut(server_key) else { return 0 };
         server.output.extend_from_slice(&bytes[..used]);
+        if let Some(log_in) = server.log_in.as_mut() {
+            log_in.awaits_client = false;
+        }
         self.server_has_output(server_key);
         used
     }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use super::server::LogIn;
-use super::types::{Proof, Purpose, Server, ServerStage, Stage};
+use super::types::{Busy, Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::StoredSecret;
+use crate::model::{StoredSecret, limits};
 use crate::protocol::postgres::encode;
 use crate::protocol::postgres::frame::{data_row, error_field};
 use crate::protocol::postgres::startup::build_startup;
@@ -19,6 +19,8 @@ pub(super) struct Lookups {
     waiting: VecDeque<(ClientKey, String)>,
     /// The first of `waiting` has been asked for.
     asked: bool,
+    /// Since when.
+    asked_us: u64,
     found: Option<Vec<u8>>,
     failed: Option<String>,
 }
@@ -36,8 +38,15 @@ impl Lookups {
 }
 
 impl PostgresRelay {
-    pub(super) fn look_up(&mut self, key: ClientKey, user: String) {
+    /// Asks for the user's secret, or waits at the gate for it.
+    pub(super) fn look_up(&mut self, key: ClientKey) {
+        let Some(user) = self.sessions.get(key).map(|session| session.user().to_owned()) else { return };
+        if self.gate.is_shut() {
+            self.set_stage(key, Stage::AtGate);
+            return self.hold(key);
+        }
         self.set_stage(key, Stage::LookingUp);
+        self.set_busy(key, Busy::LogIn);
         self.lookups.waiting.push_back((key, user));
         if self.lookups.server.is_some() {
             return self.ask_next();
@@ -66,10 +75,11 @@ impl PostgresRelay {
         let (Some((_, user)), Some(query)) = (self.lookups.waiting.front(), &self.postgres.auth_query) else { return };
         encode::query_with_parameter(&mut server.output, query, user.as_bytes());
         self.lookups.asked = true;
+        self.lookups.asked_us = self.now.mono_us;
         self.server_has_output(key);
     }
 
-    pub(super) fn lookup_frame(&mut self, key: UpstreamKey, tag: u8, body: &[u8]) {
+    pub(super) fn lookup_frame(&mut self, tag: u8, body: &[u8]) {
         match tag {
             b'D' if self.lookups.found.is_none() => {
                 self.lookups.found = data_row(body).nth(1).flatten().map(<[u8]>::to_vec);
@@ -78,12 +88,20 @@ impl PostgresRelay {
                 let why = error_field(body, b'M').unwrap_or("no reason given");
                 self.lookups.failed = Some(why.to_owned());
             }
-            b'Z' => self.looked_up(key),
+            b'Z' => self.looked_up(),
             _ => {}
         }
     }
 
-    fn looked_up(&mut self, _server: UpstreamKey) {
+    /// A question without an answer must not stand in the way of everybody's log-in.
+    pub(super) fn end_late_lookup(&mut self) {
+        let late_us = self.lookups.asked_us + limits::CONNECT_TIMEOUT.as_micros() as u64;
+        if let (Some(key), true) = (self.lookups.server, self.lookups.asked && late_us <= self.now.mono_us) {
+            self.lose_server(key, &Failure::Lost("no answer in time".to_owned()));
+        }
+    }
+
+    fn looked_up(&mut self) {
         let (found, failed) = (self.lookups.found.take(), self.lookups.failed.take());
         self.lookups.asked = false;
         if let Some((key, user)) = self.lookups.waiting.pop_front()
@@ -92,6 +110,7 @@ impl PostgresRelay {
             match failed {
                 Some(why) => self.refuse_lookup(key, &why),
                 None => {
+                    self.set_busy(key, Busy::No);
                     let secret = found.and_then(|found| match StoredSecret::parse(&String::from_utf8_lossy(&found)) {
                         Ok(secret) => Some(secret),
                         Err(why) => {
@@ -110,7 +129,8 @@ impl PostgresRelay {
 
     fn refuse_lookup(&mut self, key: ClientKey, why: &str) {
         tracing::warn!(interlay = %self.spec.name, %why, "auth_query failed");
-        let message = format!("Crossfade could not ask the server for the user's secret: {why}");
+        // Why is not for somebody who has not logged in.
+        let message = "Crossfade could not ask the server for the user's secret: see its log";
         self.refuse(key, &Refusal::new("28000", message));
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use gate::Gate;
 use lookup::Lookups;
 use statements::Sampler;
-use types::{Entropy, Server, Session, Stage};
+use types::{Busy, Entropy, Server, Session, Stage};
 
 use crate::model::{
     AuthMode, CoreId, Endpoint, Generation, InterlaySpec, PostgresSpec, RequireTls, RoutePlan, ScramVerifier, Side,
@@ -93,11 +93,11 @@ impl PostgresRelay {
             setup.spec.postgres.clone().expect("the configuration gives every PostgreSQL interlay its log-in");
         Self {
             postgres,
+            entropy: Entropy::new(setup.seed, setup.core, &setup.spec.name),
             spec: setup.spec,
             plan: setup.plan,
             core: setup.core,
             cores: setup.cores.max(1),
-            entropy: Entropy::new(setup.seed),
             sessions: Slab::default(),
             by_id: HashMap::new(),
             next_id: 0,
@@ -167,16 +167,13 @@ impl PostgresRelay {
         let Some(session) = self.sessions.remove(key) else { return };
         self.by_id.remove(&session.id);
         self.lookups.forget(key);
-        if session.busy {
-            self.gate.busy -= 1;
-        }
+        self.gate.recount(session.busy, Busy::No);
         if !session.client_gone {
             self.asks.push(Ask::CloseClient(key));
         }
         if let Some(server) = session.server {
             self.close_server(server);
         }
-        self.gate.check();
     }
 
     fn close_server(&mut self, key: UpstreamKey) {
@@ -206,15 +203,12 @@ impl PostgresRelay {
         session.input = Vec::new();
         session.closing = true;
         session.stage = Stage::Closing;
-        if std::mem::take(&mut session.busy) {
-            self.gate.busy -= 1;
-        }
         let server = session.server.take();
         if let Some(server) = server {
             self.close_server(server);
         }
+        self.set_busy(key, Busy::No);
         self.client_has_output(key);
-        self.gate.check();
     }
 
     fn client_has_output(&mut self, key: ClientKey) {
@@ -238,13 +232,14 @@ impl PostgresRelay {
     fn client_bytes(&mut self, key: ClientKey, bytes: &[u8]) {
         self.counters.bytes_from_clients += bytes.len() as u64;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.closing {
+        if session.closing || session.doomed.is_some() {
             return;
         }
         if session.input.is_empty() && session.stage == Stage::Ready {
             let used = self.forward_client(key, bytes);
             if let Some(session) = self.sessions.get_mut(key)
                 && !session.closing
+                && session.doomed.is_none()
             {
                 session.input.extend_from_slice(&bytes[used..]);
             }
@@ -271,7 +266,7 @@ impl PostgresRelay {
                 Stage::Securing | Stage::LookingUp | Stage::AtGate | Stage::Connecting | Stage::Closing => 0,
             };
             let Some(session) = self.sessions.get_mut(key) else { return };
-            if session.closing {
+            if session.closing || session.doomed.is_some() {
                 return;
             }
             input.drain(..used);
@@ -307,7 +302,7 @@ impl PostgresRelay {
         self.draining = true;
         for key in self.sessions.keys() {
             let Some(session) = self.sessions.get(key) else { continue };
-            if !session.busy {
+            if session.busy == Busy::No {
                 self.say_shutdown(key);
             }
         }

@@ -81,7 +81,8 @@ impl PostgresRelay {
         if self.spec.tls.is_none() {
             return self.answer_in_clear(key, b"N");
         }
-        if !rest.is_empty() {
+        let unsent = self.sessions.get(key).is_some_and(|session| !session.output.is_empty());
+        if !rest.is_empty() || unsent {
             // Anybody on the way could have put it there (CVE-2021-23214).
             let message = "received unencrypted data after SSL request";
             return self.refuse(key, &Refusal::new("08P01", message));
@@ -125,6 +126,8 @@ impl PostgresRelay {
         let interrupt = Interrupt { session: process, key: secret };
         let to = CoreId((process % u32::from(self.cores)) as u16);
         if to == self.core {
+            // Nothing more is taken from it.
+            self.set_stage(asker, Stage::Closing);
             self.interrupted(&interrupt, Some(asker));
         } else {
             self.asks.push(Ask::Hand { to, interrupt });

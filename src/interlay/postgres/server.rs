@@ -1,6 +1,6 @@
 //! Server connections: made, protected by TLS, logged in to, lost.
 
-use super::types::{Proof, Purpose, Server, ServerStage, Stage};
+use super::types::{Busy, Cancel, Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
 use crate::model::{AuthMode, Side, TlsMode, limits};
 use crate::protocol::postgres::auth::{AuthRequest, md5_password, md5_response, same_secret};
@@ -20,11 +20,13 @@ pub(super) struct LogIn {
     scram: Option<ScramClient>,
     /// Frames of the server the client is to get when all is well: AuthenticationOk, parameters, notices.
     greeting: Vec<u8>,
+    /// The server has asked the client something, which has not been answered yet.
+    pub awaits_client: bool,
 }
 
 impl LogIn {
     pub fn new(user: &str, startup: Vec<u8>, proof: Proof) -> Self {
-        Self { user: user.to_owned(), startup, proof, scram: None, greeting: Vec::new() }
+        Self { user: user.to_owned(), startup, proof, scram: None, greeting: Vec::new(), awaits_client: false }
     }
 }
 
@@ -55,14 +57,13 @@ impl PostgresRelay {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let (Some(startup), Some(proof)) = (&session.startup, session.proof.take()) else { return };
         session.stage = if matches!(proof, Proof::Relay) { Stage::Relaying } else { Stage::Connecting };
-        session.busy = true;
-        self.gate.busy += 1;
         let user = mapped.as_deref().unwrap_or_else(|| startup.user());
         let log_in = LogIn::new(user, startup_for_server(startup, mapped.as_deref()), proof);
         let server = self.servers.insert(Server::new(Purpose::Session(key), side, Some(log_in)));
         if let Some(session) = self.sessions.get_mut(key) {
             session.server = Some(server);
         }
+        self.set_busy(key, Busy::LogIn);
         self.asks.push(Ask::Connect { upstream: server, side });
     }
 
@@ -85,9 +86,12 @@ impl PostgresRelay {
 
     /// The first packet that is not about encryption.
     pub(super) fn introduce(&mut self, key: UpstreamKey) {
+        if !self.cancel_is_due(key) {
+            return self.lose_server(key, &Failure::Lost("what was to be cancelled is over".to_owned()));
+        }
         let Some(server) = self.servers.get_mut(key) else { return };
         match (&server.purpose, &server.log_in) {
-            (Purpose::Cancel { process, secret, .. }, _) => {
+            (Purpose::Cancel(Cancel { process, secret, .. }), _) => {
                 server.stage = ServerStage::Ready;
                 encode::cancel_request(&mut server.output, *process, secret);
             }
@@ -98,6 +102,17 @@ impl PostgresRelay {
             (Purpose::Session(_) | Purpose::Lookup, None) => {}
         }
         self.server_has_output(key);
+    }
+
+    /// False when a cancel request would reach a later unit of work than it was meant for.
+    fn cancel_is_due(&self, key: UpstreamKey) -> bool {
+        match self.servers.get(key).map(|server| &server.purpose) {
+            Some(Purpose::Cancel(cancel)) => self
+                .sessions
+                .get(cancel.session)
+                .is_some_and(|session| session.tracker.is_busy() && session.units == cancel.unit),
+            Some(Purpose::Session(_) | Purpose::Lookup) | None => true,
+        }
     }
 
     fn tls_answered(&mut self, key: UpstreamKey, bytes: &[u8]) -> Result<(), String> {
@@ -126,7 +141,7 @@ impl PostgresRelay {
             ServerStage::Ready => match server.purpose {
                 Purpose::Session(session) => return self.forward_server(key, session, bytes),
                 Purpose::Lookup => {}
-                Purpose::Cancel { .. } => return Ok(()),
+                Purpose::Cancel(_) => return Ok(()),
             },
             ServerStage::TlsAsked => return self.tls_answered(key, bytes),
             ServerStage::LoggingIn => {}
@@ -150,7 +165,7 @@ impl PostgresRelay {
             }
             let frame: Vec<u8> = server.input.drain(..len).collect();
             match (server.stage, &server.purpose) {
-                (ServerStage::Ready, Purpose::Lookup) => self.lookup_frame(key, tag, &frame[HEAD_BYTES..]),
+                (ServerStage::Ready, Purpose::Lookup) => self.lookup_frame(tag, &frame[HEAD_BYTES..]),
                 (ServerStage::Ready, Purpose::Session(session)) => {
                     let session = *session;
                     let mut rest = frame;
@@ -224,9 +239,14 @@ impl PostgresRelay {
                 out.extend_from_slice(frame);
             }
         }
+        if let Some(log_in) = server.log_in.as_mut() {
+            // After the last word of a SASL exchange the server goes on by itself.
+            log_in.awaits_client = !matches!(request, AuthRequest::SaslFinal(_));
+        }
         if let Some(session) = self.sessions.get_mut(client) {
             session.output.extend_from_slice(&out);
             self.client_has_output(client);
+            self.advance(client);
         }
     }
 
@@ -238,7 +258,7 @@ impl PostgresRelay {
         let client = match server.purpose {
             Purpose::Session(client) => client,
             Purpose::Lookup => return self.ask_next(),
-            Purpose::Cancel { .. } => return,
+            Purpose::Cancel(_) => return,
         };
         let now_us = self.now.mono_us;
         let Some(session) = self.sessions.get_mut(client) else { return self.close_server(key) };
@@ -262,7 +282,7 @@ impl PostgresRelay {
         self.asks.push(Ask::CloseUpstream(key));
         match server.purpose {
             // The server closes a connection that asked it to cancel; that is the answer.
-            Purpose::Cancel { asker, .. } => {
+            Purpose::Cancel(Cancel { asker, .. }) => {
                 if let Some(asker) = asker {
                     self.dismiss(asker, b"");
                 }
@@ -308,15 +328,22 @@ impl PostgresRelay {
         let running = session.filter(|session| {
             session.tracker.is_busy() && same_secret(&interrupt.key, &session.secret) && session.stage == Stage::Ready
         });
+        let unit = running.map_or(0, |session| session.units);
         let server = running.and_then(|session| session.server).and_then(|key| self.servers.get(key));
-        let Some((side, (process, secret))) = server.and_then(|server| Some((server.side, server.backend.clone()?)))
-        else {
+        let Some((side, session, (process, secret))) = server.and_then(|server| match server.purpose {
+            Purpose::Session(session) => Some((server.side, session, server.backend.clone()?)),
+            Purpose::Cancel(_) | Purpose::Lookup => None,
+        }) else {
             if let Some(asker) = asker {
                 self.dismiss(asker, b"");
             }
             return;
         };
-        let server = self.servers.insert(Server::new(Purpose::Cancel { process, secret, asker }, side, None));
+        let server = self.servers.insert(Server::new(
+            Purpose::Cancel(Cancel { process, secret, session, unit, asker }),
+            side,
+            None,
+        ));
         self.asks.push(Ask::Connect { upstream: server, side });
     }
 

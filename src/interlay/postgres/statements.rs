@@ -77,6 +77,8 @@ impl Sampler {
 pub(super) struct LastBound {
     name: Vec<u8>,
     facts: Option<Facts>,
+    /// It was looked for and is not remembered.
+    is_unknown: bool,
 }
 
 /// A statement chosen as a sample, while it runs.
@@ -139,9 +141,14 @@ impl PostgresRelay {
     fn note_parse(&mut self, key: ClientKey, body: &[u8]) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(parse) = Parse::read(body) else { return };
-        session.registry.on_parse(parse.name, body);
+        if parse.cut {
+            session.registry.on_parse_too_long(parse.name);
+        } else {
+            session.registry.on_parse(parse.name, body);
+        }
         if parse.name == session.last_bound.name {
             session.last_bound.facts = None;
+            session.last_bound.is_unknown = false;
         }
         if !parse.name.is_empty() {
             self.note_keeps(key, Keeps::PREPARED);
@@ -152,26 +159,32 @@ impl PostgresRelay {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(bind) = Bind::read(body) else { return };
         if session.last_bound.name != bind.statement {
-            session.last_bound.name = bind.statement.to_vec();
-            session.last_bound.facts = None;
+            session.last_bound = LastBound { name: bind.statement.to_vec(), facts: None, is_unknown: false };
         }
     }
 
     fn note_execute(&mut self, key: ClientKey) {
         let chosen = self.may_sample(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let text = session.registry.statement_text(&session.last_bound.name);
-        let known = match (session.last_bound.facts, text) {
-            (Some(known), _) => known,
-            (None, Some(text)) => facts(text),
-            (None, None) => {
-                session.registry.on_unknown_statement();
-                return self.count("other", Class::Opaque);
+        let is_plain =
+            |known: &Facts| known.keeps.is_empty() && matches!(known.class, Class::Read | Class::Write | Class::Opaque);
+        // The text is looked for, and copied, only where it is read: for the sample, or because it changes what the session keeps.
+        let bound = &mut session.last_bound;
+        let (known, text) = match bound.facts {
+            Some(known) if is_plain(&known) && !chosen => (Some(known), None),
+            None if bound.is_unknown => (None, None),
+            known => {
+                let text = session.registry.statement_text(&bound.name);
+                let known = known.or_else(|| text.map(facts));
+                let wanted = known.is_some_and(|known| chosen || !is_plain(&known));
+                (known, if wanted { text.map(<[u8]>::to_vec) } else { None })
             }
         };
-        // Copied only where it is read: for the sample, or because it changes what the session keeps.
-        let is_plain = known.keeps.is_empty() && matches!(known.class, Class::Read | Class::Write | Class::Opaque);
-        let text = if chosen || !is_plain { text.map(<[u8]>::to_vec) } else { None };
+        let Some(known) = known else {
+            session.last_bound.is_unknown = true;
+            session.registry.on_unknown_statement();
+            return self.count("other", Class::Opaque);
+        };
         session.last_bound.facts = Some(known);
         session.registry.on_statement_with(text.as_deref().unwrap_or_default(), &known);
         self.count(known.name, known.class);

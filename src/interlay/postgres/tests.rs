@@ -346,7 +346,7 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
     assert_eq!(opened, [(8, GateEvent::Opened { held: 2, longest_hold_us: 1500 })]);
     assert_eq!(client_tags(&stage.hears(idle_server)), "Q");
     assert_eq!(client_tags(&stage.hears(open_server)), "Q");
-    assert_eq!(stage.relay.gate.busy, 2);
+    assert_eq!(stage.relay.gate.units, 2);
 }
 
 #[test]
@@ -386,16 +386,19 @@ fn a_log_in_waits_at_a_closed_gate_too() {
     assert!(stage.servers.is_empty());
     stage.gate(GateOrder::Open { ticket: 2 });
     assert_eq!(stage.servers.len(), 1);
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 3 }), [], "a log-in is under way on the server");
+    assert_eq!(stage.gate(GateOrder::Close { ticket: 3 }), [(3, GateEvent::Drained)], "a log-in is no unit of work");
+    assert_eq!(stage.gate(GateOrder::Shut { ticket: 4 }), [], "and is under way on the server");
     stage.lets_in(0);
-    assert_eq!(stage.relay.take_gate_events(), [(3, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_gate_events(), [(4, GateEvent::Drained)]);
+    stage.gate(GateOrder::Open { ticket: 5 });
+    stage.gate(GateOrder::Close { ticket: 6 });
     // While others are only coming to an end it is let in: whoever waits for it may have a transaction open elsewhere.
     let client = stage.client();
     stage.says(client, &build_startup(0, &[("user", "app")]));
     assert_eq!(stage.servers.len(), 2);
-    assert_eq!(stage.gate(GateOrder::Shut { ticket: 4 }), []);
+    assert_eq!(stage.gate(GateOrder::Shut { ticket: 7 }), []);
     stage.lets_in(1);
-    assert_eq!(stage.relay.take_gate_events(), [(4, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_gate_events(), [(7, GateEvent::Drained)]);
     stage.gets(client);
     stage.says(client, &query("SELECT 1"));
     assert_eq!(stage.state_of(client), SessionState::Held);
@@ -419,7 +422,7 @@ fn a_statement_whose_client_is_gone_still_holds_the_gate() {
 #[test]
 fn every_way_out_gives_the_gate_its_count_back() {
     type Way = (&'static str, fn(&mut Stage, ClientKey, usize));
-    let ways: [Way; 6] = [
+    let ways: [Way; 9] = [
         ("client closes inside a transaction", |stage, client, server| {
             stage.answers(server, &done("BEGIN", b'T'));
             stage.relay.client_closed(client);
@@ -438,9 +441,34 @@ fn every_way_out_gives_the_gate_its_count_back() {
             let key = stage.servers[server];
             stage.relay.upstream_failed(key, &Failure::Lost("reset".to_owned()));
         }),
-        ("client breaks the protocol", |stage, client, _| {
+        ("client breaks the protocol while a statement runs", |stage, client, server| {
             stage.says(client, b"\xff\xff\xff\xff\xff");
+            assert_eq!((stage.gets(client), stage.relay.may_read_client(client)), (Vec::new(), false));
+            stage.answers(server, &done("BEGIN", b'T'));
+            assert_eq!(tags(&stage.gets(client)), "CZE", "first its answer, then why");
             stage.relay.client_closed(client);
+        }),
+        ("client closes before its COPY begins", |stage, client, server| {
+            stage.answers(server, &done("BEGIN", b'T'));
+            stage.says(client, &query("COPY t FROM STDIN"));
+            stage.relay.client_closed(client);
+            assert_eq!(stage.relay.sessions.len(), 1, "it may be something else");
+            stage.answers(server, &frame(b'G', &[0, 0, 0]));
+        }),
+        ("client closes when its COPY has ended", |stage, client, server| {
+            stage.answers(server, &done("BEGIN", b'I'));
+            stage.says(client, &query("COPY t FROM STDIN"));
+            stage.answers(server, &frame(b'G', &[0, 0, 0]));
+            stage.says(client, &frame(b'c', b""));
+            stage.relay.client_closed(client);
+            assert_eq!(stage.relay.gate.units, 1, "it is being committed");
+            stage.answers(server, &done("COPY 0", b'I'));
+        }),
+        ("client closes inside a frame behind a statement that runs", |stage, client, server| {
+            stage.says(client, &query(&"x".repeat(20_000))[..9000]);
+            stage.relay.client_closed(client);
+            assert_eq!(stage.relay.gate.units, 1, "BEGIN runs");
+            stage.answers(server, &done("BEGIN", b'T'));
         }),
         ("session ends well", |stage, client, server| {
             stage.answers(server, &done("COMMIT", b'I'));
@@ -455,10 +483,10 @@ fn every_way_out_gives_the_gate_its_count_back() {
         let mut stage = trusting();
         let (client, server) = stage.ready_client();
         stage.says(client, &query("BEGIN"));
-        assert_eq!(stage.relay.gate.busy, 1, "{way}");
+        assert_eq!(stage.relay.gate.units, 1, "{way}");
         end(&mut stage, client, server);
         stage.perform();
-        assert_eq!(stage.relay.gate.busy, 0, "{way}");
+        assert_eq!(stage.relay.gate.units, 0, "{way}");
         assert_eq!((stage.relay.sessions.len(), stage.relay.servers.len()), (0, 0), "{way}");
         assert!(stage.relay.by_id.is_empty(), "{way}");
         assert!(stage.closed_servers.contains(&stage.servers[server]), "{way}");
@@ -639,6 +667,6 @@ proptest::proptest! {
         stage.relay.client_closed(client);
         stage.perform();
         stage.gate(GateOrder::Open { ticket: 2 });
-        proptest::prop_assert!(stage.relay.gate.busy <= 1);
+        proptest::prop_assert!(stage.relay.gate.units <= 1);
     }
 }

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::server::LogIn;
-use crate::model::{Credentials, Md5Hash, Secret, SessionState, Side, StoredSecret};
+use crate::model::{CoreId, Credentials, InterlayName, Md5Hash, Secret, SessionState, Side, StoredSecret};
 use crate::protocol::postgres::scram::{ClientKey as ScramKey, Nonce, ScramServer};
-use crate::protocol::postgres::{Registry, Startup, Tracker};
+use crate::protocol::postgres::{Copy, Registry, Startup, Tracker, Violation};
 use crate::relay::{ClientKey, UpstreamKey};
 
 /// Randomness out of the seed the operating system gave: SHA-256 over seed and counter.
 pub(super) struct Entropy {
     seed: [u8; 32],
+    lasting: [u8; 32],
     counter: u64,
 }
 
@@ -23,13 +24,21 @@ impl std::fmt::Debug for Entropy {
 }
 
 impl Entropy {
-    pub fn new(seed: [u8; 32]) -> Self {
-        Self { seed, counter: 0 }
+    /// `seed` is the process' own; core and interlay make the stream one that nobody else draws from.
+    pub fn new(seed: [u8; 32], core: CoreId, interlay: &InterlayName) -> Self {
+        let lasting = Sha256::new().chain_update(seed).chain_update(interlay.as_str()).finalize().into();
+        let own = Sha256::new().chain_update(lasting).chain_update(core.0.to_be_bytes()).chain_update(b"core");
+        Self { seed: own.finalize().into(), lasting, counter: 0 }
     }
 
-    /// The seed of what must be the same each time, such as the answer to an unknown user.
+    /// The same on every core for the life of the process: what an unknown user is shown must not tell it from a known one.
     pub fn lasting(&self) -> [u8; 32] {
-        Sha256::new().chain_update(self.seed).chain_update(b"lasting").finalize().into()
+        self.lasting
+    }
+
+    pub fn salt_of(&self, user: &str) -> [u8; 16] {
+        let drawn: [u8; 32] = Sha256::new().chain_update(self.lasting).chain_update(user).finalize().into();
+        std::array::from_fn(|at| drawn[at])
     }
 
     pub fn draw(&mut self) -> [u8; 32] {
@@ -65,11 +74,29 @@ pub(super) enum Stage {
     Closing,
 }
 
+/// What a session has under way on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    No,
+    /// It is being let in: its secret is looked up, or its server connection is being made.
+    LogIn,
+    /// A unit of work, or a transaction.
+    Unit,
+}
+
 /// What a client was asked for.
 #[derive(Debug)]
 pub(super) enum Question {
-    Scram(Box<ScramServer>),
-    Md5 { salt: [u8; 4], hash: Md5Hash, proof: Proof },
+    /// `password`: the secret it was made of, where it is known.
+    Scram {
+        server: Box<ScramServer>,
+        password: Option<Secret>,
+    },
+    Md5 {
+        salt: [u8; 4],
+        hash: Md5Hash,
+        proof: Proof,
+    },
 }
 
 /// With what a server is logged in to.
@@ -116,8 +143,8 @@ pub(super) struct Session {
     pub closing: bool,
     /// The client is away; the server is finishing what it was sent.
     pub client_gone: bool,
-    /// Bytes of the server swallowed since then.
-    pub swallowed: usize,
+    /// The client broke the protocol while statements it had sent were running: it is told when they are answered.
+    pub doomed: Option<Violation>,
     pub secured: bool,
     /// TLS was begun without asking.
     pub direct_tls: bool,
@@ -131,15 +158,19 @@ pub(super) struct Session {
     pub registry: Registry,
     /// Bytes of a frame, whose head has passed, still to come from the client and from the server.
     pub client_left: usize,
+    /// That frame's type.
+    pub client_frame: u8,
     pub server_left: usize,
-    /// It counts as busy at the gate: logging in to the server, or inside a unit of work or transaction.
-    pub busy: bool,
+    /// What it counts as at the gate.
+    pub busy: Busy,
     /// Held by the gate, since when.
     pub held_since_us: Option<u64>,
     /// Its next frames wait for answers outstanding, because the gate is closed.
     pub at_boundary: bool,
     /// Since it is idle, or since its unit of work or transaction began.
     pub since_us: u64,
+    /// Units of work begun.
+    pub units: u64,
     pub last_bound: super::statements::LastBound,
     pub sampled: Option<super::statements::Sampled>,
     pub keeps_seen: crate::protocol::postgres::Keeps,
@@ -161,7 +192,7 @@ impl Session {
             output_ready: false,
             closing: false,
             client_gone: false,
-            swallowed: 0,
+            doomed: None,
             secured: false,
             direct_tls: false,
             requests: 0,
@@ -172,11 +203,13 @@ impl Session {
             tracker: Tracker::new(),
             registry: Registry::default(),
             client_left: 0,
+            client_frame: 0,
             server_left: 0,
-            busy: false,
+            busy: Busy::No,
             held_since_us: None,
             at_boundary: false,
             since_us: now_us,
+            units: 0,
             last_bound: super::statements::LastBound::default(),
             sampled: None,
             keeps_seen: crate::protocol::postgres::Keeps::default(),
@@ -185,15 +218,16 @@ impl Session {
         }
     }
 
-    /// Whether the server still runs something that may take effect although the client is gone: whole statements were sent and not
-    /// answered. A COPY without its end, an open transaction and a batch without its Sync end with the connection, without effect.
+    /// Whether the server still runs something that may take effect without the client: whole statements were sent and not answered.
+    /// A COPY without its end, an open transaction, a batch without its Sync and a frame cut short end with the connection, without
+    /// effect.
     pub fn server_must_finish(&self) -> bool {
-        use crate::protocol::postgres::Copy;
+        let unanswerable = usize::from(self.client_left > 0 && matches!(self.client_frame, b'Q' | b'F'));
         self.stage == Stage::Ready
             && self.server.is_some()
-            && self.client_left == 0
-            && self.tracker.outstanding() > 0
-            && matches!(self.tracker.copy(), Copy::None | Copy::Out)
+            && self.tracker.outstanding() > unanswerable
+            && !self.tracker.is_feeding()
+            && self.tracker.copy() != Copy::Both
     }
 
     pub fn state(&self) -> SessionState {
@@ -201,13 +235,8 @@ impl Session {
             _ if self.held_since_us.is_some() => SessionState::Held,
             Stage::Ready => self.tracker.state(),
             Stage::Closing => SessionState::Idle,
-            Stage::Opening
-            | Stage::Securing
-            | Stage::LookingUp
-            | Stage::Proving
-            | Stage::AtGate
-            | Stage::Connecting
-            | Stage::Relaying => SessionState::LoggingIn,
+            Stage::LookingUp | Stage::Connecting | Stage::Relaying => SessionState::Connecting,
+            Stage::Opening | Stage::Securing | Stage::Proving | Stage::AtGate => SessionState::LoggingIn,
         }
     }
 
@@ -216,16 +245,23 @@ impl Session {
     }
 }
 
+/// A request to stop what a session's backend is running.
+#[derive(Debug)]
+pub(super) struct Cancel {
+    pub process: u32,
+    pub secret: Vec<u8>,
+    pub session: ClientKey,
+    /// The unit of work it is meant for; later ones are none of its business.
+    pub unit: u64,
+    pub asker: Option<ClientKey>,
+}
+
 /// What a server connection is for.
 #[derive(Debug)]
 pub(super) enum Purpose {
     Session(ClientKey),
-    /// To stop what the backend with this process id is running; the client that asked is closed when that is said.
-    Cancel {
-        process: u32,
-        secret: Vec<u8>,
-        asker: Option<ClientKey>,
-    },
+    /// The client that asked is closed when it has been said.
+    Cancel(Cancel),
     /// To ask for users' secrets.
     Lookup,
 }
@@ -258,6 +294,11 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// The server has asked, and the client has not answered yet.
+    pub fn waits_for_client(&self) -> bool {
+        self.log_in.as_ref().is_some_and(|log_in| log_in.awaits_client)
+    }
+
     pub fn new(purpose: Purpose, side: Side, log_in: Option<LogIn>) -> Self {
         Self {
             purpose,

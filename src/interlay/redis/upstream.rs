@@ -47,7 +47,7 @@ impl RedisRelay {
             credentials: pool.credentials.as_deref().cloned(),
             database: pool.database,
             resp: pool.resp,
-            learn_anonymous: pool.credentials.is_none(),
+            learn_anonymous: pool.credentials.is_none() && !upstream.retired,
             name,
         };
         let (output, dialogue) = log_in.begin();
@@ -69,10 +69,11 @@ impl RedisRelay {
     /// Logged in and ready.
     pub(super) fn upstream_connected(&mut self, key: UpstreamKey, logged_in: LoggedIn) {
         self.counters.upstream_connects += 1;
-        if logged_in.anonymous_allowed.is_some() {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        // A connection of the plan before says nothing about the server that is authoritative now.
+        if logged_in.anonymous_allowed.is_some() && !upstream.retired && upstream.key.side == self.plan.authority.side {
             self.anonymous_allowed = logged_in.anonymous_allowed;
         }
-        let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.connected = true;
         upstream.log_in = None;
         upstream.server_client_id = logged_in.client_id;

@@ -5,6 +5,7 @@
 //! be exact is asked of the server when a session is moved (design: introspection at drain time).
 
 use super::lex::{Lexer, Token};
+use crate::model::limits;
 
 /// What a statement does, the strongest last: of several in one text the strongest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -401,7 +402,7 @@ pub struct ConfigCall<'a> {
 pub fn config_call<'a>(lexer: &mut Lexer<'a>) -> ConfigCall<'a> {
     let mut call = ConfigCall::default();
     let (mut depth, mut argument, mut tokens) = (0u32, 0u32, 0u32);
-    for token in lexer.by_ref() {
+    for token in lexer.by_ref().take(limits::PG_CONFIG_CALL_TOKENS_MAX) {
         match token {
             Token::Mark(b'(') => depth += 1,
             Token::Mark(b')') => {

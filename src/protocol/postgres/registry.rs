@@ -97,6 +97,13 @@ impl Registry {
         self.push(Pending::Parse { name: name.to_vec(), body: kept });
     }
 
+    /// A Parse too long to be gathered is forwarded: its text is not remembered.
+    pub fn on_parse_too_long(&mut self, name: &[u8]) {
+        self.overflow += u64::from(!name.is_empty());
+        self.bytes += name.len();
+        self.push(Pending::Parse { name: name.to_vec(), body: Vec::new() });
+    }
+
     pub fn on_close_statement(&mut self, name: &[u8]) {
         self.push(Pending::CloseStatement(name.to_vec()));
     }
@@ -119,6 +126,11 @@ impl Registry {
         // Of several statements the strongest class hides the others.
         if plain && (facts.statements == 1 || facts.class == Class::Read) {
             self.push_plain(facts.statements);
+            return;
+        }
+        if sql.len() > limits::PG_TRACKED_TEXT_BYTES_MAX {
+            self.overflow += 1;
+            self.push_plain(facts.statements.max(1));
             return;
         }
         for statement in statements(sql) {

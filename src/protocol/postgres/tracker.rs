@@ -118,6 +118,12 @@ impl Tracker {
         self.open || self.skipping || self.feeding
     }
 
+    /// Whether the server reads rows that the client has still to send or end.
+    #[must_use]
+    pub fn is_feeding(&self) -> bool {
+        self.feeding
+    }
+
     /// ReadyForQuery frames still to come for what was sent.
     #[must_use]
     pub fn outstanding(&self) -> usize {
