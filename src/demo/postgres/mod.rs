@@ -29,7 +29,7 @@ use crate::api::types::Analysis;
 const SECONDS_DEFAULT: u64 = 20;
 const SECONDS_MIN: u64 = 12;
 /// Of the load, kept for the failed pause and for the ends.
-const SECONDS_ASIDE: u64 = 7;
+const SECONDS_ASIDE: u64 = 6;
 /// How long pgbench may take until all its clients are in.
 const UNDER_WAY_PATIENCE: Duration = Duration::from_secs(20);
 /// Attempts at one pause: a machine that is busy otherwise may not drain in time.

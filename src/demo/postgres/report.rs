@@ -243,7 +243,10 @@ pub fn analysis_in_short(found: &Analysis) -> Vec<String> {
     let kinds: Vec<String> =
         found.kinds.iter().take(8).map(|kind| format!("{} {}", kind.kind, percent(kind.share))).collect();
     let mut lines = vec![
-        format!("{:<32} about {} statements, {} failed", "interlay analyze", found.statements, found.failed),
+        format!(
+            "{:<32} about {} statements, {} failed; estimated from {} samples",
+            "interlay analyze", found.statements, found.failed, found.samples
+        ),
         format!("  {:<30} {}", "mix", kinds.join(", ")),
     ];
     for (at, one) in found.fingerprints.iter().take(STATEMENTS_SHOWN).enumerate() {
@@ -323,7 +326,7 @@ mod tests {
             |r| r.sums.tellers = 1,
             |r| r.sums.history = 1,
             |r| r.sums.history_rows = 4,
-            |r| drop(r.pauses.pop()),
+            |r| r.pauses.truncate(PAUSES),
             |r| r.failed_pause = None,
             |r| r.failed_pause.as_mut().expect("one").named = None,
             |r| r.tokens_acknowledged = 0,

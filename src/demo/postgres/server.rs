@@ -189,7 +189,6 @@ fn start_postmaster(programs: &Programs, data: &Path, port: u16, directory: &Pat
         "full_page_writes=off".to_owned(),
         // Its transactions would be taken for the application's.
         "autovacuum=off".to_owned(),
-        "max_wal_size=4GB".to_owned(),
     ];
     for setting in &settings {
         command.arg("-c").arg(setting);
