@@ -40,7 +40,10 @@ pub struct Report {
     pub pauses_given_up: u64,
     pub violations: Vec<String>,
     pub failed_pause: Option<FailedPause>,
+    /// Of the pauses that held.
     pub longest_wait_us: u64,
+    /// Before the first of them, while pgbench's clients log in.
+    pub longest_wait_unpaused_us: u64,
     pub longest_wait_failed_pause_us: u64,
     pub benchmark_transactions: u64,
     pub benchmark_tps: f64,
@@ -159,7 +162,10 @@ impl Report {
             count => format!("NOT AT REST in {count} of them"),
         };
         row("  run by the server meanwhile", rest);
-        row("longest a client waited", ms(self.longest_wait_us));
+        row(
+            "longest a client waited",
+            format!("{} with pauses, {} before the first", ms(self.longest_wait_us), ms(self.longest_wait_unpaused_us)),
+        );
         let Some(failed) = &self.failed_pause else { return };
         row(
             "pause that had to fail",
