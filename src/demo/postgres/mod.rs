@@ -187,6 +187,7 @@ impl Director<'_> {
     /// Spread over the load, by the clock: a slow one shortens the time to the next.
     fn pauses(&mut self) -> Result<(), String> {
         self.screen.step("pauses under load");
+        self.report.begun_without_a_pause = self.pauser.look_without_a_pause()?;
         self.report.longest_wait_unpaused_us = self.longest_wait_us();
         let window = Duration::from_secs(self.seconds.saturating_sub(SECONDS_ASIDE));
         let began = Instant::now();

@@ -80,6 +80,22 @@ impl Pauser<'_> {
         }
     }
 
+    /// The same two looks without a pause: transactions begun in between. They must see traffic, or they would prove nothing.
+    pub fn look_without_a_pause(&self) -> Result<u64, String> {
+        let deadline = Instant::now() + PROOF_PATIENCE;
+        loop {
+            let before = self.look()?;
+            rest(HOLD)?;
+            let begun = self.look()?.next_transaction - before.next_transaction;
+            if begun > 0 {
+                return Ok(begun.unsigned_abs());
+            }
+            if Instant::now() > deadline {
+                return Err("the server saw no transaction although clients run".to_owned());
+            }
+        }
+    }
+
     /// Pauses, looks twice, resumes.
     pub fn pause_and_resume(&mut self) -> Result<Outcome, String> {
         let paused = match self.pause(DEADLINE)? {

@@ -39,6 +39,8 @@ pub struct Report {
     /// Pauses that found the machine too slow for their deadline, and were tried again.
     pub pauses_given_up: u64,
     pub violations: Vec<String>,
+    /// Transactions the same look sees when there is no pause.
+    pub begun_without_a_pause: u64,
     pub failed_pause: Option<FailedPause>,
     /// Of the pauses that held.
     pub longest_wait_us: u64,
@@ -158,7 +160,10 @@ impl Report {
         let held = self.pauses.iter().map(|pause| pause.held_clients).max().unwrap_or(0);
         row("  paused for, longest", format!("{}; up to {held} clients were held", ms(paused)));
         let rest = match self.violations.len() {
-            0 => "nothing, in every pause (pg_stat_activity, next transaction id, xact_commit)".to_owned(),
+            0 => format!(
+                "nothing, by pg_stat_activity, next transaction id and xact_commit; {} transactions in as long before",
+                self.begun_without_a_pause
+            ),
             count => format!("NOT AT REST in {count} of them"),
         };
         row("  run by the server meanwhile", rest);
