@@ -45,7 +45,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("wasmtime", &["policy"]),
     ("rustls", &["tls", "dataplane", "jobs"]),
     ("redb", &["store"]),
-    ("tokio_postgres", &["jobs"]),
+    ("tokio_postgres", &["jobs", "demo"]),
     ("sqlparser", &["control"]),
     ("axum", &["api"]),
     ("toml", &["config"]),

@@ -41,7 +41,7 @@ pub enum Top {
     },
     /// The main job on throw-away real servers.
     Demo {
-        /// What to demonstrate.
+        /// What to demonstrate: redis or postgres.
         #[arg(default_value = "redis")]
         kind: String,
         /// Leave everything running at the end.
@@ -50,7 +50,7 @@ pub enum Top {
         /// Length of the load, roughly.
         #[arg(long)]
         seconds: Option<u64>,
-        /// The target is a Valkey.
+        /// The target is a Valkey; redis only.
         #[arg(long)]
         valkey: bool,
     },

@@ -1,4 +1,4 @@
-//! `crossfade demo`: the main job on throw-away real servers, with a workload that knows what it was acknowledged.
+//! `crossfade demo`: the main job on throw-away real servers, with a workload that knows what it was acknowledged. This file: Redis.
 //!
 //! Lives on the main thread of its own process; the proxy is a child process, driven through its admin API like any other.
 //! Leaves no process and no file behind. Not a test of crashes: nothing is killed here.
@@ -8,6 +8,7 @@ mod background;
 mod connection;
 mod dataset;
 mod model;
+mod postgres;
 mod process;
 mod random;
 mod readback;
@@ -34,13 +35,13 @@ use crate::model::limits;
 /// What the command line asked for.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
-    /// "redis"; others are not carried yet.
+    /// "redis" or "postgres"; others are not carried yet.
     pub kind: String,
     /// Stay after the report until Ctrl-C, for a look around.
     pub keep: bool,
     /// Traffic runs at least this long.
     pub seconds: Option<u64>,
-    /// The target is Valkey.
+    /// The target is Valkey; Redis only.
     pub valkey: bool,
 }
 
@@ -56,14 +57,26 @@ const TTL_TOLERANCE_MS: u64 = limits::TTL_GRACE_DEFAULT_MS + 1000;
 /// Runs the demo; the exit code of the process.
 #[must_use]
 pub fn run(options: &DemoOptions) -> i32 {
-    if options.kind != "redis" {
-        eprintln!("demo: {} is not carried yet: only redis works now", options.kind);
-        return 2;
-    }
+    let carried: fn(&DemoOptions) -> i32 = match options.kind.as_str() {
+        "redis" => run_redis,
+        "postgres" if options.valkey => {
+            eprintln!("demo: --valkey belongs to the demo of redis");
+            return 2;
+        }
+        "postgres" => postgres::run,
+        other => {
+            eprintln!("demo: {other} is not carried yet: redis and postgres work now");
+            return 2;
+        }
+    };
     if let Err(error) = process::catch_signals() {
         eprintln!("demo: signals cannot be caught: {error}");
         return 1;
     }
+    carried(options)
+}
+
+fn run_redis(options: &DemoOptions) -> i32 {
     match drive(options) {
         Ok(report) => {
             let failures = report.failures();

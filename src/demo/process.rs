@@ -10,14 +10,35 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a child may take to end after SIGTERM before it is killed.
+/// How long a child may take to end after it was asked to before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How soon a wish to stop is noticed.
+const STOP_POLL: Duration = Duration::from_millis(50);
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// True once the user asked the demo to stop (SIGINT, SIGTERM or SIGHUP).
 pub fn stop_requested() -> bool {
     STOP.load(Ordering::Relaxed)
+}
+
+/// Sleeps for `time`, or until the user asked to stop.
+///
+/// # Errors
+/// "stopped by the user".
+pub fn rest(time: Duration) -> Result<(), String> {
+    let until = Instant::now() + time;
+    loop {
+        if stop_requested() {
+            return Err("stopped by the user".to_owned());
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(STOP_POLL));
+    }
 }
 
 /// From now on the three polite signals only set a flag, so that guards run. Its thread lives as long as the process.
@@ -80,23 +101,44 @@ pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// The signals that end a child.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// What asks it to end.
+    pub asked: libc::c_int,
+    /// What the kernel sends when the demo itself is gone.
+    pub orphaned: libc::c_int,
+}
+
+impl Ending {
+    pub const ORDINARY: Self = Self { asked: libc::SIGTERM, orphaned: libc::SIGKILL };
+    /// A postmaster asked so throws its clients out; when the demo is gone it takes its children along, which SIGKILL would not.
+    pub const POSTMASTER: Self = Self { asked: libc::SIGINT, orphaned: libc::SIGQUIT };
+}
+
 /// A child process; stopped and reaped when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     name: String,
+    ending: Ending,
     pub log: PathBuf,
 }
 
 impl Running {
     /// Starts `command` with both outputs in `directory/NAME.log`.
-    pub fn start(mut command: Command, name: &str, directory: &Path) -> io::Result<Self> {
+    pub fn start(command: Command, name: &str, directory: &Path) -> io::Result<Self> {
+        Self::start_with(Ending::ORDINARY, command, name, directory)
+    }
+
+    /// As [`Running::start`], for a child that ends by other signals.
+    pub fn start_with(ending: Ending, mut command: Command, name: &str, directory: &Path) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = std::fs::File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).current_dir(directory);
-        die_with_parent(&mut command);
+        die_with_parent_by(&mut command, ending.orphaned);
         let child = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
-        Ok(Self { child, name: name.to_owned(), log })
+        Ok(Self { child, name: name.to_owned(), ending, log })
     }
 
     pub fn pid(&self) -> u32 {
@@ -121,7 +163,7 @@ impl Running {
         }
         // SAFETY: kill takes no pointer; the child is ours and not reaped yet, so its number is not reused.
         unsafe {
-            libc::kill(self.child.id().cast_signed(), libc::SIGTERM);
+            libc::kill(self.child.id().cast_signed(), self.ending.asked);
         }
         let deadline = Instant::now() + STOP_PATIENCE;
         while self.ended().is_none() {
@@ -145,12 +187,16 @@ impl Drop for Running {
 /// Has the kernel kill the child when the thread that starts it ends, and keeps the terminal's Ctrl-C away from it: the demo
 /// stops its children itself, in order.
 pub fn die_with_parent(command: &mut Command) {
+    die_with_parent_by(command, Ending::ORDINARY.orphaned);
+}
+
+fn die_with_parent_by(command: &mut Command, signal: libc::c_int) {
     let parent = std::process::id();
     command.process_group(0);
     // SAFETY: between fork and exec only prctl and getppid are called, both async-signal-safe, and nothing is allocated.
     unsafe {
         command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
                 return Err(io::Error::last_os_error());
             }
             // The parent may have gone before the request was made.
