@@ -227,6 +227,8 @@ fn clients_with_tls_and_without_it_on_one_interlay() {
     let mut connection = proxy.connection();
     redis::cmd("SET").arg("large").arg(&value).exec(&mut connection).unwrap();
     assert_eq!(redis_cli(&["--tls", "--cacert", &ca, "GET", "large"]), value);
+    assert_eq!(goodbye_and_more(proxy.port, &made), 0, "the connection is closed");
+    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "and nobody else is held up by it");
     let load =
         ["-q", "-n", "2000", "-t", "get,set", "-P", "16", "--tls", "--cacert", &ca, "-h", "127.0.0.1", "-p", &port];
     let output = Command::new("redis-benchmark").args(load).output().expect("redis-benchmark runs");
