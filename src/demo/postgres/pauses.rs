@@ -33,6 +33,8 @@ pub struct PauseSeen {
     pub drained_in_us: u64,
     pub paused_for_us: u64,
     pub held_clients: u64,
+    /// How long the gate kept one of them; a client's wait is more by what server and machine add.
+    pub longest_hold_us: u64,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,7 @@ impl Pauser<'_> {
             drained_in_us: paused.drained_in_us,
             paused_for_us: resumed.paused_for_us,
             held_clients: resumed.held_clients,
+            longest_hold_us: resumed.longest_hold_us,
         }))
     }
 

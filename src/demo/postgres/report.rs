@@ -158,7 +158,11 @@ impl Report {
         row("  drained in", format!("{} median, {} longest", ms(median), ms(drains.last().copied().unwrap_or(0))));
         let paused = self.pauses.iter().map(|pause| pause.paused_for_us).max().unwrap_or(0);
         let held = self.pauses.iter().map(|pause| pause.held_clients).max().unwrap_or(0);
-        row("  paused for, longest", format!("{}; up to {held} clients were held", ms(paused)));
+        let hold = self.pauses.iter().map(|pause| pause.longest_hold_us).max().unwrap_or(0);
+        row(
+            "  paused for, longest",
+            format!("{}; up to {held} clients were held, none for more than {}", ms(paused), ms(hold)),
+        );
         let rest = match self.violations.len() {
             0 => format!(
                 "nothing, by pg_stat_activity, next transaction id and xact_commit; {} transactions in as long before",
@@ -307,7 +311,15 @@ mod tests {
         let session = json!({"id": 12, "user": "shop", "database": "shop", "application": "held-open", "peer": null,
             "state": "idle in transaction", "age_ms": 1200, "keeps": []});
         Report {
-            pauses: vec![PauseSeen { drained_in_us: 900, paused_for_us: 51_000, held_clients: 20 }; PAUSES + 1],
+            pauses: vec![
+                PauseSeen {
+                    drained_in_us: 900,
+                    paused_for_us: 51_000,
+                    held_clients: 20,
+                    longest_hold_us: 50_000
+                };
+                PAUSES + 1
+            ],
             failed_pause: Some(FailedPause {
                 detail: String::new(),
                 took: Duration::from_millis(301),
