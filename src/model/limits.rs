@@ -101,6 +101,8 @@ const _: () = assert!(FLIP_BARRIER_TIMEOUT.as_millis() < BARRIER_TIMEOUT.as_mill
 pub const SESSIONS_LISTED_MAX: usize = 1000;
 /// Statements kept as samples between two collections, per core and interlay; of more, one in 2, 4, 8 … is kept, evenly over the time.
 pub const STATEMENT_SAMPLES_MAX: usize = 256;
+/// Samples of one session whose statements are still running: a pipeline's.
+pub const SAMPLES_IN_FLIGHT_MAX: usize = 16;
 /// Bytes of a statement kept as a sample.
 pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;
 /// Bytes on their way to one side of a session above which the other side is not read.

@@ -87,6 +87,8 @@ pub(super) struct Sampled {
     text: Box<str>,
     cut: bool,
     began_us: u64,
+    /// Units of work the server finishes before the one it is in.
+    units_before: usize,
 }
 
 /// Whether a text is only the beginning of a statement.
@@ -207,13 +209,10 @@ impl PostgresRelay {
         self.note_keeps(key, known.keeps);
     }
 
-    /// A sample's time is that of its unit, so it must be the first statement in it, and the only unit outstanding.
+    /// Whether this statement is kept. Of a pipeline every statement has the same chance.
     fn may_sample(&mut self, key: ClientKey) -> bool {
-        let alone = self
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.sampled.is_none() && session.tracker.outstanding() == 0);
-        self.sampler.chooses() && alone
+        let room = self.sessions.get(key).is_some_and(|session| session.sampled.len() < limits::SAMPLES_IN_FLIGHT_MAX);
+        self.sampler.chooses() && room
     }
 
     fn begin_sample(&mut self, key: ClientKey, text: &[u8], cut: Cut) {
@@ -222,7 +221,8 @@ impl PostgresRelay {
         let kept = &text[..text.len().min(limits::STATEMENT_SAMPLE_BYTES)];
         let cut = cut == Cut::Yes || kept.len() < text.len();
         let text = String::from_utf8_lossy(kept).into_owned().into_boxed_str();
-        session.sampled = Some(Sampled { text, cut, began_us });
+        let units_before = session.tracker.outstanding();
+        session.sampled.push_back(Sampled { text, cut, began_us, units_before });
     }
 
     fn note_keeps(&mut self, key: ClientKey, keeps: Keeps) {
@@ -247,15 +247,22 @@ impl PostgresRelay {
         *self.sampler.by_name.entry(name).or_default() += 1;
     }
 
-    /// A unit of work is over: so is the sample in it.
+    /// A unit of work is over: so are the samples in it.
     pub(super) fn sample_over(&mut self, key: ClientKey, failed: bool) {
         let now_us = self.now.mono_us;
         if failed {
             self.counters.replies_error += 1;
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(Sampled { text, cut, began_us }) = session.sampled.take() else { return };
-        let latency_us = now_us.saturating_sub(began_us);
-        self.sampler.keep(StatementSample { text, cut, latency_us, weight: 1, failed });
+        // Those of one batch end together. When the session is idle all have, whatever a COPY has swallowed.
+        let idle = session.tracker.is_idle();
+        while session.sampled.front().is_some_and(|sampled| idle || sampled.units_before == 0) {
+            let Some(Sampled { text, cut, began_us, .. }) = session.sampled.pop_front() else { break };
+            let latency_us = now_us.saturating_sub(began_us);
+            self.sampler.keep(StatementSample { text, cut, latency_us, weight: 1, failed });
+        }
+        for sampled in &mut session.sampled {
+            sampled.units_before = sampled.units_before.saturating_sub(1);
+        }
     }
 }

@@ -610,6 +610,21 @@ fn statements_are_counted_by_what_they_are_and_sampled() {
 }
 
 #[test]
+fn every_statement_of_a_pipeline_is_sampled_with_its_own_end() {
+    let mut stage = trusting();
+    let (client, server) = stage.ready_client();
+    let all = ["BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"];
+    stage.says(client, &all.map(query).concat());
+    for (at, status) in [b'T', b'T', b'I'].into_iter().enumerate() {
+        stage.now.mono_us += 100;
+        stage.answers(server, &done(all[at], status));
+    }
+    let samples = stage.relay.take_statements();
+    let seen: Vec<_> = samples.iter().map(|sample| (&*sample.text, sample.latency_us)).collect();
+    assert_eq!(seen, [(all[0], 100), (all[1], 200), (all[2], 300)]);
+}
+
+#[test]
 fn samples_weigh_what_passed_however_much_it_was() {
     let mut stage = trusting();
     let (client, server) = stage.ready_client();

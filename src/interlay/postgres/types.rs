@@ -172,7 +172,7 @@ pub(super) struct Session {
     /// Units of work begun.
     pub units: u64,
     pub last_bound: super::statements::LastBound,
-    pub sampled: Option<super::statements::Sampled>,
+    pub sampled: std::collections::VecDeque<super::statements::Sampled>,
     pub keeps_seen: crate::protocol::postgres::Keeps,
     /// The server has said that it ends the session.
     pub fatal_seen: bool,
@@ -211,7 +211,7 @@ impl Session {
             since_us: now_us,
             units: 0,
             last_bound: super::statements::LastBound::default(),
-            sampled: None,
+            sampled: std::collections::VecDeque::new(),
             keeps_seen: crate::protocol::postgres::Keeps::default(),
             fatal_seen: false,
             terminated: false,
