@@ -279,18 +279,17 @@ impl PostgresRelay {
 
     // ---- housekeeping ---------------------------------------------------------------------------------------------------
 
-    /// Ends connections that have not logged in in time.
+    /// Ends connections that have not logged in in time. Whoever is through is forgotten as soon as it is the oldest.
     fn end_late_log_ins(&mut self) {
         while let Some(&(deadline_us, key)) = self.log_ins.front() {
-            if deadline_us > self.now.mono_us {
+            let stage = self.sessions.get(key).map(|session| session.stage);
+            let waits = !matches!(stage, None | Some(Stage::Ready | Stage::Closing));
+            if waits && deadline_us > self.now.mono_us {
                 return;
             }
             self.log_ins.pop_front();
-            let late = self
-                .sessions
-                .get(key)
-                .is_some_and(|session| !matches!(session.stage, Stage::Ready | Stage::Closing | Stage::AtGate));
-            if late {
+            // Who is held by the gate is not late by its own fault.
+            if waits && stage != Some(Stage::AtGate) {
                 let message = format!("log-in not finished within {} s", limits::PG_LOG_IN_TIMEOUT.as_secs());
                 self.refuse(key, &Refusal::new("08P01", message));
             }
