@@ -276,9 +276,11 @@ static bool cf_member(cf_bytes *object, cf_bytes *name, cf_bytes *value) {
 }
 static inline bool cf_is_text(cf_bytes raw) { return raw.length >= 2 && raw.at[0] == '"' && raw.at[raw.length - 1] == '"'; }
 static inline cf_bytes cf_unquoted(cf_bytes raw) { return cf_is_text(raw) ? (cf_bytes){raw.at + 1, raw.length - 2} : raw; }
+/* Leaves *value as it is when the setting is not there. */
 static bool cf_setting(const cf_config *config, const char *wanted, cf_bytes *value) {
-    cf_bytes rest = config->json, name;
-    while (cf_member(&rest, &name, value)) if (cf_same(cf_unquoted(name), cf_text(wanted))) return true;
+    cf_bytes rest = config->json, name, found;
+    while (cf_member(&rest, &name, &found))
+        if (cf_same(cf_unquoted(name), cf_text(wanted))) return *value = found, true;
     return false;
 }
 /* Refuses a setting that is none of these: cf_only(&config, (const char *[]){"a", "b"}, 2) */
