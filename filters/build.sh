@@ -39,34 +39,14 @@ install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 || true
 }
 
-# ---- Rust: rustup's wasm target if it is installed, else Debian's rustc-web driven by rustup's cargo and linker ----
-RUST_FLAGS="-Clink-arg=-zstack-size=16384 -Clink-arg=--stack-first"
+# ---- Rust ----
 RUST_BUILT_WITH=
-rust_target_installed() { [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/wasm32-unknown-unknown" ]; }
-debian_rust() { [ -x "${RUSTC_WASM:=/usr/bin/rustc}" ] && [ -d "$("$RUSTC_WASM" --print sysroot)/lib/rustlib/src/rust/library" ]; }
-
 build_rust() {
-    command -v cargo >/dev/null || { skip rust "no cargo"; return 0; }
-    packages="-p mirror-reads -p compare-semantic -p tenant-prefix"
     # dist/ is always made by Debian's compiler, so that everyone's bytes are the same.
-    debian_rust || install rustc-web rust-web-src
-    if debian_rust; then
-        RUST_BUILT_WITH=$("$RUSTC_WASM" --version)
-        linker=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/rust-lld
-        [ -x "$linker" ] || { skip rust "no rust-lld at $linker"; return 0; }
-        say "Rust with $RUST_BUILT_WITH"
-        RUSTC=$RUSTC_WASM RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$linker \
-            CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="$RUST_FLAGS -Zlocation-detail=none" \
-            cargo build --quiet --locked --release --target wasm32-unknown-unknown -Zbuild-std=core --target-dir target-wasm $packages
-    elif rust_target_installed; then
-        RUST_BUILT_WITH="$(rustc --version), rustup's target"
-        say "Rust with $RUST_BUILT_WITH"
-        CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="$RUST_FLAGS" \
-            cargo build --quiet --locked --release --target wasm32-unknown-unknown --target-dir target-wasm $packages
-    else
-        skip rust "neither Debian's rustc-web and rust-web-src nor rustup's wasm32-unknown-unknown"
-        return 0
-    fi
+    [ -d /usr/lib/rustlib/src/rust/library ] || [ -n "${RUSTC_WASM:-}" ] || install rustc-web rust-web-src
+    RUST_BUILT_WITH=$(./wasm-cargo.sh --which) || { skip rust "see above"; return 0; }
+    say "Rust with $RUST_BUILT_WITH"
+    ./wasm-cargo.sh build --quiet --locked --target-dir target-wasm -p mirror-reads -p compare-semantic -p tenant-prefix
     for name in mirror_reads compare_semantic tenant_prefix; do
         cp "target-wasm/wasm32-unknown-unknown/release/$name.wasm" "$OUT/"
     done

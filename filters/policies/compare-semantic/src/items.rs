@@ -2,7 +2,7 @@
 //!
 //! Understands just enough to find the borders. What it does not understand it leaves: `None`.
 
-use crossfade_policy::Protocol;
+use crossfade_policy::{Protocol, parse_number};
 
 /// As many units as can be sorted well within the deadline.
 const UNITS_MAX: usize = 1024;
@@ -18,6 +18,7 @@ struct Span {
 /// An item, or a field and its value.
 #[derive(Clone, Copy)]
 pub struct Unit {
+    key: u64,
     first: Span,
     second: Span,
 }
@@ -42,6 +43,13 @@ pub enum Split {
     Pairs,
 }
 
+/// What units are sorted by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Hash,
+    Number,
+}
+
 /// Units of one reply.
 pub struct Table {
     units: [Unit; UNITS_MAX],
@@ -50,16 +58,24 @@ pub struct Table {
 
 impl Table {
     pub const fn new() -> Self {
-        Table { units: [Unit { first: Span::EMPTY, second: Span::EMPTY }; UNITS_MAX], count: 0 }
+        Table { units: [Unit { key: 0, first: Span::EMPTY, second: Span::EMPTY }; UNITS_MAX], count: 0 }
     }
 
     pub fn units(&self) -> &[Unit] {
         &self.units[..self.count]
     }
 
-    /// Heap sort: never worse than n log n, and small.
-    pub fn sort(&mut self, reply: &[u8]) {
+    /// Some order in which the same units come at the same place: numbers by size, so that close ones meet, others by a
+    /// hash, and by their bytes only where two of those are the same. Heap sort: never worse than n log n, and small.
+    pub fn sort(&mut self, reply: &[u8], by: Key) {
         let units = &mut self.units[..self.count];
+        for unit in units.iter_mut() {
+            let first = unit.first.of(reply);
+            unit.key = match by {
+                Key::Number => parse_number(first).map_or_else(|| hash(first), ascending),
+                Key::Hash => hash(first),
+            };
+        }
         for root in (0..units.len() / 2).rev() {
             sift(units, root, reply);
         }
@@ -70,10 +86,14 @@ impl Table {
     }
 
     fn add(&mut self, first: Span, second: Span) -> Option<()> {
-        *self.units.get_mut(self.count)? = Unit { first, second };
+        *self.units.get_mut(self.count)? = Unit { key: 0, first, second };
         self.count += 1;
         Some(())
     }
+}
+
+fn before(one: &Unit, other: &Unit, reply: &[u8]) -> bool {
+    if one.key == other.key { one.parts(reply) < other.parts(reply) } else { one.key < other.key }
 }
 
 fn sift(units: &mut [Unit], mut root: usize, reply: &[u8]) {
@@ -82,15 +102,28 @@ fn sift(units: &mut [Unit], mut root: usize, reply: &[u8]) {
         if child >= units.len() {
             return;
         }
-        if child + 1 < units.len() && units[child].parts(reply) < units[child + 1].parts(reply) {
+        if child + 1 < units.len() && before(&units[child], &units[child + 1], reply) {
             child += 1;
         }
-        if units[root].parts(reply) >= units[child].parts(reply) {
+        if !before(&units[root], &units[child], reply) {
             return;
         }
         units.swap(root, child);
         root = child;
     }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    mix(rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte))), 0)
+}
+
+/// Bits that are ordered as the numbers are.
+fn ascending(number: f64) -> u64 {
+    let bits = number.to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
 /// Fills `table`. `None`: not understood, or more than the table holds.

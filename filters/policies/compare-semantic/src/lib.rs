@@ -12,7 +12,7 @@ use crossfade_policy::{
     Config, Local, PairVerdict, PairView, Policy, Protocol, ReplyKind, RequestView, Text, builtin, divergent, equal,
     equivalent, export_policy, flags, ignore, parse_number,
 };
-use items::{Split, Table, split};
+use items::{Key, Split, Table, split};
 
 struct CompareSemantic {
     float_tolerance: f64,
@@ -86,7 +86,7 @@ impl CompareSemantic {
         right: &mut Table,
     ) -> PairVerdict {
         let Some(protocol) = request.protocol() else { return builtin() };
-        let unordered = request.has(flags::REQUEST_UNORDERED);
+        let (unordered, floats) = (request.has(flags::REQUEST_UNORDERED), request.has(flags::REQUEST_FLOATS));
         let how = if request.has(flags::REQUEST_FIELD_PAIRS) { Split::Pairs } else { Split::Single };
         if split(protocol, source, how, left).is_none() || split(protocol, target, how, right).is_none() {
             return builtin();
@@ -95,10 +95,11 @@ impl CompareSemantic {
             return divergent("count");
         }
         if unordered {
-            left.sort(source);
-            right.sort(target);
+            // The field of a pair is a name, and only the value beside it a number.
+            let by = if floats && how == Split::Single { Key::Number } else { Key::Hash };
+            left.sort(source, by);
+            right.sort(target, by);
         }
-        let floats = request.has(flags::REQUEST_FLOATS);
         let same = left.units().iter().zip(right.units()).all(|(one, other)| {
             let ((one, more), (other, other_more)) = (one.parts(source), other.parts(target));
             self.same(protocol, one, other, floats) && self.same(protocol, more, other_more, floats)
