@@ -1,0 +1,11 @@
+;; Gives imports arguments that do not exist.
+(module
+  (import "crossfade" "log" (func $log (param i32 i32 i32) (result i32)))
+  (import "crossfade" "counter_add" (func $counter_add (param i32 i32 i64) (result i32)))
+  (import "crossfade" "frame_read" (func $frame_read (param i32 i32 i32 i32) (result i32)))
+  (func (export "cf_abi_v1"))
+  (memory (export "memory") 2)
+  (data (i32.const 70000) "A bad id")
+  (func (export "cf_buffer") (result i32) (i32.const 0))
+  (func (export "cf_buffer_len") (result i32) (i32.const 65536))
+  (func (export "cf_on_request") (param i32) (result i64) (if (i32.ne (call $log (i32.const 0) (i32.const 0) (i32.const 1)) (i32.const -1)) (then unreachable)) (if (i32.ne (call $log (i32.const 5) (i32.const 0) (i32.const 1)) (i32.const -1)) (then unreachable)) (if (i32.ne (call $counter_add (i32.const 70000) (i32.const 8) (i64.const 1)) (i32.const -1)) (then unreachable)) (if (i32.ne (call $counter_add (i32.const 70002) (i32.const 3) (i64.const -1)) (i32.const -1)) (then unreachable)) (if (i32.ne (call $counter_add (i32.const 70002) (i32.const 0) (i64.const 1)) (i32.const -1)) (then unreachable)) (if (i32.ne (call $frame_read (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 1)) (i32.const -1)) (then unreachable)) (i64.const 0x11)))

@@ -1,0 +1,6 @@
+;; Has no hook.
+(module
+  (func (export "cf_abi_v1"))
+  (memory (export "memory") 2)
+  (func (export "cf_buffer") (result i32) (i32.const 0))
+  (func (export "cf_buffer_len") (result i32) (i32.const 65536)))

@@ -1,0 +1,8 @@
+;; The hook calls itself for ever.
+(module
+  (func (export "cf_abi_v1"))
+  (memory (export "memory") 2)
+  (func (export "cf_buffer") (result i32) (i32.const 0))
+  (func (export "cf_buffer_len") (result i32) (i32.const 65536))
+  (func $deeper (param i64) (result i64) (i64.add (i64.const 1) (call $deeper (local.get 0))))
+  (func (export "cf_on_request") (param i32) (result i64) (call $deeper (i64.const 0x10))))

@@ -1,0 +1,7 @@
+;; Replaces by more than the buffer holds.
+(module
+  (func (export "cf_abi_v1"))
+  (memory (export "memory") 2)
+  (func (export "cf_buffer") (result i32) (i32.const 0))
+  (func (export "cf_buffer_len") (result i32) (i32.const 4096))
+  (func (export "cf_on_record") (param i32) (result i64) (i64.const 0x0000100100000041)))
