@@ -39,7 +39,8 @@ pub enum GateOrder {
     /// After every core has drained: hold those who want to be let in as well. Answered by [`GateEvent::Drained`] when nobody is being
     /// let in any more.
     Shut { ticket: u64 },
-    /// Let everybody go on. Answered by [`GateEvent::Opened`]. Harmless when the gate is open.
+    /// Let everybody go on. Answered by [`GateEvent::Opened`]. Harmless when the gate is open; passed over when a `Close` with a higher
+    /// ticket came before it.
     Open { ticket: u64 },
 }
 

@@ -15,7 +15,7 @@ use super::events::About;
 use super::handle::ControlError;
 use super::state::{Control, Interlay, now};
 use super::views::{PauseView, ResumeView, SessionsView};
-use crate::bus::{Directive, GateEvent, GateOrder};
+use crate::bus::{Directive, GateEvent, GateOrder, Mailbox};
 use crate::model::{CoreId, ProtocolKind, SessionInfo, SessionState, Timestamp, limits};
 
 /// Sessions named in a sentence; the answer lists all of them.
@@ -359,14 +359,18 @@ impl Control {
     }
 
     /// A mailbox that is full is waited for, until the deadline: its core has not looked for minutes, and is missing from the answers.
+    /// An order to open is still handed over then, or that core's clients would be held for ever.
     async fn order_gate(&self, interlay: &Interlay, order: GateOrder, deadline: Instant) {
         for mailbox in &self.bus.cores {
             let mut directive = Directive::Gate { interlay: interlay.config.spec.name.clone(), order };
             while let Err(back) = mailbox.push(directive) {
+                directive = back;
                 if Instant::now() >= deadline {
+                    if matches!(order, GateOrder::Open { .. }) {
+                        tokio::task::spawn_local(hand_over_late(mailbox.clone(), directive));
+                    }
                     break;
                 }
-                directive = back;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -406,6 +410,14 @@ impl Control {
 struct Opened {
     held: u64,
     longest_hold_us: u64,
+}
+
+/// The core may have been told of a newer pause meanwhile; it knows by the ticket.
+async fn hand_over_late(mailbox: Mailbox<Directive>, mut directive: Directive) {
+    while let Err(back) = mailbox.push(directive) {
+        directive = back;
+        tokio::time::sleep(limits::CONTROL_TICK).await;
+    }
 }
 
 /// Whether a session keeps a closed gate from being drained.

@@ -75,6 +75,8 @@ impl PostgresRelay {
                 self.gate.answered = false;
                 self.gate.check();
             }
+            // Handed over late, after a newer pause began: it is not that one's end.
+            GateOrder::Open { ticket } if self.gate.closed.is_some_and(|closing| closing > ticket) => {}
             GateOrder::Open { ticket } => self.open_gate(ticket),
         }
     }

@@ -350,6 +350,17 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
 }
 
 #[test]
+fn an_order_to_open_that_comes_late_does_not_end_a_newer_pause() {
+    let mut stage = trusting();
+    let (client, _) = stage.ready_client();
+    stage.gate(GateOrder::Close { ticket: 5 });
+    assert_eq!(stage.gate(GateOrder::Open { ticket: 4 }), []);
+    stage.says(client, &query("SELECT 1"));
+    assert_eq!(stage.state_of(client), SessionState::Held);
+    assert!(matches!(stage.gate(GateOrder::Open { ticket: 6 })[..], [(6, GateEvent::Opened { held: 1, .. })]));
+}
+
+#[test]
 fn a_pipeline_is_cut_at_its_syncs_when_the_gate_is_closed() {
     let mut stage = trusting();
     let (client, server) = stage.ready_client();
