@@ -5,6 +5,7 @@
 pub mod stdx;
 
 pub mod model;
+pub mod policy;
 
 pub mod config;
 pub mod protocol;

@@ -14,7 +14,7 @@ use super::handle::ControlError;
 use super::state::{Control, Interlay, now};
 use crate::jobs;
 use crate::model::{EndpointName, InterlayName, ProtocolKind, StatementSample, Timestamp, limits};
-use crate::telemetry::Histogram;
+use crate::stdx::histogram::Histogram;
 use crate::workflow::Finding;
 
 /// Statements of all interlays since the process started.
@@ -306,10 +306,10 @@ impl Analyst {
             kind: known.kind,
             text: known.text.clone(),
             totals: known.totals,
-            latency_mean_us: known.latency.mean_us(),
-            latency_p50_us: known.latency.percentile_us(50),
-            latency_p99_us: known.latency.percentile_us(99),
-            latency_max_us: known.latency.max_us(),
+            latency_mean_us: known.latency.mean(),
+            latency_p50_us: known.latency.percentile(50),
+            latency_p99_us: known.latency.percentile(99),
+            latency_max_us: known.latency.max(),
             first_seen: known.first_seen,
             last_seen: known.last_seen,
         });

@@ -20,8 +20,14 @@ impl fmt::Display for DecisionError {
 
 impl std::error::Error for DecisionError {}
 
+impl DecisionError {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// `BlueGreen`, `blue-green` and `blue_green` are one word to us.
-fn folded(text: &str) -> String {
+pub(super) fn folded(text: &str) -> String {
     text.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
@@ -44,22 +50,25 @@ macro_rules! decision {
             ///
             /// # Errors
             /// [`DecisionError`] listing the values.
-            pub fn parse(text: &str) -> Result<Self, DecisionError> {
+            pub fn parse(text: &str) -> Result<Self, $crate::model::migration::DecisionError> {
+                let folded = $crate::model::migration::folded;
                 let given = folded(text);
                 $(if [$name $(, $synonym)*].iter().any(|name| folded(name) == given) { return Ok(Self::$variant); })+
                 let values = Self::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(", ");
                 let given: String = text.chars().take(60).collect();
-                Err(DecisionError(format!("{} {given:?} is unknown: use one of {values}", $what)))
+                Err($crate::model::migration::DecisionError::new(format!("{} {given:?} is unknown: use one of {values}", $what)))
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+
+pub(super) use decision;
 
 decision!(
     /// How traffic moves to the target.

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod login;
 pub mod migration;
 pub mod plan;
+pub mod policy;
 mod postgres_url;
 pub mod session;
 pub mod statement;
@@ -25,6 +26,7 @@ pub use migration::{
     Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
 pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
+pub use policy::{FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot};
 pub use session::{SessionInfo, SessionState};
 pub use statement::StatementSample;
 pub use tls::{ClientTls, RequireTls, ServerTls, TlsMode};

@@ -1,9 +1,5 @@
 //! What a core counts: plain cells on its own core, merged on the control thread.
 
-mod histogram;
-
-pub use histogram::Histogram;
-
 /// Counters of one core for all its interlays, since start. Lives on one core; a copy crosses in a report.
 #[derive(Debug, Clone, Default)]
 pub struct CoreCounters {
