@@ -22,7 +22,7 @@ const STOREYS: &[(&str, &[&str])] = &[
     // The lane's orders and events are the bus' vocabulary, and a relay hands its commands to a lane: within storey 3, one way only.
     ("lane", &["stdx", "model", "protocol", "policy", "telemetry", "bus"]),
     // The contract names what the bus and the lane say; the relays behind it know their protocol. Neither `relay` nor `dataplane` does.
-    ("relay", &["stdx", "model", "telemetry", "bus", "lane"]),
+    ("relay", &["stdx", "model", "policy", "telemetry", "bus", "lane"]),
     ("interlay", &["stdx", "model", "protocol", "policy", "telemetry", "bus", "lane", "relay"]),
     ("dataplane", &["stdx", "model", "policy", "telemetry", "config", "bus", "lane", "relay", "interlay", "tls"]),
     ("workflow", &["stdx", "model"]),

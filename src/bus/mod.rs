@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub use mailbox::Mailbox;
 
 use crate::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, Side, StatementSample};
+use crate::policy::{CorePolicies, PolicyNote, SeatStats};
 use crate::telemetry::CoreCounters;
 
 /// From the control thread to one core.
@@ -21,9 +22,11 @@ pub enum Directive {
     Lane { interlay: InterlayName, order: LaneOrder },
     /// For the gate of an interlay: whether new units of work may begin. Answered by [`Report::Gate`].
     Gate { interlay: InterlayName, order: GateOrder },
+    /// From now on these filters decide, beginning with the next command. Answered by [`Report::PoliciesAdopted`].
+    Policies { interlay: InterlayName, policies: Box<CorePolicies> },
     /// Send [`Report::Sessions`].
     Sessions { interlay: InterlayName, ticket: u64 },
-    /// Send [`Report::Counters`], and [`Report::Statements`] for interlays that sample statements.
+    /// Send [`Report::Counters`], [`Report::Policies`] for interlays with filters, and [`Report::Statements`] for those that sample.
     Sample,
     /// Stop accepting, let outstanding commands finish for at most this long, close, answer [`Report::Drained`].
     Drain { deadline_ms: u64 },
@@ -111,6 +114,27 @@ pub enum Report {
         total: u64,
         busy: u64,
         sessions: Vec<SessionInfo>,
+    },
+    /// The set of filters of this generation is in force on this core. `before`: what those it replaced have done, complete.
+    PoliciesAdopted {
+        core: CoreId,
+        interlay: InterlayName,
+        generation: u64,
+        before: Vec<SeatStats>,
+    },
+    /// What the filters in force have done since they were put there.
+    Policies {
+        core: CoreId,
+        interlay: InterlayName,
+        generation: u64,
+        seats: Vec<SeatStats>,
+    },
+    /// What the filters of this generation give cause to tell; sent as it comes.
+    PolicyNotes {
+        core: CoreId,
+        interlay: InterlayName,
+        generation: u64,
+        notes: Vec<PolicyNote>,
     },
     /// Statements sampled since the last [`Directive::Sample`].
     Statements {

@@ -44,6 +44,10 @@ fn answer(directive: Directive) -> Option<Report> {
             let (interlay, generation) = (plan.interlay.clone(), plan.generation);
             Some(Report::PlanAcked { core, interlay, generation })
         }
+        Directive::Policies { interlay, policies } => {
+            let (generation, before) = (policies.generation, Vec::new());
+            Some(Report::PoliciesAdopted { core, interlay, generation, before })
+        }
         Directive::Gate { interlay, order: GateOrder::Close { ticket } | GateOrder::Shut { ticket } } => {
             let drains = interlay.as_str() != "stuck";
             drains.then_some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })

@@ -102,6 +102,10 @@ impl Rig {
         let mut log = self.log.borrow_mut();
         while let Some(directive) = bus.cores[usize::from(number)].pop() {
             let report = match directive {
+                Directive::Policies { interlay, policies } => {
+                    let (generation, before) = (policies.generation, Vec::new());
+                    Some(Report::PoliciesAdopted { core, interlay, generation, before })
+                }
                 Directive::Gate { interlay, order: GateOrder::Shut { ticket } } => {
                     log.push(Asked::Shut(number));
                     Some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })

@@ -121,6 +121,7 @@ fn first_plan(
                 target: interlay.target.as_ref().map(|target| find(target, &what).cloned()).transpose()?,
                 mode: PlanMode::PassThrough,
                 compare: CompareReads { sample_per_ten_thousand: 0 },
+                stage: 0,
                 ttl_grace_ms: limits::TTL_GRACE_DEFAULT_MS,
             })
         }

@@ -56,6 +56,7 @@ impl Control {
                     interlay.gate.on_sessions(core, ticket, total, busy, sessions);
                 }
             }
+            Report::PoliciesAdopted { .. } | Report::Policies { .. } | Report::PolicyNotes { .. } => {}
             Report::Statements { interlay, samples } => self.analyst.take(&interlay, samples),
             Report::Drained { core } => {
                 self.cores.borrow_mut().drained.insert(core);

@@ -135,6 +135,7 @@ fn differs(old: &RoutePlan, new: &RoutePlan) -> bool {
     old.authority != new.authority
         || old.mode != new.mode
         || old.compare != new.compare
+        || (dual(new) && old.stage != new.stage)
         || old.source != new.source
         || (dual(new) && (old.ttl_grace_ms != new.ttl_grace_ms || old.target != new.target))
         || old.endpoint(old.authority.side) != new.endpoint(new.authority.side)

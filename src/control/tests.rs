@@ -120,6 +120,10 @@ impl Rig {
                         }
                     }
                     Directive::Lane { order, .. } => self.lane(order),
+                    Directive::Policies { interlay, policies } => {
+                        let (generation, before) = (policies.generation, Vec::new());
+                        self.say(Report::PoliciesAdopted { core: CoreId(core), interlay, generation, before });
+                    }
                     Directive::Sample | Directive::Gate { .. } | Directive::Sessions { .. } => {}
                     Directive::Drain { .. } => self.say(Report::Drained { core: CoreId(core) }),
                 }

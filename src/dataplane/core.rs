@@ -18,7 +18,8 @@ use crate::interlay;
 use crate::lane::Lane;
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
-use crate::relay::{Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SessionList, UpstreamKey};
+use crate::policy::{CorePolicies, Stage, abi};
+use crate::relay::{Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
 
 /// What a core's thread is started with.
@@ -59,6 +60,7 @@ pub enum CoreMessage {
 pub struct Interlay {
     pub name: InterlayName,
     pub relay: Box<dyn Relay>,
+    pub policies: SharedPolicies,
     /// Only on the lane's core, only in dual operation.
     pub lane: Option<Lane>,
     pub lane_io: Option<Rc<LaneIo>>,
@@ -97,9 +99,11 @@ pub async fn run(setup: CoreSetup) {
     for (start, socket) in interlays {
         sockets.push(socket);
         let InterlayStart { spec, plan, tls } = start;
+        let policies = SharedPolicies::default();
         built.push(Interlay {
             name: spec.name.clone(),
-            relay: interlay::relay(RelaySetup { spec, plan, core: id, cores, token, seed }),
+            policies: Rc::clone(&policies),
+            relay: interlay::relay(RelaySetup { spec, plan, core: id, cores, token, seed, policies }),
             tls,
             lane: None,
             lane_io: None,
@@ -204,6 +208,7 @@ fn obey(core: &SharedCore, directive: Directive) {
             pump(core, index);
         }
         Directive::Gate { interlay, order } => gate(core, interlay, order),
+        Directive::Policies { interlay, policies } => core.borrow_mut().adopt_policies(interlay, *policies),
         Directive::Sessions { interlay, ticket } => {
             let mut borrowed = core.borrow_mut();
             let (id, now) = (borrowed.id, borrowed.now());
@@ -218,6 +223,7 @@ fn obey(core: &SharedCore, directive: Directive) {
             let interlays = borrowed.interlays.iter().map(of).collect();
             borrowed.report(Report::Counters { core: id, interlays });
             for index in 0..borrowed.interlays.len() {
+                borrowed.report_policies(index);
                 let interlay = &mut borrowed.interlays[index];
                 let (name, samples) = (interlay.name.clone(), interlay.relay.take_statements());
                 if !samples.is_empty() {
@@ -264,6 +270,7 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
         let interlay = &mut borrowed.interlays[index];
         let flips = interlay.relay.plan().authority.side != plan.authority.side;
         interlay.relay.publish(Arc::clone(&plan));
+        interlay.policies.borrow_mut().enter(stage_of(&plan));
         let patience = if flips { limits::FLIP_BARRIER_TIMEOUT } else { limits::BARRIER_TIMEOUT };
         interlay.barrier_deadline = Some(Instant::now() + patience);
         if let Some(lane) = interlay.lane.as_mut()
@@ -276,6 +283,15 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
     };
     adopt_lane(core, index);
     pump(core, index);
+}
+
+/// Where the migration stands, for the views of policies; a plan without one belongs to no phase that asks them.
+fn stage_of(plan: &RoutePlan) -> Stage {
+    let authority = match plan.authority.side {
+        Side::Source => abi::Authority::Source,
+        Side::Target => abi::Authority::Target,
+    };
+    Stage { phase: abi::Phase::from_code(plan.stage).unwrap_or(abi::Phase::PreTest), authority }
 }
 
 /// Starts or ends the lane of an interlay on the core that owns it.
@@ -373,6 +389,7 @@ pub fn pump(core: &SharedCore, index: usize) {
         let interlay = borrowed.interlays[index].name.clone();
         borrowed.report(Report::PlanAcked { core: id, interlay, generation });
     }
+    borrowed.report_policy_notes(index);
     for (ticket, event) in borrowed.interlays[index].relay.take_gate_events() {
         let interlay = borrowed.interlays[index].name.clone();
         borrowed.report(Report::Gate { core: id, interlay, ticket, event });
@@ -555,6 +572,43 @@ impl Core {
                     io.ring(side);
                 }
             }
+        }
+    }
+
+    // ---- policies -----------------------------------------------------------------------------------------------------
+
+    /// The next command is decided by the new set.
+    fn adopt_policies(&mut self, name: InterlayName, mut policies: CorePolicies) {
+        let Some(index) = self.find(&name) else { return };
+        self.report_policy_notes(index);
+        let interlay = &mut self.interlays[index];
+        policies.enter(stage_of(interlay.relay.plan()));
+        let generation = policies.generation;
+        let before = interlay.policies.replace(policies).stats();
+        if let Some(lane) = interlay.lane.as_mut() {
+            lane.policies_changed();
+        }
+        let core = self.id;
+        self.report(Report::PoliciesAdopted { core, interlay: name, generation, before });
+    }
+
+    fn report_policies(&mut self, index: usize) {
+        let interlay = &self.interlays[index];
+        let (name, policies) = (interlay.name.clone(), interlay.policies.borrow());
+        let (generation, seats) = (policies.generation, policies.stats());
+        drop(policies);
+        if !seats.is_empty() {
+            self.report(Report::Policies { core: self.id, interlay: name, generation, seats });
+        }
+    }
+
+    fn report_policy_notes(&mut self, index: usize) {
+        let interlay = &self.interlays[index];
+        let mut policies = interlay.policies.borrow_mut();
+        if policies.has_notes() {
+            let (generation, notes, name) = (policies.generation, policies.take_notes(), interlay.name.clone());
+            drop(policies);
+            self.report(Report::PolicyNotes { core: self.id, interlay: name, generation, notes });
         }
     }
 

@@ -295,6 +295,7 @@ impl LaneClient {
             Directive::Lane { order, .. } => Box::new(order),
             Directive::Publish(_)
             | Directive::Gate { .. }
+            | Directive::Policies { .. }
             | Directive::Sessions { .. }
             | Directive::Sample
             | Directive::Drain { .. } => {

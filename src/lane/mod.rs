@@ -179,6 +179,9 @@ impl Lane {
         }
     }
 
+    /// Other filters decide from now on.
+    pub fn policies_changed(&mut self) {}
+
     fn link(&mut self, side: Side) -> &mut Link {
         match side {
             Side::Source => &mut self.source,

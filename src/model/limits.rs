@@ -296,3 +296,11 @@ const _: () = assert!(PG_LOGIN_FRAME_BYTES_MAX < PG_FRAME_BYTES_MAX && PG_PREPAR
 pub const PG_TRACKED_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Tokens of a set_config() call that are looked at; its arguments are names and short values.
 pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;
+
+// ---- policies -----------------------------------------------------------------------------------------------------
+
+/// Things a filter gives cause to tell that wait in its seat for the next report: faults end a filter at five, log lines are bounded
+/// to ten a second.
+pub const POLICY_NOTES_MAX: usize = 64;
+/// Warnings told of one filter on one core within a second; the rest is only counted.
+pub const POLICY_WARNINGS_PER_SECOND_MAX: u32 = 3;

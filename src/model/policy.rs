@@ -123,9 +123,8 @@ impl PolicySettings {
     /// What holds where nobody chose: the shipped filters, which are ordinary modules.
     #[must_use]
     pub fn shipped() -> Self {
-        let builtin = |name: &str| {
-            Some(PolicyChoice::Filter(PolicySetting::of(FilterName(format!("{BUILTIN_PREFIX}{name}")))))
-        };
+        let builtin =
+            |name: &str| Some(PolicyChoice::Filter(PolicySetting::of(FilterName(format!("{BUILTIN_PREFIX}{name}")))));
         Self {
             mirror: builtin("mirror-reads"),
             compare: builtin("compare-semantic"),

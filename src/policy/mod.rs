@@ -1,13 +1,23 @@
 //! Policies: the decisions that belong to the user, made by WebAssembly modules. No protocol is known here.
 //!
 //! * [`host`]: modules and their instances; the only place that names wasmtime.
+//! * [`seat`]: a filter in its place: an instance with its mode, what answers when it faults, what is counted. One for each core
+//!   (`mirror`, `compare`, `records`) and one on the control thread (`rollback`).
+//! * [`memo`]: answers that hold for more than one command.
 //!
 //! Modules are compiled and instances made on the control thread; instances travel to the cores and stay there. No clock and no
 //! randomness is read here: both are arguments.
 
 pub mod host;
+mod memo;
+mod seat;
 mod stats;
 
 pub use crossfade_filter_abi as abi;
 
+pub use host::{Fault, FaultKind, Host, HostOptions, Instance, Module, Refused};
+pub use seat::{
+    CorePolicies, Judgement, Mirroring, Opinion, PairSeat, RecordSeat, RecordVerdict, RequestDecision, RequestFacts,
+    RequestSeat, SeatSetup, Stage, WindowSeat,
+};
 pub use stats::{FaultCounts, NoteKind, PolicyNote, SeatStats};

@@ -3,12 +3,15 @@
 //! Bytes, plans and orders go in; bytes and [`Ask`]s come out. A relay is sans-io: it opens nothing, reads no clock and no randomness,
 //! knows no phase. Nothing here names a protocol; the relays themselves are in `interlay`.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::bus::{GateEvent, GateOrder};
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
+use crate::policy::CorePolicies;
 use crate::stdx::clock::Now;
 use crate::stdx::slab::SlabKey;
 use crate::telemetry::CoreCounters;
@@ -17,6 +20,9 @@ use crate::telemetry::CoreCounters;
 pub type ClientKey = SlabKey;
 /// Key of an upstream connection in its relay.
 pub type UpstreamKey = SlabKey;
+
+/// The filters of an interlay on this core. The data plane replaces what is inside, the relay and the lane ask it.
+pub type SharedPolicies = Rc<RefCell<CorePolicies>>;
 
 /// What a relay is made with.
 #[derive(Debug)]
@@ -29,6 +35,7 @@ pub struct RelaySetup {
     pub token: u64,
     /// From the operating system, one for the process; whoever draws from it mixes in who it is.
     pub seed: [u8; 32],
+    pub policies: SharedPolicies,
 }
 
 /// Something only the owner of the sockets can do.

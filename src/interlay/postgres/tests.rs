@@ -13,7 +13,7 @@ use crate::protocol::postgres::encode::{self, More};
 use crate::protocol::postgres::scram::{ScramClient, ScramServer, TlsEnds, verifier_from_password};
 use crate::protocol::postgres::startup::build_startup;
 use crate::protocol::postgres::{HEAD_BYTES, Head, client_head, server_head};
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, UpstreamKey};
+use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
 
 const SALT: [u8; 16] = [7; 16];
@@ -30,6 +30,7 @@ fn plan() -> Arc<RoutePlan> {
         target: None,
         mode: PlanMode::PassThrough,
         compare: CompareReads { sample_per_ten_thousand: 0 },
+        stage: 0,
         ttl_grace_ms: 0,
     })
 }
@@ -104,7 +105,15 @@ impl Stage {
             tls: None,
             postgres: Some(postgres),
         };
-        let relay = PostgresRelay::new(RelaySetup { spec, plan, core: CoreId(1), cores: 2, token: 1, seed: [9; 32] });
+        let relay = PostgresRelay::new(RelaySetup {
+            spec,
+            plan,
+            core: CoreId(1),
+            cores: 2,
+            token: 1,
+            seed: [9; 32],
+            policies: SharedPolicies::default(),
+        });
         Self {
             relay,
             servers: Vec::new(),

@@ -9,7 +9,7 @@ use crate::model::{
     ProtocolKind, RoutePlan,
 };
 use crate::protocol::resp::encode::request;
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, UpstreamKey};
+use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
 
 fn endpoint(name: &str, port: u16) -> Endpoint {
@@ -26,6 +26,7 @@ fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan>
         target: Some(endpoint("new", 2)),
         mode,
         compare: CompareReads { sample_per_ten_thousand: 0 },
+        stage: 0,
         ttl_grace_ms: 1000,
     })
 }
@@ -45,7 +46,15 @@ impl Stage {
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let spec =
             InterlaySpec { name: plan.interlay.clone(), kind: ProtocolKind::Redis, listen, tls: None, postgres: None };
-        let relay = RedisRelay::new(RelaySetup { spec, plan, core: CoreId(0), cores: 1, token: 1, seed: [0; 32] });
+        let relay = RedisRelay::new(RelaySetup {
+            spec,
+            plan,
+            core: CoreId(0),
+            cores: 1,
+            token: 1,
+            seed: [0; 32],
+            policies: SharedPolicies::default(),
+        });
         Self { relay, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
     }
 

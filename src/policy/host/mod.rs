@@ -85,3 +85,102 @@ pub struct InstanceStats {
     /// Lines of log and counters that were dropped for their limits.
     pub dropped: u64,
 }
+
+// The shapes below are filled by the host itself.
+
+#[derive(Debug, Clone)]
+pub struct Host;
+#[derive(Debug, Clone)]
+pub struct Module;
+#[derive(Debug)]
+pub struct Instance;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordAnswer {
+    Keep,
+    Replace(Vec<u8>),
+    Drop,
+}
+
+fn absent() -> Refused {
+    Refused { rule: "host", text: "no host".to_owned() }
+}
+
+fn no_call<T>() -> Result<T, Fault> {
+    Err(Fault { kind: FaultKind::Trap, text: "no host".to_owned() })
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
+impl Host {
+    pub fn new(_options: HostOptions) -> Result<Self, Refused> {
+        Ok(Self)
+    }
+    pub fn load(&self, _name: &str, _bytes: &[u8]) -> Result<Module, Refused> {
+        Err(absent())
+    }
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
+impl Module {
+    pub fn name(&self) -> &str {
+        ""
+    }
+    pub fn digest(&self) -> &str {
+        ""
+    }
+    pub fn size(&self) -> usize {
+        0
+    }
+    pub fn has_hook(&self, _hook: abi::Hook) -> bool {
+        false
+    }
+    pub fn hooks(&self) -> Vec<abi::Hook> {
+        Vec::new()
+    }
+    pub fn was_cached(&self) -> bool {
+        false
+    }
+    pub fn instantiate(&self, _config: &str, _seed: u64) -> Result<Instance, Refused> {
+        Err(absent())
+    }
+}
+
+#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
+impl Instance {
+    pub fn on_request<'a, K: Iterator<Item = &'a [u8]> + Clone>(
+        &mut self,
+        _view: &abi::host::Request<'a, K>,
+        _now_ms: i64,
+    ) -> Result<Answer<abi::RequestAction>, Fault> {
+        no_call()
+    }
+    pub fn on_pair<'a, K: Iterator<Item = &'a [u8]> + Clone>(
+        &mut self,
+        _view: &abi::host::Pair<'a, K>,
+        _now_ms: i64,
+    ) -> Result<Answer<abi::PairAction>, Fault> {
+        no_call()
+    }
+    pub fn on_window(
+        &mut self,
+        _view: &abi::host::Window<'_>,
+        _now_ms: i64,
+    ) -> Result<Answer<abi::WindowAction>, Fault> {
+        no_call()
+    }
+    pub fn on_record(&mut self, _view: &abi::host::Record<'_>, _now_ms: i64) -> Result<RecordAnswer, Fault> {
+        no_call()
+    }
+    pub fn is_spent(&self) -> bool {
+        false
+    }
+    pub fn stats(&self) -> InstanceStats {
+        InstanceStats::default()
+    }
+    pub fn has_log(&self) -> bool {
+        false
+    }
+    pub fn take_log(&mut self) -> Vec<LogLine> {
+        Vec::new()
+    }
+}
