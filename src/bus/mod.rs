@@ -211,7 +211,16 @@ pub enum LaneEvent {
     ReadDivergence {
         database: u32,
         key: Box<[u8]>,
-        command: String,
+        /// What kind of difference: the comparison policy's word, or the built-in comparison's.
+        class: String,
+        /// What each side answered, without its contents.
+        authority: String,
+        shadow: String,
+    },
+    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and tried again. One in a second is told.
+    RecordNotCopied {
+        database: u32,
+        key: Box<[u8]>,
     },
     SideLost {
         side: Side,
@@ -242,7 +251,11 @@ pub struct LaneStatus {
     pub effects: u64,
     /// Times a key was marked dirty, by any cause, since the lane began.
     pub dirtied: u64,
+    /// Keys whose value on the shadow a records policy has changed or left out.
+    pub altered: u64,
     pub reads_compared: u64,
+    /// Of those, different bytes with one meaning.
+    pub reads_equivalent: u64,
     pub reads_not_comparable: u64,
     pub read_divergences: u64,
     pub authority_connected: bool,

@@ -89,17 +89,22 @@ impl Control {
         match event {
             LaneEvent::PassStarted { pass, kind, reason } => self.on_pass(&interlay, &migration, pass, kind, &reason),
             LaneEvent::Status(status) => on_status(&migration, status),
-            LaneEvent::ReadDivergence { database, key, command } => {
-                let seen = Sighting {
-                    database,
-                    key: key.into_vec(),
-                    class: "read".to_owned(),
-                    source: format!("{command} answered differently"),
-                    target: String::new(),
+            LaneEvent::ReadDivergence { database, key, class, authority, shadow } => {
+                let (source, target) = match migration.record.borrow().authority.side {
+                    Side::Source => (authority, shadow),
+                    Side::Target => (shadow, authority),
                 };
+                let seen = Sighting { database, key: key.into_vec(), class, source, target };
                 let mut observed = migration.seen.borrow_mut();
                 observed.ledger.note(seen, now());
                 observed.ledger_unsaved = true;
+            }
+            LaneEvent::RecordNotCopied { database, key } => {
+                let key = String::from_utf8_lossy(&key);
+                let text = format!(
+                    "key {key:?} of database {database}: the records policy gave no verdict; it stays uncopied and is tried again"
+                );
+                self.events.lasting("record_not_copied", &about, text, now());
             }
             LaneEvent::SideLost { side, reason } => {
                 side_connected(&migration, side, false);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::lane_link::LaneIo;
 use super::pipe::SocketIo;
+use super::tally;
 use super::tls::{Tls, TlsKit};
 use super::{connect, lane_link, listener, sys, upstream};
 use crate::bus::{Directive, GateEvent, GateOrder, Mailbox, Report, lane_core};
@@ -18,9 +19,9 @@ use crate::interlay;
 use crate::lane::Lane;
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
-use crate::policy::{CorePolicies, Stage, abi};
 use crate::relay::{Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
+use crate::telemetry::CoreCounters;
 
 /// What a core's thread is started with.
 pub struct CoreSetup {
@@ -66,6 +67,8 @@ pub struct Interlay {
     pub lane_io: Option<Rc<LaneIo>>,
     pub clients: HashMap<ClientKey, Rc<SocketIo>>,
     pub upstreams: HashMap<UpstreamKey, Rc<SocketIo>>,
+    /// What lanes that are over have counted.
+    pub past_lanes: CoreCounters,
     tls: Option<Arc<rustls::ServerConfig>>,
     /// When the plan being adopted must be through.
     barrier_deadline: Option<Instant>,
@@ -105,6 +108,7 @@ pub async fn run(setup: CoreSetup) {
             policies: Rc::clone(&policies),
             relay: interlay::relay(RelaySetup { spec, plan, core: id, cores, token, seed, policies }),
             tls,
+            past_lanes: CoreCounters::default(),
             lane: None,
             lane_io: None,
             clients: HashMap::new(),
@@ -219,7 +223,7 @@ fn obey(core: &SharedCore, directive: Directive) {
         Directive::Sample => {
             let mut borrowed = core.borrow_mut();
             let id = borrowed.id;
-            let of = |interlay: &Interlay| (interlay.name.clone(), interlay.relay.counters());
+            let of = |interlay: &Interlay| (interlay.name.clone(), interlay.counters());
             let interlays = borrowed.interlays.iter().map(of).collect();
             borrowed.report(Report::Counters { core: id, interlays });
             for index in 0..borrowed.interlays.len() {
@@ -270,7 +274,7 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
         let interlay = &mut borrowed.interlays[index];
         let flips = interlay.relay.plan().authority.side != plan.authority.side;
         interlay.relay.publish(Arc::clone(&plan));
-        interlay.policies.borrow_mut().enter(stage_of(&plan));
+        interlay.policies.borrow_mut().enter(tally::stage_of(&plan));
         let patience = if flips { limits::FLIP_BARRIER_TIMEOUT } else { limits::BARRIER_TIMEOUT };
         interlay.barrier_deadline = Some(Instant::now() + patience);
         if let Some(lane) = interlay.lane.as_mut()
@@ -283,15 +287,6 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
     };
     adopt_lane(core, index);
     pump(core, index);
-}
-
-/// Where the migration stands, for the views of policies; a plan without one belongs to no phase that asks them.
-fn stage_of(plan: &RoutePlan) -> Stage {
-    let authority = match plan.authority.side {
-        Side::Source => abi::Authority::Source,
-        Side::Target => abi::Authority::Target,
-    };
-    Stage { phase: abi::Phase::from_code(plan.stage).unwrap_or(abi::Phase::PreTest), authority }
 }
 
 /// Starts or ends the lane of an interlay on the core that owns it.
@@ -310,7 +305,7 @@ fn adopt_lane(core: &SharedCore, index: usize) {
                 old.close(); // a retired lane that was still finishing
             }
             let io = Rc::new(LaneIo::default());
-            interlay.lane = Some(Lane::new(&plan, now));
+            interlay.lane = Some(Lane::new(&plan, Rc::clone(&interlay.policies), now));
             interlay.lane_io = Some(Rc::clone(&io));
             for side in [Side::Source, Side::Target] {
                 monoio::spawn(lane_link::keep_connected(Rc::clone(core), index, side, Rc::clone(&io)));
@@ -396,7 +391,9 @@ pub fn pump(core: &SharedCore, index: usize) {
     }
     let interlay = &mut borrowed.interlays[index];
     if interlay.lane.as_ref().is_some_and(Lane::is_retired_and_idle) {
-        interlay.lane = None;
+        if let Some(over) = interlay.lane.take() {
+            interlay.past_lanes = tally::lane_counters(interlay.past_lanes.clone(), &over);
+        }
         if let Some(io) = interlay.lane_io.take() {
             io.close();
         }
@@ -464,7 +461,7 @@ impl Core {
         sys::now(self.start)
     }
 
-    fn find(&self, name: &InterlayName) -> Option<usize> {
+    pub fn find(&self, name: &InterlayName) -> Option<usize> {
         self.interlays.iter().position(|interlay| interlay.name == *name)
     }
 
@@ -572,43 +569,6 @@ impl Core {
                     io.ring(side);
                 }
             }
-        }
-    }
-
-    // ---- policies -----------------------------------------------------------------------------------------------------
-
-    /// The next command is decided by the new set.
-    fn adopt_policies(&mut self, name: InterlayName, mut policies: CorePolicies) {
-        let Some(index) = self.find(&name) else { return };
-        self.report_policy_notes(index);
-        let interlay = &mut self.interlays[index];
-        policies.enter(stage_of(interlay.relay.plan()));
-        let generation = policies.generation;
-        let before = interlay.policies.replace(policies).stats();
-        if let Some(lane) = interlay.lane.as_mut() {
-            lane.policies_changed();
-        }
-        let core = self.id;
-        self.report(Report::PoliciesAdopted { core, interlay: name, generation, before });
-    }
-
-    fn report_policies(&mut self, index: usize) {
-        let interlay = &self.interlays[index];
-        let (name, policies) = (interlay.name.clone(), interlay.policies.borrow());
-        let (generation, seats) = (policies.generation, policies.stats());
-        drop(policies);
-        if !seats.is_empty() {
-            self.report(Report::Policies { core: self.id, interlay: name, generation, seats });
-        }
-    }
-
-    fn report_policy_notes(&mut self, index: usize) {
-        let interlay = &self.interlays[index];
-        let mut policies = interlay.policies.borrow_mut();
-        if policies.has_notes() {
-            let (generation, notes, name) = (policies.generation, policies.take_notes(), interlay.name.clone());
-            drop(policies);
-            self.report(Report::PolicyNotes { core: self.id, interlay: name, generation, notes });
         }
     }
 

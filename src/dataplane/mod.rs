@@ -10,6 +10,7 @@ mod listener;
 mod notify;
 mod pipe;
 mod sys;
+mod tally;
 mod tls;
 mod upstream;
 

@@ -173,6 +173,7 @@ impl LaneClient {
             LaneEvent::PassStarted { .. }
             | LaneEvent::Status(_)
             | LaneEvent::ReadDivergence { .. }
+            | LaneEvent::RecordNotCopied { .. }
             | LaneEvent::SideLost { .. }
             | LaneEvent::SideBack { .. } => return,
         };

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use super::keys::KeyRef;
+use super::pair::{Compared, ComparedRead};
 use super::shadow::{Because, Purpose};
 use super::{Caller, Lane};
 use crate::bus::{LaneEvent, PassKind};
@@ -16,6 +17,7 @@ use crate::protocol::resp::effect::{
     self, EffectPlan, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil,
 };
 use crate::protocol::resp::encode::{number, push_request};
+use crate::telemetry::Probe;
 
 /// One reply the authority still owes, or an answer that waits its turn among them.
 #[derive(Debug)]
@@ -38,6 +40,12 @@ pub(super) enum Awaiting {
         command: &'static Command,
         keys: Rc<[KeyRef]>,
         checked: bool,
+        at_us: u64,
+    },
+    MirroredRead {
+        to: Caller,
+        frame: Box<[u8]>,
+        database: u32,
     },
     /// PEXPIRETIME in front of a write or a compared read.
     Deadline,
@@ -124,6 +132,7 @@ impl Lane {
     pub(super) fn authority_reply(&mut self, reply: &[u8]) -> Result<(), String> {
         self.deliver_local();
         let awaiting = self.awaiting.pop_front().ok_or("the authority answered nothing that was asked")?;
+        self.count_reply(&awaiting, reply);
         match awaiting {
             Awaiting::Local { .. } => {
                 return Err("an answer of the lane's own stood where the authority's was due".to_owned());
@@ -138,8 +147,12 @@ impl Lane {
             }
             Awaiting::Prepared => {}
             Awaiting::Read { to } => self.deliver(to, reply),
-            Awaiting::ComparedRead { to, frame, command, keys, checked } => {
-                self.compared_read_answered(&frame, command, &keys, checked, reply);
+            Awaiting::ComparedRead { to, frame, command, keys, checked, at_us } => {
+                self.compared_read_answered(ComparedRead { frame, command, keys, from: to, at_us }, checked, reply);
+                self.deliver(to, reply);
+            }
+            Awaiting::MirroredRead { to, frame, database } => {
+                self.enqueue_read(database, &frame, Purpose::Mirrored);
                 self.deliver(to, reply);
             }
             Awaiting::Deadline | Awaiting::CopyDeadline => self.read_deadline = integer(reply),
@@ -156,10 +169,28 @@ impl Lane {
         Ok(())
     }
 
+    fn count_reply(&mut self, awaiting: &Awaiting, reply: &[u8]) {
+        let side = self.authority;
+        if let Some(latency_us) = self.probe.answered(self.now.mono_us) {
+            self.counters_of(side).latency_us.record(latency_us, 1);
+        }
+        if matches!(
+            awaiting,
+            Awaiting::Read { .. }
+                | Awaiting::ComparedRead { .. }
+                | Awaiting::MirroredRead { .. }
+                | Awaiting::Write(_)
+                | Awaiting::Exec(_)
+        ) {
+            self.counters_of(side).answered(is_error(reply));
+        }
+    }
+
     /// Answers of our own that have come to the front.
     fn deliver_local(&mut self) {
         while self.finishing.is_none() && matches!(self.awaiting.front(), Some(Awaiting::Local { .. })) {
             if let Some(Awaiting::Local { to, bytes }) = self.awaiting.pop_front() {
+                self.probe.answered(self.now.mono_us);
                 self.deliver(to, &bytes);
             }
         }
@@ -203,6 +234,12 @@ impl Lane {
         }
         let outcome =
             Outcome { frame: &entry.frame, reply, deadline, first_entry, grace_ms: self.plan.ttl_grace_ms as i64 };
+        if self.judges_records() && !entry.keys.is_empty() {
+            // Whatever was written, the policy sees it before the shadow does.
+            self.mark_all_dirty(&entry.keys);
+            self.wake_waiters(&entry.keys, reply);
+            return self.answer_write(entry, reply);
+        }
         match effect::derive(entry.plan.shape, &outcome, &mut effects) {
             Ok(()) if entry.plan.shape == Shape::Flush && !is_error(reply) => self.flushed(entry, effects),
             Ok(()) if entry.plan.shape == Shape::Copied && entry.keys.is_empty() && !is_error(reply) => {
@@ -278,8 +315,12 @@ impl Lane {
         let mut effects = Effects::default();
         let (mut bytes, mut dump_type) = (0, None);
         match effect::bulk(reply) {
-            None if is_nil(reply) => effects.push(&[b"DEL", &key.name], Expect::NoError),
+            None if is_nil(reply) => {
+                self.keys.set_altered(key.id, false);
+                effects.push(&[b"DEL", &key.name], Expect::NoError);
+            }
             None => return self.copy_failed(key, purpose),
+            Some(payload) if self.judges_records() => return self.judge_dump(key, purpose, token, deadline, payload),
             Some(payload) if !copy::is_portable(payload) || self.is_refused_type(payload) => {
                 let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
                 return self.copy_by_type(key, purpose, kind);
@@ -299,7 +340,7 @@ impl Lane {
     }
 
     /// This value's dump cannot be given to the shadow: it is read by its type, at a later position, and is dirty until then.
-    fn copy_by_type(&mut self, key: &KeyRef, purpose: CopyFor, kind: DataType) {
+    pub(super) fn copy_by_type(&mut self, key: &KeyRef, purpose: CopyFor, kind: DataType) {
         if copy::typed_reads(kind, &key.name).is_none() {
             tracing::warn!(?kind, "a value's type can be copied neither by its dump nor by reads; its key stays dirty");
             return self.copy_failed(key, purpose);
@@ -317,6 +358,9 @@ impl Lane {
         let deadline = self.read_deadline.unwrap_or(-1);
         self.keys.learn_deadline(key.id, deadline > 0);
         let shadow_deadline = if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { deadline };
+        if self.judges_records() {
+            return self.judge_typed(key, purpose, token, kind, deadline, reply);
+        }
         let mut effects = Effects::default();
         match copy::typed_writes(kind, &key.name, reply, shadow_deadline, &mut effects) {
             Ok(()) => {
@@ -328,7 +372,7 @@ impl Lane {
         }
     }
 
-    fn copy_ready(
+    pub(super) fn copy_ready(
         &mut self,
         key: &KeyRef,
         purpose: CopyFor,
@@ -431,28 +475,27 @@ impl Lane {
 
     // ---- reads on both sides --------------------------------------------------------------------------------------------
 
-    fn compared_read_answered(
-        &mut self,
-        frame: &[u8],
-        command: &'static Command,
-        keys: &Rc<[KeyRef]>,
-        checked: bool,
-        reply: &[u8],
-    ) {
+    fn compared_read_answered(&mut self, read: ComparedRead, checked: bool, reply: &[u8]) {
         let before = if checked { self.read_deadline } else { Some(-1) };
         let alive = match before {
             Some(-1) => true,
             Some(at) => at - self.now.wall_ms > limits::DEADLINE_DOUBT_MS,
             None => false,
         };
-        let dirty = keys.iter().any(|key| self.keys.is_dirty(key.id));
-        if !alive || dirty || reply.len() > limits::COMPARED_REPLY_BYTES_MAX || command.compare == CompareRule::Never {
+        let known = read.keys.iter().all(|key| !self.keys.is_dirty(key.id) && !self.keys.is_altered(key.id));
+        if !alive
+            || !known
+            || reply.len() > limits::COMPARED_REPLY_BYTES_MAX
+            || read.command.compare == CompareRule::Never
+        {
             self.counts.reads_not_comparable += 1;
             return;
         }
-        let database = keys[0].database;
-        if !self.enqueue_read(database, frame, Purpose::Compare { reply: reply.into(), command, keys: Rc::clone(keys) })
-        {
+        let database = read.keys[0].database;
+        let latency_us = self.now.mono_us.saturating_sub(read.at_us);
+        let frame = read.frame.clone();
+        let compare = Purpose::Compare(Box::new(Compared { read, reply: reply.into(), latency_us }));
+        if !self.enqueue_read(database, &frame, compare) {
             self.counts.reads_not_comparable += 1;
         }
     }
@@ -483,7 +526,7 @@ impl Lane {
         let command = Args::new(frame).next().map_or(&command::UNKNOWN, command::lookup);
         let names = command.keys_of(frame).unwrap_or_default();
         let keys: Vec<KeyRef> = names.0.iter().map(|name| KeyRef::new(database, name)).collect();
-        let uncopied = keys.iter().any(|key| !self.is_known(key));
+        let uncopied = keys.iter().any(|key| !self.is_known(key) || self.keys.is_altered(key.id));
         (keys, uncopied)
     }
 
@@ -505,6 +548,7 @@ impl Lane {
         for awaiting in std::mem::take(&mut self.awaiting) {
             self.lost_awaiting(awaiting);
         }
+        self.probe = Probe::default();
         self.repairs_in_flight = 0;
         self.keys.deadlines_lost();
         self.read_deadline = None;
@@ -520,7 +564,9 @@ impl Lane {
             | Awaiting::PostDeadline
             | Awaiting::PostFirstEntry => {}
             Awaiting::Local { to, bytes } => self.deliver(to, &bytes),
-            Awaiting::Read { to } | Awaiting::ComparedRead { to, .. } => self.deliver_close(to),
+            Awaiting::Read { to } | Awaiting::ComparedRead { to, .. } | Awaiting::MirroredRead { to, .. } => {
+                self.deliver_close(to);
+            }
             Awaiting::Write(entry) => {
                 self.mark_all_dirty(&entry.keys);
                 if entry.plan.shape == Shape::Flush {

@@ -31,6 +31,7 @@ impl Lane {
             let len = match *item {
                 LaneItem::Command { len }
                 | LaneItem::ComparedRead { len }
+                | LaneItem::MirroredRead { len }
                 | LaneItem::Transaction { len, .. }
                 | LaneItem::Watch { len }
                 | LaneItem::Blocking { len } => len,
@@ -57,6 +58,7 @@ impl Lane {
         match item {
             LaneItem::Command { .. } => self.emit_command(incoming),
             LaneItem::ComparedRead { .. } => self.emit_compared_read(incoming),
+            LaneItem::MirroredRead { .. } => self.emit_mirrored_read(incoming),
             LaneItem::Transaction { count, .. } => self.emit_transaction(incoming, count),
             LaneItem::Watch { .. } => self.watch(incoming),
             LaneItem::Unwatch => {
@@ -99,8 +101,22 @@ impl Lane {
     fn emit_read(&mut self, incoming: Incoming<'_>) {
         self.prepare(incoming.database, incoming.resp);
         self.authority_link().output.extend_from_slice(incoming.frame);
-        self.awaiting.push_back(Awaiting::Read { to: incoming.to });
+        self.await_answer(Awaiting::Read { to: incoming.to });
+    }
+
+    /// What a client waits for: the next position.
+    pub(super) fn await_answer(&mut self, awaiting: Awaiting) {
+        self.awaiting.push_back(awaiting);
+        self.probe.sent(self.awaiting.len(), self.now.mono_us);
         self.counts.position += 1;
+    }
+
+    /// Repeated on the shadow for its own sake (it warms up, it is loaded); the shadow's answer is not looked at.
+    fn emit_mirrored_read(&mut self, incoming: Incoming<'_>) {
+        self.prepare(incoming.database, incoming.resp);
+        self.authority_link().output.extend_from_slice(incoming.frame);
+        let (to, frame, database) = (incoming.to, incoming.frame.into(), incoming.database);
+        self.await_answer(Awaiting::MirroredRead { to, frame, database });
     }
 
     fn emit_write(&mut self, command: &'static Command, incoming: Incoming<'_>) {
@@ -160,8 +176,7 @@ impl Lane {
             database: incoming.database,
             waiter: None,
         };
-        self.awaiting.push_back(Awaiting::Write(Box::new(entry)));
-        self.counts.position += 1;
+        self.await_answer(Awaiting::Write(Box::new(entry)));
         self.emit_post(plan.post, &keys);
     }
 
@@ -299,14 +314,14 @@ impl Lane {
             self.awaiting.push_back(Awaiting::Deadline);
         }
         self.authority_link().output.extend_from_slice(incoming.frame);
-        self.awaiting.push_back(Awaiting::ComparedRead {
+        self.await_answer(Awaiting::ComparedRead {
             to: incoming.to,
             frame: incoming.frame.into(),
             command,
             keys: keys.into(),
             checked: volatile > 0,
+            at_us: self.now.mono_us,
         });
-        self.counts.position += 1;
     }
 
     pub(super) fn probe_order(&mut self, ticket: u64, database: u32, commands: Vec<Box<[u8]>>) {

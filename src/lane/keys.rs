@@ -73,6 +73,8 @@ pub struct KeyStates {
     deadlines_expected: HashMap<KeyId, u32, BuildHasherDefault<IdHasher>>,
     /// Written since the last flip, while the volatile pass runs.
     touched: Ids,
+    /// A records policy has changed their value or left them out: the shadow differs on purpose.
+    altered: Ids,
     dirty: HashMap<KeyId, Dirty, BuildHasherDefault<IdHasher>>,
     repair_queue: VecDeque<KeyId>,
     next_token: u64,
@@ -164,6 +166,25 @@ impl KeyStates {
         self.dirty.retain(|_, dirty| database.is_some_and(|database| dirty.key.database != database));
     }
 
+    // ---- altered ------------------------------------------------------------------------------------------------------
+
+    pub fn is_altered(&self, id: KeyId) -> bool {
+        self.altered.contains(&id)
+    }
+
+    /// Whether the copy just made of this key is another value than its own.
+    pub fn set_altered(&mut self, id: KeyId, altered: bool) {
+        if altered {
+            self.altered.insert(id);
+        } else {
+            self.altered.remove(&id);
+        }
+    }
+
+    pub fn altered_count(&self) -> usize {
+        self.altered.len()
+    }
+
     // ---- volatile -----------------------------------------------------------------------------------------------------
 
     /// May have a deadline on either side.
@@ -211,6 +232,7 @@ impl KeyStates {
         self.clean.clear();
         self.touched.clear();
         if full {
+            self.altered.clear();
             self.volatile.clear();
             self.all_volatile = false;
             self.dirty.clear();

@@ -11,9 +11,12 @@
 mod authority;
 mod blocking;
 mod emit;
+pub mod facts;
 mod fence;
 mod introduction;
 mod keys;
+mod pair;
+mod records;
 pub mod request;
 mod shadow;
 mod transaction;
@@ -26,8 +29,10 @@ use std::sync::Arc;
 
 use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 use crate::model::{CoreId, RoutePlan, Side, limits};
+use crate::policy::SharedPolicies;
 use crate::protocol::resp::{ReplyFeed, ReplyStep};
 pub use crate::stdx::clock::Now;
+use crate::telemetry::{Probe, SideCounters};
 use authority::{Awaiting, Finishing};
 use blocking::Waiters;
 use fence::Fence;
@@ -44,6 +49,15 @@ const FIRST_PASS: &str = "dual operation begins";
 pub struct Caller {
     pub core: CoreId,
     pub client: u64,
+}
+
+impl Caller {
+    /// The client as policies know it: one number while the connection lasts, no other client's.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        // The upper bits of a relay's key count the times its place was used.
+        self.client ^ (u64::from(self.core.0) << 48)
+    }
 }
 
 /// One of the two connections.
@@ -91,6 +105,15 @@ pub struct Lane {
     plan: Arc<RoutePlan>,
     /// Published, to be adopted at the release of the fence.
     next_plan: Option<Arc<RoutePlan>>,
+    policies: SharedPolicies,
+    /// Which records policy the present pass copies under.
+    records_identity: Option<u64>,
+    /// When the next record without a verdict is told of.
+    record_told_us: u64,
+    source_counters: SideCounters,
+    target_counters: SideCounters,
+    /// Of the authority's replies; the shadow's requests each know when they were queued.
+    probe: Probe,
     /// Whose replies clients see.
     authority: Side,
     source: Link,
@@ -135,9 +158,16 @@ pub struct Lane {
 impl Lane {
     /// Nothing is known of the shadow, and until [`LaneOrder::Open`] other cores may still write past the lane: no pass runs before.
     #[must_use]
-    pub fn new(plan: &Arc<RoutePlan>, now: Now) -> Self {
+    pub fn new(plan: &Arc<RoutePlan>, policies: SharedPolicies, now: Now) -> Self {
+        let records_identity = policies.borrow().record.as_ref().map(|seat| seat.identity);
         Self {
             plan: Arc::clone(plan),
+            records_identity,
+            policies,
+            record_told_us: 0,
+            source_counters: SideCounters::default(),
+            target_counters: SideCounters::default(),
+            probe: Probe::default(),
             next_plan: None,
             authority: plan.authority.side,
             source: Link::default(),
@@ -179,8 +209,27 @@ impl Lane {
         }
     }
 
-    /// Other filters decide from now on.
-    pub fn policies_changed(&mut self) {}
+    /// Other filters decide from now on. What was copied under another records policy is copied again.
+    pub fn policies_changed(&mut self) {
+        let identity = self.policies.borrow().record.as_ref().map(|seat| seat.identity);
+        if std::mem::replace(&mut self.records_identity, identity) != identity {
+            self.begin_pass(PassKind::Full, "the records policy is another one");
+            self.after_step();
+        }
+    }
+
+    fn counters_of(&mut self, side: Side) -> &mut SideCounters {
+        match side {
+            Side::Source => &mut self.source_counters,
+            Side::Target => &mut self.target_counters,
+        }
+    }
+
+    /// What both sides have answered in this lane: source, target.
+    #[must_use]
+    pub fn side_counters(&self) -> (&SideCounters, &SideCounters) {
+        (&self.source_counters, &self.target_counters)
+    }
 
     fn link(&mut self, side: Side) -> &mut Link {
         match side {
@@ -489,6 +538,7 @@ impl Lane {
             shadow_queue_bytes: shadow.output.len() as u64,
             shadow_lag_us: self.sent.front().map_or(0, |sent| self.now.mono_us.saturating_sub(sent.at_us)),
             dirtied: self.keys.dirtied,
+            altered: self.keys.altered_count() as u64,
             authority_connected: self.link_ref(self.authority).connected,
             shadow_connected: shadow.connected && !self.shadow_refused,
             ..self.counts

@@ -24,6 +24,10 @@ pub enum LaneItem {
     ComparedRead {
         len: usize,
     },
+    /// A read to be repeated on the shadow, whatever it answers.
+    MirroredRead {
+        len: usize,
+    },
     /// The queued requests of a MULTI block; answered as EXEC is.
     Transaction {
         count: usize,

@@ -5,10 +5,9 @@ use std::rc::Rc;
 use super::Lane;
 use super::authority::CopyFor;
 use super::keys::KeyRef;
+use super::pair::Compared;
 use crate::bus::{LaneEvent, PassKind};
 use crate::model::limits;
-use crate::protocol::resp::command::Command;
-use crate::protocol::resp::compare::{Comparison, compare};
 use crate::protocol::resp::copy::data_type;
 use crate::protocol::resp::effect::{Effects, Expect, is_error};
 use crate::protocol::resp::encode::push_request;
@@ -38,11 +37,9 @@ pub(super) enum Purpose {
         dump_type: Option<u8>,
     },
     CopyPart(Box<CopyPart>),
-    Compare {
-        reply: Box<[u8]>,
-        command: &'static Command,
-        keys: Rc<[KeyRef]>,
-    },
+    Compare(Box<Compared>),
+    /// A read whose answer nobody looks at.
+    Mirrored,
     Probe {
         ticket: u64,
         last: bool,
@@ -172,6 +169,10 @@ impl Lane {
 
     pub(super) fn shadow_reply(&mut self, reply: &[u8]) -> Result<(), String> {
         let sent = self.sent.pop_front().ok_or("the shadow answered nothing that was asked")?;
+        let latency_us = self.now.mono_us.saturating_sub(sent.at_us);
+        let counters = self.counters_of(self.authority.other());
+        counters.answered(is_error(reply));
+        counters.latency_us.record(latency_us, 1);
         match sent.purpose {
             Purpose::Copy { .. } => {}
             Purpose::Swallow => {
@@ -193,7 +194,8 @@ impl Lane {
                 }
             }
             Purpose::CopyPart(part) => self.copy_part_answered(&part, reply),
-            Purpose::Compare { reply: authority, command, keys } => self.compared(&authority, reply, command, &keys),
+            Purpose::Compare(compared) => self.compared(&compared, reply, latency_us),
+            Purpose::Mirrored => {}
             Purpose::Probe { ticket, last } => self.probe_done(ticket, last, reply),
         }
         Ok(())
@@ -252,27 +254,6 @@ impl Lane {
         }
     }
 
-    fn compared(&mut self, authority: &[u8], shadow: &[u8], command: &'static Command, keys: &[KeyRef]) {
-        if keys.iter().any(|key| self.keys.is_dirty(key.id)) {
-            self.counts.reads_not_comparable += 1;
-            return;
-        }
-        self.counts.reads_compared += 1;
-        match compare(command.compare, authority, shadow, self.plan.ttl_grace_ms as i64) {
-            Comparison::Equal | Comparison::Equivalent => {}
-            Comparison::Divergent => {
-                self.counts.read_divergences += 1;
-                self.mark_all_dirty(keys);
-                let key = &keys[0];
-                self.events.push(LaneEvent::ReadDivergence {
-                    database: key.database,
-                    key: (&*key.name).into(),
-                    command: command.name.to_owned(),
-                });
-            }
-        }
-    }
-
     fn probe_done(&mut self, ticket: u64, last: bool, reply: &[u8]) {
         if let Some(probing) = self.probes.get_mut(&ticket) {
             probing.shadow.push(reply.into());
@@ -307,7 +288,8 @@ impl Lane {
                         self.mark_dirty(&part.key);
                     }
                 }
-                Purpose::Compare { .. } => self.counts.reads_not_comparable += 1,
+                Purpose::Mirrored => {}
+                Purpose::Compare(_) => self.counts.reads_not_comparable += 1,
                 Purpose::Probe { ticket, .. } => {
                     if self.probes.remove(&ticket).is_some() {
                         let reason = "the shadow's connection was lost".to_owned();

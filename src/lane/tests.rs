@@ -9,6 +9,7 @@ use crate::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind,
     RoutePlan, Side,
 };
+use crate::policy::SharedPolicies;
 use crate::protocol::resp::Args;
 use crate::protocol::resp::encode::request;
 use crate::protocol::resp::frame::reply_len;
@@ -43,7 +44,7 @@ impl Stage {
     /// Both sides connected, first pass begun and not done.
     fn in_first_pass() -> Self {
         let now = Now { wall_ms: WALL_MS, mono_us: 0 };
-        let mut lane = Lane::new(&plan(Authority::initial()), now);
+        let mut lane = Lane::new(&plan(Authority::initial()), SharedPolicies::default(), now);
         lane.open();
         lane.connected(Side::Source, b"s1", now);
         lane.connected(Side::Target, b"t1", now);
@@ -311,7 +312,7 @@ fn a_lost_authority_ends_clients_and_doubts_their_keys() {
 #[test]
 fn commands_wait_for_the_first_connection() {
     let now = Now { wall_ms: WALL_MS, mono_us: 0 };
-    let mut stage = Stage { lane: Lane::new(&plan(Authority::initial()), now), now };
+    let mut stage = Stage { lane: Lane::new(&plan(Authority::initial()), SharedPolicies::default(), now), now };
     stage.says(1, "SET k v");
     assert!(stage.told().is_empty());
     stage.lane.connected(Side::Source, b"s1", now);

@@ -93,8 +93,7 @@ impl Lane {
         push_request(output, &[b"EXEC"]);
         self.awaiting.extend(std::iter::repeat_n((), count + 1).map(|()| Awaiting::Swallow));
         let (keys, copied) = (Rc::clone(&block.keys), block.copied);
-        self.awaiting.push_back(Awaiting::Exec(Box::new(block)));
-        self.counts.position += 1;
+        self.await_answer(Awaiting::Exec(Box::new(block)));
         if copied {
             for (at, key) in keys.iter().enumerate() {
                 let last = at + 1 == keys.len();
@@ -152,7 +151,9 @@ impl Lane {
             self.finishing = Some(Finishing::Block { to: block.to, reply: reply.to_vec(), keys: block.keys });
             return;
         }
-        if !is_error(reply) {
+        if self.judges_records() {
+            self.mark_all_dirty(&block.keys);
+        } else if !is_error(reply) {
             match elements(reply) {
                 Some(replies) if replies.len() == block.parts.len() => self.block_effects(&block, &replies),
                 _ => self.mark_all_dirty(&block.keys),

@@ -304,3 +304,5 @@ pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;
 pub const POLICY_NOTES_MAX: usize = 64;
 /// Warnings told of one filter on one core within a second; the rest is only counted.
 pub const POLICY_WARNINGS_PER_SECOND_MAX: u32 = 3;
+/// A records policy that fails on one key usually fails on many: how often one is named, microseconds.
+pub const RECORD_REFUSAL_TOLD_US: u64 = 1_000_000;

@@ -18,6 +18,6 @@ pub use crossfade_filter_abi as abi;
 pub use host::{Fault, FaultKind, Host, HostOptions, Instance, Module, Refused};
 pub use seat::{
     CorePolicies, Judgement, Mirroring, Opinion, PairSeat, RecordSeat, RecordVerdict, RequestDecision, RequestFacts,
-    RequestSeat, SeatSetup, Stage, WindowSeat,
+    RequestSeat, SeatSetup, SharedPolicies, Stage, WindowSeat,
 };
 pub use stats::{FaultCounts, NoteKind, PolicyNote, SeatStats};

@@ -4,7 +4,9 @@
 //! is spent answers as `on_fault` says until control sends a new one, which it does at most once in a second: an endless loop costs
 //! one deadline in that time.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::abi;
@@ -27,6 +29,8 @@ pub struct SeatSetup {
     pub instance: Instance,
     /// Of the samples drawn for a mirror policy.
     pub seed: u64,
+    /// The same exactly where filter, module and configuration are.
+    pub identity: u64,
 }
 
 /// Where the migration stands, as views say it. A core passes it on unread.
@@ -51,6 +55,9 @@ pub struct CorePolicies {
     pub pair: Option<PairSeat>,
     pub record: Option<RecordSeat>,
 }
+
+/// The filters of an interlay on one core. The data plane replaces what is inside; the relay and the lane ask it.
+pub type SharedPolicies = Rc<RefCell<CorePolicies>>;
 
 impl CorePolicies {
     /// A new plan: what was remembered under the old one is forgotten.
@@ -195,10 +202,10 @@ impl Seat {
 // ---- requests -------------------------------------------------------------------------------------------------------
 
 /// One command as its relay knows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RequestFacts<'a, K> {
-    /// A number the relay gives this command and class; another for another.
-    pub number: u32,
+    /// A number the relay gives this command and class; another for another. `None`: it has none, and no answer is remembered.
+    pub number: Option<u32>,
     pub protocol: abi::Protocol,
     pub class: abi::Class,
     /// Bits of `abi::flags::REQUEST_*`.
@@ -285,19 +292,21 @@ impl RequestSeat {
         facts: RequestFacts<'a, K>,
         now_ms: i64,
     ) -> RequestDecision {
-        let tag = CommandTag { command: facts.number, database: facts.database_number };
-        if let Some(known) = self.memo.find(tag, facts.keys.clone()) {
+        let tag = facts.number.map(|command| CommandTag { command, database: facts.database_number });
+        if let Some(known) = tag.and_then(|tag| self.memo.find(tag, facts.keys.clone())) {
             let (action, text) = (known.action, known.text.clone());
             self.memo_hits += 1;
             return self.carry_out(action, || text.unwrap_or_default(), now_ms);
         }
         let sample = (self.samples.next() >> 32) as u32;
-        let view = facts.clone_view(self.stage, sample);
+        let view = facts.view(self.stage, sample);
         match self.seat.call(|instance| instance.on_request(&view, now_ms)) {
             Ok(Answer { action, memo: abi::Memo::None, text }) => self.carry_out(action, || text.into(), now_ms),
             Ok(Answer { action, memo, text }) => {
                 let text: Option<Arc<str>> = (!text.is_empty()).then(|| text.into());
-                self.memo.keep(tag, memo, view.keys.clone(), Remembered { action, text: text.clone() });
+                if let Some(tag) = tag {
+                    self.memo.keep(tag, memo, view.keys.clone(), Remembered { action, text: text.clone() });
+                }
                 self.carry_out(action, || text.unwrap_or_default(), now_ms)
             }
             Err(NoAnswer::Faulted | NoAnswer::Absent) => self.fault_decision(now_ms),
@@ -335,12 +344,6 @@ impl RequestSeat {
     fn stats(&self) -> SeatStats {
         let words = RequestAction::ALL.iter().map(|action| action.word());
         self.seat.stats(self.memo_hits, occurred(words, &self.verdicts))
-    }
-}
-
-impl<'a, K: Iterator<Item = &'a [u8]> + Clone> RequestFacts<'a, K> {
-    fn clone_view(&self, stage: Stage, sample: u32) -> abi::host::Request<'a, K> {
-        RequestFacts { keys: self.keys.clone(), ..*self }.view(stage, sample)
     }
 }
 
@@ -446,6 +449,8 @@ pub enum RecordVerdict {
 #[derive(Debug)]
 pub struct RecordSeat {
     seat: Seat,
+    /// See [`SeatSetup::identity`]: what was copied under another must be copied again.
+    pub identity: u64,
     /// By action, in the order of [`RecordAction::ALL`].
     verdicts: [u64; 3],
 }
@@ -453,7 +458,7 @@ pub struct RecordSeat {
 impl RecordSeat {
     #[must_use]
     pub fn new(setup: SeatSetup) -> Self {
-        Self { seat: Seat::new(PolicySlot::Records, setup), verdicts: [0; 3] }
+        Self { identity: setup.identity, seat: Seat::new(PolicySlot::Records, setup), verdicts: [0; 3] }
     }
 
     /// `None`: the filter has no answer, so the record is not to be copied now.

@@ -3,15 +3,13 @@
 //! Bytes, plans and orders go in; bytes and [`Ask`]s come out. A relay is sans-io: it opens nothing, reads no clock and no randomness,
 //! knows no phase. Nothing here names a protocol; the relays themselves are in `interlay`.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::bus::{GateEvent, GateOrder};
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
-use crate::policy::CorePolicies;
+pub use crate::policy::SharedPolicies;
 use crate::stdx::clock::Now;
 use crate::stdx::slab::SlabKey;
 use crate::telemetry::CoreCounters;
@@ -20,9 +18,6 @@ use crate::telemetry::CoreCounters;
 pub type ClientKey = SlabKey;
 /// Key of an upstream connection in its relay.
 pub type UpstreamKey = SlabKey;
-
-/// The filters of an interlay on this core. The data plane replaces what is inside, the relay and the lane ask it.
-pub type SharedPolicies = Rc<RefCell<CorePolicies>>;
 
 /// What a relay is made with.
 #[derive(Debug)]

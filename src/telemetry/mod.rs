@@ -1,5 +1,66 @@
 //! What a core counts: plain cells on its own core, merged on the control thread.
 
+use crate::model::Side;
+use crate::stdx::histogram::Histogram;
+
+/// What one side has answered, as a client or the shadow's queue sees it.
+#[derive(Debug, Clone, Default)]
+pub struct SideCounters {
+    pub requests: u64,
+    /// Of those, error replies.
+    pub errors: u64,
+    /// From handing a request to a connection until its last byte is there; of the authority a sample, one request at a time on each
+    /// connection.
+    pub latency_us: Histogram,
+}
+
+impl SideCounters {
+    pub fn answered(&mut self, is_error: bool) {
+        self.requests += 1;
+        self.errors += u64::from(is_error);
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.latency_us.add(&other.latency_us);
+    }
+}
+
+/// Measures one of the requests under way on a connection that answers in order, then the next that is sent: no clock is kept for
+/// every request.
+#[derive(Debug, Default)]
+pub struct Probe {
+    answered: u64,
+    /// Which answer ends the measurement, and when it began.
+    waiting: Option<(u64, u64)>,
+}
+
+impl Probe {
+    /// A request was sent; `outstanding` are now unanswered, it among them.
+    pub fn sent(&mut self, outstanding: usize, now_us: u64) {
+        if self.waiting.is_none() {
+            self.waiting = Some((self.answered + outstanding as u64, now_us));
+        }
+    }
+
+    /// The oldest was answered; its latency if it was the one that is measured.
+    pub fn answered(&mut self, now_us: u64) -> Option<u64> {
+        self.answered += 1;
+        let (until, since) = self.waiting?;
+        if self.answered < until {
+            return None;
+        }
+        self.waiting = None;
+        Some(now_us.saturating_sub(since))
+    }
+
+    /// Nothing outstanding will be answered.
+    pub fn lost(&mut self) {
+        self.waiting = None;
+    }
+}
+
 /// Counters of one core for all its interlays, since start. Lives on one core; a copy crosses in a report.
 #[derive(Debug, Clone, Default)]
 pub struct CoreCounters {
@@ -21,6 +82,8 @@ pub struct CoreCounters {
     pub upstream_losses: u64,
     pub bytes_from_clients: u64,
     pub bytes_to_clients: u64,
+    pub source: SideCounters,
+    pub target: SideCounters,
     /// Commands by name, only those seen; bounded by the command table plus "other".
     pub commands_by_name: Vec<(&'static str, u64)>,
     /// Sessions that have had each class of session state since the start ("listen", "temp table", …).
@@ -28,6 +91,13 @@ pub struct CoreCounters {
 }
 
 impl CoreCounters {
+    pub fn side_mut(&mut self, side: Side) -> &mut SideCounters {
+        match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        }
+    }
+
     /// Adds another relay's or core's counts.
     pub fn add(&mut self, other: &Self) {
         self.connections_accepted += other.connections_accepted;
@@ -46,6 +116,8 @@ impl CoreCounters {
         self.upstream_losses += other.upstream_losses;
         self.bytes_from_clients += other.bytes_from_clients;
         self.bytes_to_clients += other.bytes_to_clients;
+        self.source.add(&other.source);
+        self.target.add(&other.target);
         add_named(&mut self.commands_by_name, &other.commands_by_name);
         add_named(&mut self.sessions_by_state, &other.sessions_by_state);
     }
@@ -57,5 +129,27 @@ fn add_named(totals: &mut Vec<(&'static str, u64)>, counts: &[(&'static str, u64
             Some((_, total)) => *total += count,
             None => totals.push((name, count)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_at_a_time_is_measured() {
+        let mut probe = Probe::default();
+        probe.sent(1, 100);
+        probe.sent(2, 150); // not measured: one is already
+        assert_eq!(probe.answered(180), Some(80));
+        assert_eq!(probe.answered(190), None);
+        probe.sent(1, 200);
+        assert_eq!(probe.answered(260), Some(60));
+        probe.sent(3, 300);
+        assert_eq!((probe.answered(310), probe.answered(320), probe.answered(330)), (None, None, Some(30)));
+        probe.sent(1, 400);
+        probe.lost();
+        probe.sent(1, 500);
+        assert_eq!(probe.answered(501), Some(1));
     }
 }

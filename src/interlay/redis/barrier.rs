@@ -23,6 +23,11 @@ impl RedisRelay {
     /// Adopts `plan` for every command from now on. `acked_plan` tells when the old one is over.
     pub(super) fn adopt(&mut self, plan: Arc<RoutePlan>) {
         let old = std::mem::replace(&mut self.plan, plan);
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.decided = None; // of a command that waits: it is asked again under the new plan
+            }
+        }
         let side_changed = old.authority.side != self.plan.authority.side;
         let mode_changed = old.mode != self.plan.mode;
         let endpoint_changed =

@@ -15,7 +15,8 @@ impl Relay for RedisRelay {
         self.let_in().ok_or_else(|| b"-ERR max number of clients reached\r\n".to_vec())
     }
 
-    fn client_input(&mut self, key: ClientKey, bytes: &[u8], _now: Now) {
+    fn client_input(&mut self, key: ClientKey, bytes: &[u8], now: Now) {
+        self.now = now;
         self.client_bytes(key, bytes);
     }
 
@@ -47,7 +48,8 @@ impl Relay for RedisRelay {
         self.lose_upstream(key, failure);
     }
 
-    fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], _now: Now) -> Result<(), String> {
+    fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], now: Now) -> Result<(), String> {
+        self.now = now;
         self.server_bytes(key, bytes)
     }
 

@@ -4,6 +4,7 @@ use super::types::{Awaited, Client, Path, PoolKey, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::{LaneBatch, LaneItem};
 use crate::model::{CompareReads, limits};
+use crate::policy::Mirroring;
 use crate::protocol::resp::command::{self, Class, Command, CompareRule};
 use crate::protocol::resp::frame::{RequestProgress, RequestScan, scan_request};
 use crate::protocol::resp::{Args, ReplyFeed, ReplyStep, args, effect, encode};
@@ -138,12 +139,28 @@ impl RedisRelay {
     }
 
     fn dispatch_plain(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
+        match command.class {
+            Class::Session(what) => self.session_command(key, what, frame),
+            Class::Refused(why) => self.refuse(key, command, why),
+            _ if self.is_dual() => self.dispatch_decided(key, command, frame),
+            _ => self.dispatch_by_class(key, command, frame, Mirroring::Forward),
+        }
+    }
+
+    /// What the mirror policy has not refused.
+    pub(super) fn dispatch_by_class(
+        &mut self,
+        key: ClientKey,
+        command: &'static Command,
+        frame: &[u8],
+        mirroring: Mirroring,
+    ) -> Step {
         let dual = self.is_dual();
         match command.class {
             Class::Session(what) => self.session_command(key, what, frame),
             Class::Refused(why) => self.refuse(key, command, why),
             _ if command.blocking && may_block(command, frame) => self.blocking(key, command, frame),
-            Class::Read if dual => self.read_in_dual(key, command, frame),
+            Class::Read if dual => self.read_in_dual(key, command, frame, mirroring),
             Class::Write | Class::Library if dual => self.send_lane(key, LaneItem::Command { len: frame.len() }, frame),
             Class::ServerChange if dual => {
                 self.refuse(key, command, "it would change one server and not the other while two are kept in step")
@@ -155,11 +172,19 @@ impl RedisRelay {
         }
     }
 
-    /// Reads stay on this core unless the client is in the lane already, watches, or the read is to be compared.
-    fn read_in_dual(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
+    /// Reads stay on this core unless the client is in the lane already, watches, or the read is to be repeated on the shadow.
+    fn read_in_dual(&mut self, key: ClientKey, command: &'static Command, frame: &[u8], mirroring: Mirroring) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Close };
-        if command.compare != CompareRule::Never && self.is_sampled() {
-            return self.send_lane(key, LaneItem::ComparedRead { len: frame.len() }, frame);
+        let len = frame.len();
+        let item = match mirroring {
+            Mirroring::Compare if command.compare != CompareRule::Never => Some(LaneItem::ComparedRead { len }),
+            Mirroring::Compare | Mirroring::Forward => None,
+            Mirroring::Mirror => Some(LaneItem::MirroredRead { len }),
+        };
+        if let Some(item) = item
+            && self.is_sampled()
+        {
+            return self.send_lane(key, item, frame);
         }
         if client.watching || (client.path == Path::Lane && client.outstanding > 0) {
             return self.send_lane(key, LaneItem::Command { len: frame.len() }, frame);
@@ -263,6 +288,7 @@ impl RedisRelay {
         }
         upstream.output.extend_from_slice(frame);
         upstream.awaited.push_back(if client.mute_this() { Awaited::Mute(key) } else { Awaited::Forward(key) });
+        upstream.probe.sent(upstream.awaited.len(), self.now.mono_us);
         client.outstanding += 1;
         self.upstream_has_output(upstream_key);
         Step::Done

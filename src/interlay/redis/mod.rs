@@ -8,6 +8,7 @@ mod barrier;
 mod contract;
 mod dispatch;
 mod pinned;
+mod policy;
 mod session;
 mod transaction;
 mod types;
@@ -21,9 +22,10 @@ use std::sync::Arc;
 use types::{Client, Path, PoolKey, Upstream, Wait};
 
 use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
+use crate::model::{CoreId, Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
 use crate::protocol::resp::command;
-use crate::relay::{Ask, ClientKey, RelaySetup, UpstreamKey};
+use crate::relay::{Ask, ClientKey, RelaySetup, SharedPolicies, UpstreamKey};
+use crate::stdx::clock::Now;
 use crate::stdx::slab::Slab;
 use crate::telemetry::CoreCounters;
 
@@ -56,6 +58,10 @@ pub struct RedisRelay {
     anonymous_allowed: Option<bool>,
     /// No new clients, and those without outstanding commands are closed.
     draining: bool,
+    core: CoreId,
+    policies: SharedPolicies,
+    /// When the bytes being looked at came.
+    now: Now,
     counters: CoreCounters,
     by_name: Vec<u64>,
 }
@@ -81,6 +87,9 @@ impl RedisRelay {
             tls: setup.spec.tls,
             anonymous_allowed: None,
             draining: false,
+            core: setup.core,
+            policies: setup.policies,
+            now: Now::default(),
             counters: CoreCounters::default(),
             by_name: vec![0; command::TABLE.len() + 1],
         }

@@ -5,6 +5,7 @@ use super::types::{Awaited, Path, Transaction, Wait};
 use super::{ClientKey, RedisRelay};
 use crate::lane::request::LaneItem;
 use crate::model::limits;
+use crate::policy::RequestDecision;
 use crate::protocol::resp::command::{Class, Command, Session};
 use crate::protocol::resp::{Args, encode};
 
@@ -60,7 +61,18 @@ impl RedisRelay {
                     let step = self.refuse(key, command, why);
                     self.abort_transaction(key, step)
                 }
-                None => self.queue_here(key, frame),
+                None => {
+                    let decision = self.decide(key, command, frame);
+                    let step = match &decision {
+                        RequestDecision::Refuse(text) => {
+                            let step = self.refuse_by_policy(key, text);
+                            self.abort_transaction(key, step)
+                        }
+                        RequestDecision::Send(_) => self.queue_here(key, frame),
+                    };
+                    self.keep_decision(key, step, decision);
+                    step
+                }
             },
         }
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use crate::model::{Credentials, Side};
+use crate::policy::RequestDecision;
 use crate::protocol::resp::login::{Dialogue, LogIn};
 use crate::protocol::resp::{ReplyFeed, ReplyStep, RequestProgress};
 use crate::relay::{ClientKey, UpstreamKey};
+use crate::telemetry::Probe;
 
 /// What makes two clients able to share an upstream connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub struct Client {
     pub blocked: Option<Vec<u8>>,
     /// An UNBLOCK was asked for: a nil reply means "send it again".
     pub unblocking: bool,
+    /// What the mirror policy said of the command at the front of `input`, which has to wait.
+    pub decided: Option<RequestDecision>,
 }
 
 impl Client {
@@ -141,6 +145,7 @@ impl Client {
             streaming: None,
             blocked: None,
             unblocking: false,
+            decided: None,
         }
     }
 
@@ -235,6 +240,7 @@ pub struct Upstream {
     /// It is in the relay's list of connections to be flushed.
     pub output_ready: bool,
     pub awaited: VecDeque<Awaited>,
+    pub probe: Probe,
     pub feed: ReplyFeed,
     /// Bytes of a reply that is looked at as a whole before anything is sent.
     pub gathered: Vec<u8>,
@@ -256,6 +262,7 @@ impl Upstream {
             output: Vec::new(),
             output_ready: false,
             awaited: VecDeque::new(),
+            probe: Probe::default(),
             feed: ReplyFeed::default(),
             gathered: Vec::new(),
             stalled: Vec::new(),

@@ -234,15 +234,14 @@ impl RedisRelay {
                     self.client_has_output(client_key);
                 }
                 if last {
-                    if first == b'-' {
-                        self.counters.replies_error += 1;
-                    }
+                    self.count_reply(key, first);
                     self.pop_awaited(key);
                     self.reply_arrived(client_key);
                 }
             }
             Some(&Awaited::Mute(client_key)) => {
                 if last {
+                    self.count_reply(key, first);
                     self.pop_awaited(key);
                     if let Some(client) = self.clients.get_mut(client_key) {
                         client.outstanding -= 1;
@@ -270,10 +269,20 @@ impl RedisRelay {
         Ok(())
     }
 
+    fn count_reply(&mut self, key: UpstreamKey, first: u8) {
+        let Some(upstream) = self.upstreams.get(key) else { return };
+        let is_error = first == b'-';
+        self.counters.replies_error += u64::from(is_error);
+        self.counters.side_mut(upstream.key.side).answered(is_error);
+    }
+
     /// Takes the oldest awaited reply off; a retired connection without any is closed.
     fn pop_awaited(&mut self, key: UpstreamKey) -> Option<Awaited> {
         let upstream = self.upstreams.get_mut(key)?;
         let awaited = upstream.awaited.pop_front();
+        if let Some(latency_us) = upstream.probe.answered(self.now.mono_us) {
+            self.counters.side_mut(upstream.key.side).latency_us.record(latency_us, 1);
+        }
         if upstream.retired && upstream.awaited.is_empty() && upstream.owner.is_none() {
             self.close_upstream(key);
         }
