@@ -17,11 +17,17 @@ impl Control {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sampled = Instant::now();
         let mut first = true;
+        let mut sample_asked = false;
         loop {
             tick.tick().await;
+            if std::mem::take(&mut sample_asked) {
+                // The cores have had a tick to answer.
+                self.judge_windows();
+            }
             let sample = first || sampled.elapsed() >= limits::SAMPLE_PERIOD;
             if sample {
                 first = false;
+                sample_asked = true;
                 sampled = Instant::now();
                 for core in &self.bus.cores {
                     // A core too busy to take a directive is sampled next time.

@@ -24,6 +24,7 @@ impl Control {
                 dirty: status.dirty,
                 in_flight: status.in_flight,
                 reads_compared: status.reads_compared,
+                altered: status.altered,
                 authority_connected: status.authority_connected,
                 shadow_connected: status.shadow_connected,
             }),
@@ -31,6 +32,7 @@ impl Control {
             divergences_unresolved: seen.ledger.unresolved(),
             verification: seen.verification.clone(),
             clean_since: seen.clean_since,
+            rollback_policy: seen.rollback_policy.clone(),
         }
     }
 }

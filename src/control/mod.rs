@@ -18,6 +18,7 @@ mod rollout;
 mod state;
 mod tasks;
 pub mod views;
+mod window;
 
 #[cfg(test)]
 pub mod fake;
@@ -152,6 +153,7 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
             unacked: RefCell::default(),
             change: Mutex::new(()),
             gate: gate::Gate::default(),
+            window: RefCell::default(),
         };
         interlays.insert(spec.name, Rc::new(state));
     }

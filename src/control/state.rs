@@ -15,10 +15,12 @@ use super::analysis::Analyst;
 use super::events::{About, EventHub};
 use super::gate::Gate;
 use super::handle::ControlError;
+use super::window::Totals;
 use crate::bus::{LaneStatus, PassKind, Switchboard};
 use crate::config::{Config, InterlayConfig};
 use crate::jobs::{LaneClient, Progress, ServerFacts};
 use crate::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
+use crate::policy::WindowSeat;
 use crate::store::Store;
 use crate::telemetry::CoreCounters;
 use crate::workflow::{Check, Finding, MigrationRecord, Verification};
@@ -73,6 +75,8 @@ pub struct Interlay {
     /// Held by whoever changes the record, the plan or the fence.
     pub change: Mutex<()>,
     pub gate: Gate,
+    /// The rollback policy in force.
+    pub window: RefCell<Option<WindowSeat>>,
 }
 
 pub struct Migration {
@@ -131,6 +135,9 @@ pub struct Observed {
     pub approval_asked: Option<(u32, &'static str)>,
     /// By every backfill since the process started.
     pub bytes_copied: Cell<u64>,
+    /// Totals at the end of the last window, and what the rollback policy said of it.
+    pub window: Option<Totals>,
+    pub rollback_policy: Option<Result<(), String>>,
 }
 
 impl Observed {
@@ -170,6 +177,8 @@ impl Observed {
             gates_met: BTreeMap::new(),
             approval_asked: None,
             bytes_copied: Cell::new(0),
+            window: None,
+            rollback_policy: None,
         }
     }
 

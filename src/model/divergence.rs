@@ -9,7 +9,7 @@ use super::limits;
 pub struct LedgerEntry {
     pub database: u32,
     pub key: Vec<u8>,
-    /// "value", "type", "ttl", "missing", "extra", or "read" for a mirrored read that differed.
+    /// "value", "type", "ttl", "missing", "extra", "members", or a word of the comparison policy.
     pub class: String,
     pub source: String,
     pub target: String,

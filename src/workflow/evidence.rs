@@ -44,6 +44,8 @@ pub struct LaneFacts {
     pub dirty: u64,
     pub in_flight: u64,
     pub reads_compared: u64,
+    /// Keys that a records policy has changed or left out.
+    pub altered: u64,
     pub authority_connected: bool,
     pub shadow_connected: bool,
 }
@@ -87,6 +89,8 @@ pub struct Evidence {
     pub verification: Option<Verification>,
     /// Since when every full comparison of this epoch was clean.
     pub clean_since: Option<Timestamp>,
+    /// What the rollback policy said of the last window: `Err` with its reason to hold. `None`: there is no such policy.
+    pub rollback_policy: Option<Result<(), String>>,
 }
 
 impl Default for Evidence {
@@ -106,6 +110,7 @@ impl Default for Evidence {
             divergences_unresolved: 0,
             verification: None,
             clean_since: None,
+            rollback_policy: None,
         }
     }
 }

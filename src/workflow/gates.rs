@@ -50,15 +50,39 @@ pub fn gates_now(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) 
 /// The gates between `from` and the phase after it.
 #[must_use]
 pub(super) fn leave_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp, from: Phase) -> Vec<Gate> {
-    match from {
+    let mut gates = match from {
         Phase::PreTest => pre_test_gates(evidence),
         Phase::Analyze => analyze_gates(record, evidence),
         Phase::Compare => compare_gates(record, evidence),
         Phase::Test => test_gates(record, evidence),
         Phase::Migrate => commit_gates(record, evidence, now),
-        Phase::Rollback => retry_gates(record, evidence, Phase::Compare),
-        Phase::Commit => Vec::new(),
-    }
+        Phase::Rollback => return retry_gates(record, evidence, Phase::Compare),
+        Phase::Commit => return Vec::new(),
+    };
+    gates.extend(policy_gate(evidence));
+    gates
+}
+
+/// The rollback policy's word on the last window, where there is one.
+fn policy_gate(evidence: &Evidence) -> Option<Gate> {
+    const THRESHOLD: &str = "the rollback policy does not hold";
+    Some(match evidence.rollback_policy.as_ref()? {
+        Ok(()) => gate("rollback_policy", true, "goes on", THRESHOLD),
+        Err(why) => gate("rollback_policy", false, format!("holds: {why}"), THRESHOLD),
+    })
+}
+
+/// A server that holds what a policy made of the data cannot take its place.
+fn unaltered_gate(evidence: &Evidence) -> Option<Gate> {
+    let altered = evidence.lane.as_ref().map_or(0, |lane| lane.altered);
+    (altered > 0).then(|| {
+        gate(
+            "records_unaltered",
+            false,
+            format!("{altered} keys changed or left out by the records policy"),
+            "0 keys: what they held would be lost (take the records policy away and let everything be copied)",
+        )
+    })
 }
 
 /// The gates of a retry from `rollback` to `to`: everything that would have had to be met on the way there.
@@ -276,6 +300,8 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
         // The way back is never held up by more than what makes it lossless.
         return gates;
     }
+    gates.extend(policy_gate(evidence));
+    gates.extend(unaltered_gate(evidence));
     gates.push(verification_gate(record, evidence, now));
     gates.push(divergence_gate(evidence));
     if record.decisions.shadow_from == ShadowFrom::Migrate {

@@ -49,6 +49,7 @@ fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
             inconclusive: 0,
         }),
         clean_since: Some(now),
+        rollback_policy: Some(Ok(())),
     }
 }
 
@@ -347,4 +348,37 @@ proptest! {
             at = next;
         }
     }
+}
+
+#[test]
+fn a_policy_that_holds_stops_every_step_forward_and_none_back() {
+    let mut held = go(&record(|_| {}), Command::Run { auto: AutoThrough::Nothing });
+    for phase in [Phase::Compare, Phase::Test, Phase::Migrate] {
+        held.phase = phase;
+        held.dual_since = Some(Timestamp(1));
+        let holding = Evidence { rollback_policy: Some(Err("p99 is high".to_owned())), ..good(&held, Timestamp(9)) };
+        let gates = gates_now(&held, &holding, Timestamp(9));
+        let row = gates.iter().find(|gate| gate.name == "rollback_policy").expect("the row is shown");
+        assert!(!row.met && row.measured.contains("p99 is high"), "{row:?}");
+        let advanced = transition(&held, Command::Advance { to: None }, &holding, Timestamp(9));
+        assert!(advanced.is_err(), "{phase}: {advanced:?}");
+        let back = transition(&held, Command::Rollback { reason: "it holds".to_owned() }, &holding, Timestamp(9));
+        assert_eq!(back.expect("always possible").record.phase, Phase::Rollback);
+    }
+    held.phase = Phase::Rollback;
+    held.authority = held.authority.flipped();
+    let holding = Evidence { rollback_policy: Some(Err("p99 is high".to_owned())), ..good(&held, Timestamp(9)) };
+    assert!(gates_now(&held, &holding, Timestamp(9)).iter().all(|gate| gate.met), "the way back is never held");
+}
+
+#[test]
+fn what_a_records_policy_has_altered_is_not_moved_to() {
+    let mut altered = go(&record(|_| {}), Command::Run { auto: AutoThrough::Nothing });
+    altered.phase = Phase::Migrate;
+    altered.dual_since = Some(Timestamp(1));
+    let mut evidence = good(&altered, Timestamp(9));
+    assert!(flip_gates(&altered, &evidence, Timestamp(9)).iter().all(|gate| gate.met));
+    evidence.lane = evidence.lane.map(|lane| LaneFacts { altered: 3, ..lane });
+    let open: Vec<_> = unmet(flip_gates(&altered, &evidence, Timestamp(9))).iter().map(|gate| gate.name).collect();
+    assert_eq!(open, ["records_unaltered"]);
 }

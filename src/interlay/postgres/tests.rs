@@ -105,15 +105,8 @@ impl Stage {
             tls: None,
             postgres: Some(postgres),
         };
-        let relay = PostgresRelay::new(RelaySetup {
-            spec,
-            plan,
-            core: CoreId(1),
-            cores: 2,
-            token: 1,
-            seed: [9; 32],
-            policies: SharedPolicies::default(),
-        });
+        let (core, policies) = (CoreId(1), SharedPolicies::default());
+        let relay = PostgresRelay::new(RelaySetup { spec, plan, core, cores: 2, token: 1, seed: [9; 32], policies });
         Self {
             relay,
             servers: Vec::new(),
