@@ -3,11 +3,32 @@
 //! [`Host`] and [`Module`] are shared and may be used on any thread; compiling and instantiating belong to the control thread and its
 //! helpers. An [`Instance`] is made there and moved to the one thread that calls it. The rules are those of `filters/ABI.md`.
 
+mod cache;
+mod check;
+mod engine;
+mod imports;
+mod instance;
+mod module;
+#[cfg(test)]
+mod tests;
+mod text;
+mod ticker;
+
 use std::path::PathBuf;
 
 use super::abi;
 use super::stats::FaultCounts;
 use crate::stdx::histogram::Histogram;
+
+pub use engine::Host;
+pub use instance::Instance;
+pub(super) use instance::{CaseFrame, RawVerdict};
+pub use module::Module;
+
+/// Place of a hook in an array of four.
+pub(super) fn slot(hook: abi::Hook) -> usize {
+    usize::from(hook.code()) - 1
+}
 
 /// What a host is made with.
 #[derive(Debug, Clone)]
@@ -61,6 +82,15 @@ pub struct Answer<A> {
     pub action: A,
     pub memo: abi::Memo,
     pub text: String,
+}
+
+/// One valid answer of `cf_on_record`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordAnswer {
+    Keep,
+    /// The whole new value, in the record's encoding.
+    Replace(Vec<u8>),
+    Drop,
 }
 
 /// Line of a guest's `log`.
