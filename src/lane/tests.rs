@@ -1,5 +1,7 @@
 //! A lane between two scripted servers: what each is sent, in which order, and what a client is told and when.
 
+mod policies;
+
 use std::sync::Arc;
 
 use super::request::{LaneBatch, LaneItem};
@@ -37,6 +39,7 @@ fn plan(authority: Authority) -> Arc<RoutePlan> {
 
 struct Stage {
     lane: Lane,
+    policies: SharedPolicies,
     now: Now,
 }
 
@@ -44,11 +47,12 @@ impl Stage {
     /// Both sides connected, first pass begun and not done.
     fn in_first_pass() -> Self {
         let now = Now { wall_ms: WALL_MS, mono_us: 0 };
-        let mut lane = Lane::new(&plan(Authority::initial()), SharedPolicies::default(), now);
+        let policies = SharedPolicies::default();
+        let mut lane = Lane::new(&plan(Authority::initial()), SharedPolicies::clone(&policies), now);
         lane.open();
         lane.connected(Side::Source, b"s1", now);
         lane.connected(Side::Target, b"t1", now);
-        let mut stage = Self { lane, now };
+        let mut stage = Self { lane, policies, now };
         stage.events();
         stage
     }
@@ -312,7 +316,9 @@ fn a_lost_authority_ends_clients_and_doubts_their_keys() {
 #[test]
 fn commands_wait_for_the_first_connection() {
     let now = Now { wall_ms: WALL_MS, mono_us: 0 };
-    let mut stage = Stage { lane: Lane::new(&plan(Authority::initial()), SharedPolicies::default(), now), now };
+    let policies = SharedPolicies::default();
+    let lane = Lane::new(&plan(Authority::initial()), SharedPolicies::clone(&policies), now);
+    let mut stage = Stage { lane, policies, now };
     stage.says(1, "SET k v");
     assert!(stage.told().is_empty());
     stage.lane.connected(Side::Source, b"s1", now);

@@ -11,7 +11,11 @@
 pub mod host;
 mod memo;
 mod seat;
+#[cfg(test)]
+mod seat_tests;
 mod stats;
+#[cfg(test)]
+pub mod testing;
 
 pub use crossfade_filter_abi as abi;
 

@@ -1,5 +1,7 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
+mod policies;
+
 use std::sync::Arc;
 
 use super::RedisRelay;
@@ -18,6 +20,10 @@ fn endpoint(name: &str, port: u16) -> Endpoint {
 }
 
 fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan> {
+    plan_comparing(generation, authority, mode, 0)
+}
+
+fn plan_comparing(generation: u64, authority: Authority, mode: PlanMode, share: u16) -> Arc<RoutePlan> {
     Arc::new(RoutePlan {
         interlay: InterlayName::new("orders").expect("a good name"),
         generation: Generation(generation),
@@ -25,7 +31,7 @@ fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan>
         source: endpoint("old", 1),
         target: Some(endpoint("new", 2)),
         mode,
-        compare: CompareReads { sample_per_ten_thousand: 0 },
+        compare: CompareReads { sample_per_ten_thousand: share },
         stage: 0,
         ttl_grace_ms: 1000,
     })
@@ -34,6 +40,7 @@ fn plan(generation: u64, authority: Authority, mode: PlanMode) -> Arc<RoutePlan>
 /// A relay with its sockets replaced by this.
 struct Stage {
     relay: RedisRelay,
+    policies: SharedPolicies,
     /// Connections asked for, in order.
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
@@ -46,16 +53,11 @@ impl Stage {
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let spec =
             InterlaySpec { name: plan.interlay.clone(), kind: ProtocolKind::Redis, listen, tls: None, postgres: None };
-        let relay = RedisRelay::new(RelaySetup {
-            spec,
-            plan,
-            core: CoreId(0),
-            cores: 1,
-            token: 1,
-            seed: [0; 32],
-            policies: SharedPolicies::default(),
-        });
-        Self { relay, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
+        let (core, policies) = (CoreId(0), SharedPolicies::default());
+        let shared = SharedPolicies::clone(&policies);
+        let setup = RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies: shared };
+        let relay = RedisRelay::new(setup);
+        Self { relay, policies, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
     }
 
     fn client(&mut self) -> ClientKey {
