@@ -1,5 +1,6 @@
 # Crossfade. `make` alone prints this list.
 #   make demo [ARGS=--valkey]   two throw-away servers, a live migration there and back, a report
+#   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy goes back by itself
 #   make demo ARGS=postgres     a throw-away PostgreSQL, paused and resumed under load, a report
 #   make test                   everything that can fail: unit, property and end-to-end tests against real servers
 #   make check                  format, lints and the repository's own rules

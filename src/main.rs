@@ -7,8 +7,8 @@ fn main() {
     let code = match command {
         Top::Serve { config } => crossfade::boot::serve(&config),
         Top::Check { config } => crossfade::boot::check(&config, output),
-        Top::Demo { kind, keep, seconds, valkey } => {
-            crossfade::demo::run(&crossfade::demo::DemoOptions { kind, keep, seconds, valkey })
+        Top::Demo { kind, keep, seconds, valkey, auto_rollback } => {
+            crossfade::demo::run(&crossfade::demo::DemoOptions { kind, keep, seconds, valkey, auto_rollback })
         }
         command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_)) => {
             crossfade::cli::run(&admin, output, command)

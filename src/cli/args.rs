@@ -53,6 +53,9 @@ pub enum Top {
         /// The target is a Valkey; redis only.
         #[arg(long)]
         valkey: bool,
+        /// The target is slowed after the move and the rollback policy goes back by itself; redis only.
+        #[arg(long)]
+        auto_rollback: bool,
     },
     /// One screen: interlays, who is authoritative, phases, lag, divergences.
     Status,

@@ -5,8 +5,10 @@
 
 mod admin;
 mod background;
+mod brake;
 mod connection;
 mod dataset;
+mod judged;
 mod model;
 mod postgres;
 mod process;
@@ -25,7 +27,7 @@ use serde_json::{Value as Json, json};
 
 use self::background::Background;
 use self::process::stop_requested;
-use self::report::{FlipSeen, Report};
+use self::report::{FlipSeen, PolicySeen, Report};
 use self::screen::Screen;
 use self::stage::{INTERLAY, Stage};
 use self::workload::{Tally, Workload};
@@ -43,6 +45,8 @@ pub struct DemoOptions {
     pub seconds: Option<u64>,
     /// The target is Valkey; Redis only.
     pub valkey: bool,
+    /// The target is slowed after the move, and the rollback policy has to notice; Redis only.
+    pub auto_rollback: bool,
 }
 
 const MIGRATION: &str = "demo";
@@ -59,8 +63,8 @@ const TTL_TOLERANCE_MS: u64 = limits::TTL_GRACE_DEFAULT_MS + 1000;
 pub fn run(options: &DemoOptions) -> i32 {
     let carried: fn(&DemoOptions) -> i32 = match options.kind.as_str() {
         "redis" => run_redis,
-        "postgres" if options.valkey => {
-            eprintln!("demo: --valkey belongs to the demo of redis");
+        "postgres" if options.valkey || options.auto_rollback => {
+            eprintln!("demo: --valkey and --auto-rollback belong to the demo of redis");
             return 2;
         }
         "postgres" => postgres::run,
@@ -80,7 +84,12 @@ fn run_redis(options: &DemoOptions) -> i32 {
     match drive(options) {
         Ok(report) => {
             let failures = report.failures();
-            println!("\nCrossfade demo: a live {} moved to {} and back and there again", report.source, report.target);
+            let course = if options.auto_rollback {
+                "and, when that was slow, back by itself"
+            } else {
+                "and back and there again"
+            };
+            println!("\nCrossfade demo: a live {} moved to {} {course}", report.source, report.target);
             print!("{}", report.render());
             if failures.is_empty() {
                 println!("\nPASSED: nothing lost, nothing divergent, no client error.");
@@ -108,7 +117,7 @@ fn drive(options: &DemoOptions) -> Result<Report, String> {
     dataset::load(source.port, seed, |done| screen.update(done as u64, total, "keys"))
         .map_err(|error| format!("loading the source: {error}"))?;
     screen.step("proxy in front");
-    let mut stage = Stage::start_proxy(directory, source, target)?;
+    let mut stage = Stage::start_proxy(directory, source, target, options.auto_rollback)?;
     let mut report = Report {
         source: stage.source.version.clone(),
         target: stage.target.version.clone(),
@@ -138,7 +147,11 @@ fn passage(stage: &mut Stage, screen: &mut Screen, options: &DemoOptions, report
     let requests = Arc::clone(&background.requests);
     let mut director = Director { stage, screen, tally: Arc::clone(&workload.tally), benchmark: requests };
 
-    director.phases(report)?;
+    if options.auto_rollback {
+        director.judged(report)?;
+    } else {
+        director.phases(report)?;
+    }
     let least = Duration::from_secs(options.seconds.unwrap_or(0)).saturating_sub(traffic_since.elapsed());
     director.linger(BETWEEN_FLIPS.max(least))?;
 
@@ -150,7 +163,12 @@ fn passage(stage: &mut Stage, screen: &mut Screen, options: &DemoOptions, report
     let finished = workload.finish()?;
     director.drained()?;
     director.compare(report)?;
-    director.commit(report)?;
+    director.policies(report)?;
+    if options.auto_rollback {
+        director.abandon(report)?;
+    } else {
+        director.commit(report)?;
+    }
 
     director.screen.step("everything is read back");
     let (retired, whole): (Vec<_>, Vec<_>) = finished.iter().partition(|finished| finished.retired);
@@ -185,7 +203,7 @@ fn on(side: &'static str) -> impl Fn(&Json) -> bool {
 }
 
 impl Director<'_> {
-    fn phases(&mut self, report: &mut Report) -> Result<(), String> {
+    fn create(&mut self) -> Result<(), String> {
         self.screen.step("pre-test");
         let create = json!({
             "id": MIGRATION,
@@ -197,6 +215,11 @@ impl Director<'_> {
         if !(200..300).contains(&status) {
             return Err(format!("creating the migration: {status} {answer}"));
         }
+        Ok(())
+    }
+
+    /// As far as `migrate`, where the flip happens by itself.
+    fn advance_through(&mut self, report: &mut Report) -> Result<(), String> {
         for (phase, next) in
             [("analyze", "analyze"), ("compare and first copy", "compare"), ("test", "test"), ("migrate", "migrate")]
         {
@@ -207,6 +230,12 @@ impl Director<'_> {
             }
             self.screen.step(phase);
         }
+        Ok(())
+    }
+
+    fn phases(&mut self, report: &mut Report) -> Result<(), String> {
+        self.create()?;
+        self.advance_through(report)?;
         let now = self.wait("authority on the target", on("target"))?;
         self.show_flip(&now);
         self.linger(BETWEEN_FLIPS)?;
@@ -293,10 +322,26 @@ impl Director<'_> {
         let before = self.stage.admin.migration(MIGRATION)?;
         self.post("commit", &json!({ "reason": "the demo is over" }))?;
         let now = self.wait("commit", |now| now["phase"] == "commit" && now["status"] == "completed")?;
+        self.summarise(&before, report);
         report.flips = flips(&now);
+        Ok(())
+    }
+
+    /// What a migration says of itself while both sides are still kept in step.
+    fn summarise(&self, before: &Json, report: &mut Report) {
+        report.flips = flips(before);
         let lane = &before["lane"];
         report.keys_moved = lane["copied_keys"].as_u64().unwrap_or(0);
         report.bytes_moved = lane["copied_bytes"].as_u64().unwrap_or(0);
+    }
+
+    /// The filters in force, and what each has done.
+    fn policies(&mut self, report: &mut Report) -> Result<(), String> {
+        let (status, answer) = self.stage.admin.get(&format!("/api/v1/interlays/{INTERLAY}/policies"))?;
+        if status != 200 {
+            return Err(format!("the policies of the interlay: {status} {answer}"));
+        }
+        report.policies = policies_seen(&answer);
         Ok(())
     }
 
@@ -327,6 +372,20 @@ fn flips(now: &Json) -> Vec<FlipSeen> {
         pause_us: flip["pause_us"].as_u64(),
     };
     flips.iter().map(seen).collect()
+}
+
+fn policies_seen(answer: &Json) -> Vec<PolicySeen> {
+    let slots = answer["slots"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |slot: &Json, field: &str| slot[field].as_str().unwrap_or_default().to_owned();
+    let seen = |slot: &Json| PolicySeen {
+        slot: text(slot, "slot"),
+        filter: text(slot, "filter"),
+        mode: text(slot, "mode"),
+        calls: slot["stats"]["calls"].as_u64().unwrap_or(0),
+        memo_hits: slot["stats"]["memo_hits"].as_u64().unwrap_or(0),
+        faults: slot["stats"]["faults"].as_object().map_or(0, |kinds| kinds.values().filter_map(Json::as_u64).sum()),
+    };
+    slots.iter().filter(|slot| slot["filter"].is_string()).map(seen).collect()
 }
 
 /// Leaves everything running until the user has seen enough.

@@ -11,6 +11,26 @@ pub struct FlipSeen {
     pub pause_us: Option<u64>,
 }
 
+/// One filter in force.
+#[derive(Debug, Clone)]
+pub struct PolicySeen {
+    pub slot: String,
+    pub filter: String,
+    pub mode: String,
+    pub calls: u64,
+    pub memo_hits: u64,
+    pub faults: u64,
+}
+
+/// The rollback that nobody asked for.
+#[derive(Debug)]
+pub struct Judged {
+    pub reason: String,
+    /// From slowing the target until the policy had decided, and until clients were served by the source again.
+    pub decided: Duration,
+    pub back: Duration,
+}
+
 #[derive(Debug, Default)]
 pub struct Report {
     pub source: String,
@@ -34,12 +54,19 @@ pub struct Report {
     pub items_read_back: u64,
     pub lost: u64,
     pub surplus: u64,
+    pub policies: Vec<PolicySeen>,
+    /// Only in the variant with an automatic rollback.
+    pub judged: Option<Judged>,
     /// Why, for everything above that is not zero and should be.
     pub notes: Vec<String>,
 }
 
 /// Flips a passage makes: there, back, there again.
 const FLIPS_EXPECTED: usize = 3;
+/// There, and back by itself.
+const FLIPS_JUDGED: usize = 2;
+/// Mirror, compare and rollback run as WebAssembly, by default.
+const SLOTS_EXPECTED: [&str; 3] = ["mirror", "compare", "rollback"];
 
 impl Report {
     /// What is wrong; empty when the demo succeeded.
@@ -55,8 +82,18 @@ impl Report {
         check(self.divergences.len() as u64, "divergent keys");
         check(self.client_errors, "client errors");
         check(self.wrong_replies, "wrong replies");
-        if self.flips.len() != FLIPS_EXPECTED {
-            failures.push(format!("{} flips instead of {FLIPS_EXPECTED}", self.flips.len()));
+        check(self.policies.iter().map(|policy| policy.faults).sum(), "policy faults");
+        let flips = if self.judged.is_some() { FLIPS_JUDGED } else { FLIPS_EXPECTED };
+        if self.flips.len() != flips {
+            failures.push(format!("{} flips instead of {flips}", self.flips.len()));
+        }
+        for slot in SLOTS_EXPECTED {
+            if !self.policies.iter().any(|policy| policy.slot == slot && policy.calls > 0) {
+                failures.push(format!("no filter was asked as {slot} policy"));
+            }
+        }
+        if self.judged.as_ref().is_some_and(|judged| !judged.reason.contains("the rollback policy: p99")) {
+            failures.push("the rollback was not the policy's".to_owned());
         }
         if self.writes_acknowledged == 0 || self.requests_benchmark == 0 {
             failures.push("the clients did nothing".to_owned());
@@ -79,6 +116,23 @@ impl Report {
         for (at, flip) in self.flips.iter().enumerate() {
             let pause = flip.pause_us.map_or("unknown".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0));
             row(&format!("flip {} to {}", at + 1, flip.to), format!("writes held for {pause}"));
+        }
+        if let Some(judged) = &self.judged {
+            row("rolled back by", judged.reason.clone());
+            let (decided, back) = (judged.decided.as_secs_f64(), judged.back.as_secs_f64());
+            row(
+                "after the target was slowed",
+                format!("decided in {decided:.1} s, clients back on the source in {back:.1} s"),
+            );
+        }
+        for policy in &self.policies {
+            let PolicySeen { slot, filter, mode, calls, memo_hits, faults } = policy;
+            row(
+                &format!("policy {slot}"),
+                format!(
+                    "{filter} (WebAssembly, {mode}): {calls} calls, {memo_hits} answers remembered, {faults} faults"
+                ),
+            );
         }
         row(
             "client requests",
@@ -112,13 +166,24 @@ mod tests {
 
     fn good() -> Report {
         let flip = FlipSeen { to: "target".into(), pause_us: Some(900) };
-        Report { flips: vec![flip; 3], writes_acknowledged: 1, requests_benchmark: 1, ..Report::default() }
+        let policy = |slot: &&str| PolicySeen {
+            slot: (*slot).to_owned(),
+            filter: "builtin:x".into(),
+            mode: "observe".into(),
+            calls: 1,
+            memo_hits: 0,
+            faults: 0,
+        };
+        let policies = SLOTS_EXPECTED.iter().map(policy).collect();
+        Report { flips: vec![flip; 3], writes_acknowledged: 1, requests_benchmark: 1, policies, ..Report::default() }
     }
 
     #[test]
     fn any_loss_divergence_or_error_fails_the_demo() {
         assert_eq!(good().failures(), Vec::<String>::new());
-        let breaks: [fn(&mut Report); 7] = [
+        let breaks: [fn(&mut Report); 9] = [
+            |r| r.policies[0].calls = 0,
+            |r| r.policies[1].faults = 1,
             |r| r.lost = 1,
             |r| r.surplus = 1,
             |r| r.divergences.push("k".into()),

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::admin::Admin;
+use super::brake::Brake;
 use super::connection::Connection;
+use super::judged::POLICIES;
 use super::process::{Running, WorkDir, free_port};
 use crate::model::{Address, ClientTls, Endpoint, EndpointName, ProtocolKind};
 
@@ -28,6 +30,8 @@ pub struct Stage {
     pub proxy: Running,
     pub proxy_port: u16,
     pub admin: Admin,
+    /// In front of the target, where it is to be slowed.
+    pub brake: Option<Brake>,
     pub target: Server,
     pub source: Server,
     pub directory: WorkDir,
@@ -80,8 +84,11 @@ impl Stage {
         Ok((directory, source, target))
     }
 
-    pub fn start_proxy(directory: WorkDir, source: Server, target: Server) -> Result<Self, String> {
+    /// `slowable`: the proxy reaches the target through a [`Brake`], and its rollback policy may act.
+    pub fn start_proxy(directory: WorkDir, source: Server, target: Server, slowable: bool) -> Result<Self, String> {
         let io = |error: std::io::Error| format!("proxy: {error}");
+        let brake = slowable.then(|| Brake::start(target.port)).transpose().map_err(io)?;
+        let target_port = brake.as_ref().map_or(target.port, |brake| brake.port);
         let (proxy_port, admin_port) = (free_port().map_err(io)?, free_port().map_err(io)?);
         let config = directory.path().join("crossfade.toml");
         let text = format!(
@@ -89,10 +96,11 @@ impl Stage {
              [endpoints.source]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}/0\"\n\
              [endpoints.target]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}/0\"\n\
              [interlays.{INTERLAY}]\nkind = \"redis\"\nlisten = \"127.0.0.1:{proxy_port}\"\n\
-             source = \"source\"\ntarget = \"target\"\n",
+             source = \"source\"\ntarget = \"target\"\n{}",
             directory.path().join("data").display(),
             source.port,
-            target.port
+            target_port,
+            if slowable { POLICIES } else { "" }
         );
         std::fs::write(&config, text).map_err(io)?;
         let mut command = Command::new(std::env::current_exe().map_err(io)?);
@@ -105,7 +113,7 @@ impl Stage {
             Connection::open_when_up(proxy_port, START_PATIENCE, alive).map(drop).map_err(|error| error.to_string())
         });
         up.map_err(|error| format!("the proxy did not come up: {error}\n{}", proxy.log_tail(15)))?;
-        Ok(Self { proxy, proxy_port, admin, target, source, directory })
+        Ok(Self { proxy, proxy_port, admin, brake, target, source, directory })
     }
 
     /// The two servers as endpoints for the digest.

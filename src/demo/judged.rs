@@ -1,0 +1,61 @@
+//! The variant `--auto-rollback`: the target becomes slow behind everybody's back, and the rollback policy goes back by itself.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use super::report::{Judged, Report};
+use super::{Director, MIGRATION, last_rate, on};
+
+/// How long each exchange with the target takes once it is slowed.
+const SLOWED: Duration = Duration::from_millis(60);
+/// Traffic on the target before that, so that there is something to compare with.
+const HEALTHY: Duration = Duration::from_secs(4);
+
+/// `[interlays.demo.policies]` of this variant: the shipped module, allowed to act, with thresholds that a demonstration can wait for.
+pub const POLICIES: &str = "[interlays.demo.policies.rollback]\nfilter = \"builtin:rollback-threshold\"\nmode = \"block\"\n\
+                            config = { window_s = 5, trip_s = 3, p99_ratio = 4, p99_floor_us = 30000 }\n";
+
+impl Director<'_> {
+    /// Moves there, slows the target, and waits for the policy to bring everybody back.
+    pub fn judged(&mut self, report: &mut Report) -> Result<(), String> {
+        self.until_migrate(report)?;
+        let now = self.wait("authority on the target", on("target"))?;
+        self.show_flip(&now);
+        self.linger(HEALTHY)?;
+
+        self.screen.step("the target is slowed");
+        self.screen.say(&format!("every exchange with the target now takes {} ms more", SLOWED.as_millis()));
+        let slowed = Instant::now();
+        let brake = self.stage.brake.as_ref().ok_or("this variant needs a brake")?;
+        brake.delay(SLOWED);
+        let judged = self.wait("the rollback policy to act", |now| now["phase"] == "rollback")?;
+        let decided = slowed.elapsed();
+        let reason = judged["rollback_reason"].as_str().unwrap_or_default().to_owned();
+        self.screen.say(&format!("rolled back by itself after {:.1} s: {reason}", decided.as_secs_f64()));
+        let now = self.wait("authority back on the source", on("source"))?;
+        self.show_flip(&now);
+        report.judged = Some(Judged { reason, decided, back: slowed.elapsed() });
+        if let Some(brake) = &self.stage.brake {
+            brake.delay(Duration::ZERO);
+        }
+        self.linger(HEALTHY)
+    }
+
+    /// Ends the migration where it began. The flips are read first: they are the record's.
+    pub fn abandon(&mut self, report: &mut Report) -> Result<(), String> {
+        self.screen.step("abandon");
+        let before = self.stage.admin.migration(MIGRATION)?;
+        self.post("abandon", &serde_json::json!({ "reason": "the demo is over" }))?;
+        self.wait("the end", |now: &Json| now["status"] == "rolled_back")?;
+        self.summarise(&before, report);
+        Ok(())
+    }
+
+    fn until_migrate(&mut self, report: &mut Report) -> Result<(), String> {
+        self.create()?;
+        self.advance_through(report)?;
+        report.keys_per_second = report.keys_per_second.max(last_rate(&self.stage.admin.migration(MIGRATION)?));
+        Ok(())
+    }
+}
