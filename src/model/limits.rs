@@ -321,6 +321,10 @@ pub const POLICY_CALL_SAMPLE: u64 = 16;
 pub const POLICY_CACHE_FILES_MAX: usize = 64;
 /// A longer file in the cache is none of ours: compiling makes about eight bytes of each one of a module.
 pub const POLICY_CACHE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that one field of a recorded case may stand for (`{"repeat": "x", "times": 5000}`): well beyond what any view holds.
+pub const POLICY_CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often a recorded case may repeat a step: a day of windows.
+pub const POLICY_CASE_REPEAT_MAX: u64 = 100_000;
 
 const _: () = assert!(POLICY_FRAME_BYTES_KEPT <= POLICY_FRAME_BYTES_MAX && POLICY_CALL_SAMPLE.is_power_of_two());
 /// Things a filter gives cause to tell that wait in its seat for the next report: faults end a filter at five, log lines are bounded

@@ -199,6 +199,14 @@ impl Instance {
         Ok(RawVerdict { word, memo, text: self.buffer()[..length].to_vec() })
     }
 
+    pub(in crate::policy) fn has_hook(&self, hook: Hook) -> bool {
+        self.parts.hooks[slot(hook)].is_some()
+    }
+
+    pub(in crate::policy) fn buffer_length(&self) -> usize {
+        self.parts.buffer.len()
+    }
+
     /// After a trap or a missed deadline: no hook is called any more.
     #[must_use]
     pub fn is_spent(&self) -> bool {
