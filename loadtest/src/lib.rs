@@ -15,6 +15,7 @@ pub mod pg_rust;
 pub mod pg_wire;
 pub mod postgres;
 pub mod process;
+pub mod reader;
 pub mod rig;
 pub mod server;
 pub mod slow;

@@ -375,17 +375,21 @@ fn flips(now: &Json) -> Vec<FlipSeen> {
 }
 
 fn policies_seen(answer: &Json) -> Vec<PolicySeen> {
-    let slots = answer["slots"].as_array().map_or(&[][..], Vec::as_slice);
-    let text = |slot: &Json, field: &str| slot[field].as_str().unwrap_or_default().to_owned();
-    let seen = |slot: &Json| PolicySeen {
-        slot: text(slot, "slot"),
-        filter: text(slot, "filter"),
-        mode: text(slot, "mode"),
-        calls: slot["stats"]["calls"].as_u64().unwrap_or(0),
-        memo_hits: slot["stats"]["memo_hits"].as_u64().unwrap_or(0),
-        faults: slot["stats"]["faults"].as_object().map_or(0, |kinds| kinds.values().filter_map(Json::as_u64).sum()),
+    let list = |name: &str| answer[name].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |of: &Json| of.as_str().unwrap_or_default().to_owned();
+    let seen = |slot: &Json| {
+        let same = |stats: &&Json| stats["slot"] == slot["slot"] && stats["filter"] == slot["policy"]["filter"];
+        let stats = list("stats").iter().find(same).unwrap_or(&Json::Null);
+        PolicySeen {
+            slot: text(&slot["slot"]),
+            filter: text(&slot["policy"]["filter"]),
+            mode: text(&slot["policy"]["mode"]),
+            calls: stats["calls"].as_u64().unwrap_or(0),
+            memo_hits: stats["memo_hits"].as_u64().unwrap_or(0),
+            faults: stats["faults"].as_object().map_or(0, |kinds| kinds.values().filter_map(Json::as_u64).sum()),
+        }
     };
-    slots.iter().filter(|slot| slot["filter"].is_string()).map(seen).collect()
+    list("slots").iter().filter(|slot| slot["policy"]["filter"] != "none").map(seen).collect()
 }
 
 /// Leaves everything running until the user has seen enough.

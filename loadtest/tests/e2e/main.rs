@@ -14,4 +14,5 @@ mod pg_harness;
 mod pg_pause;
 mod pg_psql;
 mod pg_rust_client;
+mod policies;
 mod values;
