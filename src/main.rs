@@ -7,8 +7,15 @@ fn main() {
     let code = match command {
         Top::Serve { config } => crossfade::boot::serve(&config),
         Top::Check { config } => crossfade::boot::check(&config, output),
-        Top::Demo { kind, keep, seconds, valkey, auto_rollback } => {
-            crossfade::demo::run(&crossfade::demo::DemoOptions { kind, keep, seconds, valkey, auto_rollback })
+        Top::Demo { kind, keep, seconds, valkey, auto_rollback, compare_seconds } => {
+            crossfade::demo::run(&crossfade::demo::DemoOptions {
+                kind,
+                keep,
+                seconds,
+                valkey,
+                auto_rollback,
+                compare_seconds,
+            })
         }
         command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_)) => {
             crossfade::cli::run(&admin, output, command)

@@ -56,6 +56,9 @@ pub enum Top {
         /// The target is slowed after the move and the rollback policy goes back by itself; redis only.
         #[arg(long)]
         auto_rollback: bool,
+        /// Stay this long in `compare`, where every read is compared; redis only.
+        #[arg(long, default_value_t = 0)]
+        compare_seconds: u64,
     },
     /// One screen: interlays, who is authoritative, phases, lag, divergences.
     Status,

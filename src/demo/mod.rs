@@ -47,6 +47,8 @@ pub struct DemoOptions {
     pub valkey: bool,
     /// The target is slowed after the move, and the rollback policy has to notice; Redis only.
     pub auto_rollback: bool,
+    /// Time to stay in `compare`, where every read is compared; Redis only.
+    pub compare_seconds: u64,
 }
 
 const MIGRATION: &str = "demo";
@@ -145,7 +147,9 @@ fn passage(stage: &mut Stage, screen: &mut Screen, options: &DemoOptions, report
     let workload = Workload::start(stage.proxy_port, WORKERS, report.seed, limits::TTL_GRACE_DEFAULT_MS).map_err(io)?;
     let background = Background::start(stage.proxy_port).map_err(io)?;
     let requests = Arc::clone(&background.requests);
-    let mut director = Director { stage, screen, tally: Arc::clone(&workload.tally), benchmark: requests };
+    let compare = Duration::from_secs(options.compare_seconds);
+    let tally = Arc::clone(&workload.tally);
+    let mut director = Director { stage, screen, tally, benchmark: requests, compare };
 
     if options.auto_rollback {
         director.judged(report)?;
@@ -196,6 +200,8 @@ struct Director<'a> {
     screen: &'a mut Screen,
     tally: Arc<Tally>,
     benchmark: Arc<AtomicU64>,
+    /// How long reads are compared at least.
+    compare: Duration,
 }
 
 fn on(side: &'static str) -> impl Fn(&Json) -> bool {
@@ -229,6 +235,9 @@ impl Director<'_> {
                 report.keys_per_second = last_rate(&self.stage.admin.migration(MIGRATION)?);
             }
             self.screen.step(phase);
+            if next == "compare" && !self.compare.is_zero() {
+                self.linger(self.compare)?;
+            }
         }
         Ok(())
     }
@@ -271,7 +280,7 @@ impl Director<'_> {
 
     fn wait(&mut self, what: &str, done: impl Fn(&Json) -> bool) -> Result<Json, String> {
         let (screen, tally, benchmark) = (&mut *self.screen, &self.tally, &self.benchmark);
-        let deadline = Instant::now() + STEP_PATIENCE;
+        let deadline = Instant::now() + STEP_PATIENCE + self.compare;
         self.stage.admin.wait(MIGRATION, what, deadline, &mut |now| show(screen, tally, benchmark, now), done)
     }
 
@@ -333,6 +342,10 @@ impl Director<'_> {
         let lane = &before["lane"];
         report.keys_moved = lane["copied_keys"].as_u64().unwrap_or(0);
         report.bytes_moved = lane["copied_bytes"].as_u64().unwrap_or(0);
+        let count = |name: &str| lane[name].as_u64().unwrap_or(0);
+        report.reads_compared = count("reads_compared");
+        report.reads_equivalent = count("reads_equivalent");
+        report.read_divergences = count("read_divergences");
     }
 
     /// The filters in force, and what each has done.

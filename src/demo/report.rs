@@ -54,6 +54,9 @@ pub struct Report {
     pub items_read_back: u64,
     pub lost: u64,
     pub surplus: u64,
+    pub reads_compared: u64,
+    pub reads_equivalent: u64,
+    pub read_divergences: u64,
     pub policies: Vec<PolicySeen>,
     /// Only in the variant with an automatic rollback.
     pub judged: Option<Judged>,
@@ -80,6 +83,7 @@ impl Report {
         check(self.lost, "acknowledged writes lost");
         check(self.surplus, "writes applied that nobody was told of");
         check(self.divergences.len() as u64, "divergent keys");
+        check(self.read_divergences, "reads answered differently by the two servers");
         check(self.client_errors, "client errors");
         check(self.wrong_replies, "wrong replies");
         check(self.policies.iter().map(|policy| policy.faults).sum(), "policy faults");
@@ -94,6 +98,9 @@ impl Report {
         }
         if self.judged.as_ref().is_some_and(|judged| !judged.reason.contains("the rollback policy: p99")) {
             failures.push("the rollback was not the policy's".to_owned());
+        }
+        if self.reads_compared == 0 {
+            failures.push("no read was compared".to_owned());
         }
         if self.writes_acknowledged == 0 || self.requests_benchmark == 0 {
             failures.push("the clients did nothing".to_owned());
@@ -125,6 +132,13 @@ impl Report {
                 format!("decided in {decided:.1} s, clients back on the source in {back:.1} s"),
             );
         }
+        row(
+            "reads compared on both",
+            format!(
+                "{}; {} in other bytes with one meaning, {} different",
+                self.reads_compared, self.reads_equivalent, self.read_divergences
+            ),
+        );
         for policy in &self.policies {
             let PolicySeen { slot, filter, mode, calls, memo_hits, faults } = policy;
             row(
@@ -175,13 +189,22 @@ mod tests {
             faults: 0,
         };
         let policies = SLOTS_EXPECTED.iter().map(policy).collect();
-        Report { flips: vec![flip; 3], writes_acknowledged: 1, requests_benchmark: 1, policies, ..Report::default() }
+        Report {
+            flips: vec![flip; 3],
+            writes_acknowledged: 1,
+            requests_benchmark: 1,
+            reads_compared: 1,
+            policies,
+            ..Report::default()
+        }
     }
 
     #[test]
     fn any_loss_divergence_or_error_fails_the_demo() {
         assert_eq!(good().failures(), Vec::<String>::new());
-        let breaks: [fn(&mut Report); 9] = [
+        let breaks: [fn(&mut Report); 11] = [
+            |r| r.reads_compared = 0,
+            |r| r.read_divergences = 1,
             |r| r.policies[0].calls = 0,
             |r| r.policies[1].faults = 1,
             |r| r.lost = 1,
