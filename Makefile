@@ -7,7 +7,7 @@
 #   make bench                  redis-benchmark through the proxy against direct, with ratios
 #   make bench-postgres         pgbench direct, through the proxy and through PgBouncer, with ratios and CPU per transaction
 
-.PHONY: help demo test check bench bench-postgres servers build
+.PHONY: help demo test check bench bench-postgres servers build filters
 ARGS ?=
 
 help:
@@ -22,8 +22,11 @@ build:
 demo: servers build
 	target/release/crossfade demo $(ARGS)
 
+filters:
+	@scripts/test-filters.sh
+
 # The end-to-end tests drive the release binary, as users do.
-test: servers build
+test: servers build filters
 	cargo test --locked --workspace
 
 check:

@@ -11,6 +11,7 @@ use crossfade_loadtest::process::TempDir;
 use crossfade_loadtest::reader::Readers;
 use crossfade_loadtest::rig::{MIGRATION, Rig, STEP, Writers, fill, losses};
 use crossfade_loadtest::server::{Kind, RealServer, repository, run, try_run};
+use crossfade_loadtest::skip;
 use crossfade_loadtest::slow::SlowProxy;
 use crossfade_loadtest::wait::until;
 use serde_json::Value as Json;
@@ -412,4 +413,43 @@ fn a_records_policy_sees_every_value_before_the_target_does() {
     let now = rig.proxy.show(MIGRATION);
     assert!(now["lane"]["altered"].as_u64() >= Some(300), "{now}");
     assert_eq!(now["lane"]["read_divergences"], 0, "what differs on purpose is not compared: {now}");
+}
+
+/// What `make filters` has built by following filters/README.md to the letter, in three languages.
+#[test]
+fn a_filter_written_from_the_guide_is_tested_loaded_and_acts() {
+    let guide = repository().join("target/filter-guide");
+    let languages: Vec<_> = ["Rust", "C", "AssemblyScript"]
+        .into_iter()
+        .filter_map(|language| {
+            let file = guide.join(language).join("large_values.wasm");
+            if !file.is_file() {
+                eprintln!(
+                    "SKIPPED: the guide's filter in {language}: {} is not there; run `make filters`",
+                    file.display()
+                );
+            }
+            file.is_file().then(|| (language, file.display().to_string()))
+        })
+        .collect();
+    if languages.is_empty() {
+        skip!("no filter of the guide was built: run `make filters`");
+    }
+    let rig = comparing(20);
+    let mut client = rig.proxy.connection();
+    let large = "x".repeat(3000);
+    for (language, file) in languages {
+        let tested = crossfade_loadtest::crossfade::run_binary(&["filter", "test", &file]);
+        assert_eq!(tested.code, 0, "{language}: {}{}", tested.stdout, tested.stderr);
+        rig.proxy.must(&["filter", "load", language, &file]);
+        let config = r#"{"max_bytes": 2000}"#;
+        choose(&rig.proxy, "mirror", &["--filter", language, "--mode", "block", "--config", config]);
+        let refused =
+            redis::cmd("SET").arg("large").arg(&large).query::<String>(&mut client).expect_err(language).to_string();
+        assert!(refused.contains("SET of 30") && refused.contains("bytes, 2000 are allowed"), "{language}: {refused}");
+        run::<String>(&mut client, "SET small v");
+        assert_eq!(stats(&rig.proxy, "mirror", language)["counters"]["refused"], 1, "{language}");
+    }
+    choose(&rig.proxy, "mirror", &["--inherit"]);
+    redis::cmd("SET").arg("large").arg(&large).query::<String>(&mut client).expect("no policy stands in the way");
 }
