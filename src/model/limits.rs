@@ -297,7 +297,8 @@ pub const PG_TRACKED_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Tokens of a set_config() call that are looked at; its arguments are names and short values.
 pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;
 
-// ---- policies -----------------------------------------------------------------------------------------------------
+// ---- policies -------------------------------------------------------------------------------------------------------
+// What filters may do is limited by the ABI's own file (filters/abi/src/limits.rs); here is what only their host needs.
 
 /// Things a filter gives cause to tell that wait in its seat for the next report: faults end a filter at five, log lines are bounded
 /// to ten a second.
@@ -335,3 +336,31 @@ pub fn filter_instances_max(cores: u16, interlays: usize) -> u32 {
 
 const _: () = assert!(FILTER_MODULE_BYTES_MAX.div_ceil(3) * 4 + 2 * FILTER_CASES_BYTES_MAX < FILTER_BODY_BYTES_MAX);
 const _: () = assert!(POLICIES_ADOPT_TIMEOUT.as_millis() < ADMIN_REQUEST_TIMEOUT.as_millis());
+
+/// WAT text of a filter: a text is a few times as long as the module it is translated to, which has the ABI's limit.
+pub const POLICY_WAT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Host stack of one call into a filter (ABI.md, section 8). A core's thread has 2 MiB.
+pub const POLICY_STACK_BYTES: usize = 64 * 1024;
+/// How often the clock of deadlines ticks. A deadline is a number of ticks, the first of which may be short, so a call is stopped
+/// at most this much early and, the machine permitting, never late.
+pub const POLICY_TICK: Duration = Duration::from_micros(500);
+/// The clock of deadlines stops after a time without calls between one and two of these; waking it costs a system call.
+pub const POLICY_CLOCK_IDLE: Duration = Duration::from_secs(1);
+/// Bytes of one frame that `frame_read` can reach: as much as a filter's whole memory. A longer frame has no more to give.
+pub const POLICY_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// An instance gives back its copy of frames after a call that made it larger than this.
+pub const POLICY_FRAME_BYTES_KEPT: usize = 64 * 1024;
+/// Lines of a filter's log that nobody has taken yet, in one instance; more are dropped and counted.
+pub const POLICY_LOG_LINES_MAX: usize = 100;
+/// One call in this many is measured: reading the clock twice costs more than the call.
+pub const POLICY_CALL_SAMPLE: u64 = 16;
+/// Compiled filters kept on disk; the oldest give way. A migration uses a handful, each in a few versions.
+pub const POLICY_CACHE_FILES_MAX: usize = 64;
+/// A longer file in the cache is none of ours: compiling makes about eight bytes of each one of a module.
+pub const POLICY_CACHE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that one field of a recorded case may stand for (`{"repeat": "x", "times": 5000}`): well beyond what any view holds.
+pub const POLICY_CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often a recorded case may repeat a step: a day of windows.
+pub const POLICY_CASE_REPEAT_MAX: u64 = 100_000;
+
+const _: () = assert!(POLICY_FRAME_BYTES_KEPT <= POLICY_FRAME_BYTES_MAX && POLICY_CALL_SAMPLE.is_power_of_two());

@@ -4,10 +4,16 @@
 //! * [`seat`]: a filter in its place: an instance with its mode, what answers when it faults, what is counted. One for each core
 //!   (`mirror`, `compare`, `records`) and one on the control thread (`rollback`).
 //! * [`memo`]: answers that hold for more than one command.
+//! * [`builtin`]: the filters that are part of the program.
+//! * [`cases`]: what a filter's author has written down that it does, and whether it does.
+//! * [`bench`]: what a call of a filter costs.
 //!
 //! Modules are compiled and instances made on the control thread; instances travel to the cores and stay there. No clock and no
 //! randomness is read here: both are arguments.
 
+pub mod bench;
+pub mod builtin;
+pub mod cases;
 pub mod host;
 mod memo;
 mod seat;

@@ -3,11 +3,32 @@
 //! [`Host`] and [`Module`] are shared and may be used on any thread; compiling and instantiating belong to the control thread and its
 //! helpers. An [`Instance`] is made there and moved to the one thread that calls it. The rules are those of `filters/ABI.md`.
 
+mod cache;
+mod check;
+mod engine;
+mod imports;
+mod instance;
+mod module;
+#[cfg(test)]
+mod tests;
+mod text;
+mod ticker;
+
 use std::path::PathBuf;
 
 use super::abi;
 use super::stats::FaultCounts;
 use crate::stdx::histogram::Histogram;
+
+pub use engine::Host;
+pub use instance::Instance;
+pub(super) use instance::{CaseFrame, RawVerdict};
+pub use module::Module;
+
+/// Place of a hook in an array of four.
+pub(super) fn slot(hook: abi::Hook) -> usize {
+    usize::from(hook.code()) - 1
+}
 
 /// What a host is made with.
 #[derive(Debug, Clone)]
@@ -63,6 +84,15 @@ pub struct Answer<A> {
     pub text: String,
 }
 
+/// One valid answer of `cf_on_record`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordAnswer {
+    Keep,
+    /// The whole new value, in the record's encoding.
+    Replace(Vec<u8>),
+    Drop,
+}
+
 /// Line of a guest's `log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
@@ -84,103 +114,4 @@ pub struct InstanceStats {
     pub counters: Vec<(String, u64)>,
     /// Lines of log and counters that were dropped for their limits.
     pub dropped: u64,
-}
-
-// The shapes below are filled by the host itself.
-
-#[derive(Debug, Clone)]
-pub struct Host;
-#[derive(Debug, Clone)]
-pub struct Module;
-#[derive(Debug)]
-pub struct Instance;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecordAnswer {
-    Keep,
-    Replace(Vec<u8>),
-    Drop,
-}
-
-fn absent() -> Refused {
-    Refused { rule: "host", text: "no host".to_owned() }
-}
-
-fn no_call<T>() -> Result<T, Fault> {
-    Err(Fault { kind: FaultKind::Trap, text: "no host".to_owned() })
-}
-
-#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
-impl Host {
-    pub fn new(_options: HostOptions) -> Result<Self, Refused> {
-        Ok(Self)
-    }
-    pub fn load(&self, _name: &str, _bytes: &[u8]) -> Result<Module, Refused> {
-        Err(absent())
-    }
-}
-
-#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
-impl Module {
-    pub fn name(&self) -> &str {
-        ""
-    }
-    pub fn digest(&self) -> &str {
-        ""
-    }
-    pub fn size(&self) -> usize {
-        0
-    }
-    pub fn has_hook(&self, _hook: abi::Hook) -> bool {
-        false
-    }
-    pub fn hooks(&self) -> Vec<abi::Hook> {
-        Vec::new()
-    }
-    pub fn was_cached(&self) -> bool {
-        false
-    }
-    pub fn instantiate(&self, _config: &str, _seed: u64) -> Result<Instance, Refused> {
-        Err(absent())
-    }
-}
-
-#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_self)]
-impl Instance {
-    pub fn on_request<'a, K: Iterator<Item = &'a [u8]> + Clone>(
-        &mut self,
-        _view: &abi::host::Request<'a, K>,
-        _now_ms: i64,
-    ) -> Result<Answer<abi::RequestAction>, Fault> {
-        no_call()
-    }
-    pub fn on_pair<'a, K: Iterator<Item = &'a [u8]> + Clone>(
-        &mut self,
-        _view: &abi::host::Pair<'a, K>,
-        _now_ms: i64,
-    ) -> Result<Answer<abi::PairAction>, Fault> {
-        no_call()
-    }
-    pub fn on_window(
-        &mut self,
-        _view: &abi::host::Window<'_>,
-        _now_ms: i64,
-    ) -> Result<Answer<abi::WindowAction>, Fault> {
-        no_call()
-    }
-    pub fn on_record(&mut self, _view: &abi::host::Record<'_>, _now_ms: i64) -> Result<RecordAnswer, Fault> {
-        no_call()
-    }
-    pub fn is_spent(&self) -> bool {
-        false
-    }
-    pub fn stats(&self) -> InstanceStats {
-        InstanceStats::default()
-    }
-    pub fn has_log(&self) -> bool {
-        false
-    }
-    pub fn take_log(&mut self) -> Vec<LogLine> {
-        Vec::new()
-    }
 }
