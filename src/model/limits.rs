@@ -362,5 +362,10 @@ pub const POLICY_CACHE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const POLICY_CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often a recorded case may repeat a step: a day of windows.
 pub const POLICY_CASE_REPEAT_MAX: u64 = 100_000;
+/// Calls between two looks at the clock when a filter is measured: the clock's own cost is then below a nanosecond a call.
+pub const POLICY_BENCH_BATCH: u64 = 64;
+/// Time one view is measured for, and batches at most: enough for a 99th percentile, and a few seconds for a filter.
+pub const POLICY_BENCH_TIME: Duration = Duration::from_millis(500);
+pub const POLICY_BENCH_BATCHES_MAX: usize = 10_000;
 
 const _: () = assert!(POLICY_FRAME_BYTES_KEPT <= POLICY_FRAME_BYTES_MAX && POLICY_CALL_SAMPLE.is_power_of_two());

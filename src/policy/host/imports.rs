@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use wasmtime::{Caller, Engine, Linker, Memory};
 
+use super::deadline::{self, Deadline};
 use super::text::printable;
 use super::{LogLine, abi};
 use crate::model::limits;
@@ -88,6 +89,7 @@ pub(super) struct State {
     /// Sorted by id.
     pub counters: Vec<(String, u64)>,
     pub dropped: u64,
+    pub deadline: Deadline,
     random: Random,
     log_second: i64,
     log_lines: u32,
@@ -102,6 +104,7 @@ impl State {
             log: Vec::new(),
             counters: Vec::new(),
             dropped: 0,
+            deadline: Deadline::new(deadline::LOAD),
             random,
             log_second: i64::MIN,
             log_lines: 0,

@@ -11,15 +11,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::check::hook_name;
 use super::imports::State;
 use super::text::printable;
-use super::ticker::{Waker, ticks};
-use super::{Answer, Fault, FaultKind, InstanceStats, LogLine, Module, RecordAnswer, abi, slot};
+use super::ticker::Waker;
+use super::{Answer, Fault, FaultKind, InstanceStats, LogLine, Module, RecordAnswer, abi, deadline, slot};
 use crate::model::limits;
 use crate::policy::stats::FaultCounts;
 use crate::stdx::histogram::Histogram;
 use abi::host::{BadVerdict, Verdict};
 use abi::{Encoding, Hook, PairAction, RecordAction, RequestAction, WindowAction, layout, limits as own};
-
-const HOOK_TICKS: u64 = ticks(own::HOOK_DEADLINE_US);
 
 type HookFunc = TypedFunc<u32, u64>;
 
@@ -236,6 +234,11 @@ impl Instance {
         std::mem::take(&mut self.parts.store.data_mut().log)
     }
 
+    #[cfg(test)]
+    pub(super) fn clock_alive(&self) -> std::sync::Weak<super::ticker::Ticker> {
+        self.parts.waker.observe()
+    }
+
     #[inline]
     fn must_be_callable(&self, hook: Hook) -> Result<(), Fault> {
         if self.spent.is_none() && self.parts.hooks[slot(hook)].is_some() {
@@ -274,10 +277,10 @@ impl Instance {
         let measured = self.calls.is_multiple_of(limits::POLICY_CALL_SAMPLE);
         self.calls += 1;
         let begun = if measured { (self.parts.clock)() } else { 0 };
-        store.set_epoch_deadline(HOOK_TICKS);
-        self.parts.waker.call_begins();
+        deadline::begin(store, deadline::HOOK, &self.parts.waker);
         // A view is at most as long as the buffer, 256 KiB.
         let result = function.call(&mut *store, length as u32);
+        deadline::end(store, &self.parts.waker);
         if measured {
             self.call_ns.record((self.parts.clock)().saturating_sub(begun), limits::POLICY_CALL_SAMPLE);
         }

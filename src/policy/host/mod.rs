@@ -5,6 +5,7 @@
 
 mod cache;
 mod check;
+mod deadline;
 mod engine;
 mod imports;
 mod instance;

@@ -12,8 +12,8 @@ use super::engine::{Inner, host_refused};
 use super::imports::{Random, State};
 use super::instance::{Instance, Parts};
 use super::text::printable;
-use super::ticker::ticks;
-use super::{Refused, abi, slot};
+use super::ticker::Waker;
+use super::{Refused, abi, deadline, slot};
 use crate::stdx::prng::SplitMix64;
 use abi::{Hook, limits as own, names};
 
@@ -109,7 +109,9 @@ impl Module {
 
     fn begin(&self, config: &str, state: State) -> Result<Instance, Refused> {
         let config = self.configuration(config)?;
-        let mut starting = Starting { module: &self.0, store: Store::new(&self.0.host.engine, state) };
+        let waker = self.0.host.ticker.waker();
+        let mut starting = Starting { module: &self.0, store: Store::new(&self.0.host.engine, state), waker };
+        deadline::install(&mut starting.store, starting.waker.clone());
         let instance = starting.instantiate()?;
         let memory = instance.get_memory(&mut starting.store, names::MEMORY);
         let memory = memory.ok_or_else(|| host_refused(self.name(), &"its memory is not to be found"))?;
@@ -139,9 +141,8 @@ impl Module {
             let found = instance.get_typed_func(&mut starting.store, hook_name(hook));
             hooks[slot(hook)] = Some(found.map_err(|error| host_refused(self.name(), &error))?);
         }
-        let mut store = starting.store;
+        let Starting { mut store, waker, .. } = starting;
         store.data_mut().memory = Some(memory);
-        let waker = self.0.host.ticker.waker();
         let clock = self.0.host.clock;
         Ok(Instance::new(Parts { module: self.clone(), store, memory, buffer, hooks, waker, clock }))
     }
@@ -190,19 +191,16 @@ impl Module {
 struct Starting<'m> {
     module: &'m Loaded,
     store: Store<State>,
+    waker: Waker,
 }
 
 impl Starting<'_> {
-    /// The next call into the guest may take as long as loading may.
-    fn set_deadline(&mut self) {
-        self.store.set_epoch_deadline(ticks(own::LOAD_DEADLINE_US));
-        self.module.host.ticker.waker().call_begins();
-    }
-
     fn instantiate(&mut self) -> Result<wasmtime::Instance, Refused> {
-        self.set_deadline();
+        deadline::begin(&mut self.store, deadline::LOAD, &self.waker);
+        let made = self.module.ready.instantiate(&mut self.store);
+        deadline::end(&mut self.store, &self.waker);
         let name = &self.module.name;
-        self.module.ready.instantiate(&mut self.store).map_err(|error| {
+        made.map_err(|error| {
             if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
                 return host_refused(name, &format!("no place for another instance: {full}"));
             }
@@ -224,8 +222,10 @@ impl Starting<'_> {
         let name = &self.module.name;
         let function =
             instance.get_typed_func::<P, R>(&mut self.store, export).map_err(|error| host_refused(name, &error))?;
-        self.set_deadline();
-        function.call(&mut self.store, parameters).map_err(|error| match error.downcast_ref::<Trap>() {
+        deadline::begin(&mut self.store, deadline::LOAD, &self.waker);
+        let answer = function.call(&mut self.store, parameters);
+        deadline::end(&mut self.store, &self.waker);
+        answer.map_err(|error| match error.downcast_ref::<Trap>() {
             Some(trap) => self.broken(export, rule, *trap),
             None => host_refused(name, &format!("{error:#}")),
         })

@@ -3,18 +3,19 @@
 //! One for each host, on a thread of its own; whoever calls a guest only reads a flag.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::Engine;
 
+use super::abi::limits as own;
 use crate::model::limits;
 
-/// Ticks until a time has passed, at most.
-pub(super) const fn ticks(deadline_us: u64) -> u64 {
-    deadline_us / limits::POLICY_TICK.as_micros() as u64
-}
+/// No deadline is longer.
+const DEADLINE_TICKS_MAX: u64 = own::LOAD_DEADLINE_US / limits::POLICY_TICK.as_micros() as u64;
+
+const _: () = assert!(own::HOOK_DEADLINE_US <= own::LOAD_DEADLINE_US);
 
 /// Shared by the thread, the host and every instance.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Ticker {
     used: AtomicBool,
     /// The thread ticks, or will look at `used` before it sleeps.
     running: AtomicBool,
+    /// Calls that were found running at a tick: each may be given ticks again at any moment, so the clock may not sleep.
+    overtime: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -47,9 +50,12 @@ impl TickerThread {
         let ticker = Arc::new(Ticker {
             used: AtomicBool::new(false),
             running: AtomicBool::new(true),
+            overtime: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
-        let idle_ticks = ticks(u64::try_from(idle.as_micros()).unwrap_or(u64::MAX)).max(1);
+        // A clock that fell asleep within a deadline would leave whoever began before to run for ever: see `call_begins`.
+        let idle_ticks: u64 =
+            (idle.as_micros() / limits::POLICY_TICK.as_micros()).try_into().unwrap_or(u64::MAX).max(DEADLINE_TICKS_MAX);
         let (own, engine) = (Arc::clone(&ticker), engine.clone());
         let thread = std::thread::Builder::new()
             .name("policy-clock".to_owned())
@@ -75,11 +81,12 @@ impl Drop for TickerThread {
 }
 
 impl Waker {
-    /// From here on, and for longer than any deadline, the epoch advances. To be called after the deadline has been set.
+    /// From here on, until the deadline at least, the epoch advances. To be called after the deadline has been set.
     ///
     /// Why a call always finds a clock that runs: if `used` is set, the thread has yet to take it away, and only after a whole idle
-    /// time more may it sleep; by then the epoch is far beyond the deadline, which was read before `used` was. If it is not set, it
-    /// is set here before `running` is read, and the thread clears `running` before it reads `used`: one of the two sees the other.
+    /// time more may it sleep; an idle time is no shorter than a deadline, whose beginning was read before `used` was. If it is not
+    /// set, it is set here before `running` is read, and the thread clears `running` before it reads `used`: one of the two sees the
+    /// other.
     #[inline]
     pub fn call_begins(&self) {
         // The epoch that the deadline counts from was read before; this load may not overtake it.
@@ -89,9 +96,31 @@ impl Waker {
         }
     }
 
+    /// Alive while the thread is.
+    #[cfg(test)]
+    pub fn observe(&self) -> std::sync::Weak<Ticker> {
+        Arc::downgrade(&self.ticker)
+    }
+
     #[cold]
     fn mark_used(&self) {
         self.ticker.used.store(true, Ordering::SeqCst);
+        self.unpark();
+    }
+
+    /// The clock runs until [`Waker::overtime_ends`]. Whoever sleeps here for ever keeps it awake, and nothing else.
+    #[cold]
+    pub fn overtime_begins(&self) {
+        self.ticker.overtime.fetch_add(1, Ordering::SeqCst);
+        self.unpark();
+    }
+
+    #[cold]
+    pub fn overtime_ends(&self) {
+        self.ticker.overtime.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn unpark(&self) {
         if !self.ticker.running.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
@@ -109,9 +138,10 @@ impl Ticker {
                 tick();
             }
             if !self.used.swap(false, Ordering::SeqCst) {
+                // From here on whoever needs the clock wakes it, so they are asked once more.
                 self.running.store(false, Ordering::SeqCst);
                 // Parking may end without a cause.
-                while !self.used.load(Ordering::SeqCst) {
+                while !self.used.load(Ordering::SeqCst) && self.overtime.load(Ordering::SeqCst) == 0 {
                     if self.ended.load(Ordering::SeqCst) {
                         return;
                     }

@@ -1,6 +1,10 @@
 //! Tests of the host: what the others here share.
 
+mod cached;
+mod calls;
 mod conformance;
+mod deadline;
+mod loading;
 
 use super::{Answer, Fault, FaultKind, Host, HostOptions, Instance, Module, RecordAnswer, Refused, abi};
 use abi::host::{Pair, Record, ReplyParts, Request, Window};

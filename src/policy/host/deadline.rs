@@ -1,0 +1,145 @@
+//! When a call has had its time. The engine's epoch, advanced by the [ticker](super::ticker), says when to look; what is looked at is the
+//! time that the call's own thread has run.
+//!
+//! Why not the epoch alone: on a machine with more to do than processors, a thread is made to wait for milliseconds, and sooner or
+//! later that falls into a call. A filter would be thrown away for it, and after five of those unloaded, without having done anything.
+//! So the first quarter of the time is measured by the epoch, which costs a call nothing; a call that is still running then, which
+//! hardly any is, has its thread's time read, and the rest is measured by that. A loop on a machine that lets it run ends after 2 ms.
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::abi::limits as own;
+use super::imports::State;
+use super::ticker::Waker;
+use crate::model::limits;
+
+/// How much time a call has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowance {
+    /// Ticks until the thread's time is read.
+    first_ticks: u64,
+    /// Time that the thread may run from then on.
+    rest_ns: u64,
+}
+
+const TICK_NS: u64 = limits::POLICY_TICK.as_nanos() as u64;
+
+const fn allowance(deadline_us: u64) -> Allowance {
+    let all_ns = deadline_us * 1000;
+    Allowance { first_ticks: all_ns / 4 / TICK_NS, rest_ns: all_ns - all_ns / 4 }
+}
+
+/// A hook.
+pub(super) const HOOK: Allowance = allowance(own::HOOK_DEADLINE_US);
+/// The start function, `cf_buffer`, `cf_configure`.
+pub(super) const LOAD: Allowance = allowance(own::LOAD_DEADLINE_US);
+
+const _: () = assert!(HOOK.first_ticks >= 1 && HOOK.first_ticks <= LOAD.first_ticks);
+
+/// The deadline of the running call.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    allowance: Allowance,
+    /// The thread's time when it was read first; `None` in almost every call.
+    overtime_since_ns: Option<u64>,
+}
+
+impl Deadline {
+    pub fn new(allowance: Allowance) -> Self {
+        Self { allowance, overtime_since_ns: None }
+    }
+
+    /// `thread_ns`: how long this thread has run; `None` if the system does not say, and then time on the wall has to do.
+    fn expired(&mut self, thread_ns: Option<u64>) -> UpdateDeadline {
+        let Some(now) = thread_ns else { return UpdateDeadline::Interrupt };
+        let since = *self.overtime_since_ns.get_or_insert(now);
+        let left = self.allowance.rest_ns.saturating_sub(now.saturating_sub(since));
+        // What is left is less than a tick can tell: it has had its time.
+        match left / TICK_NS {
+            0 => UpdateDeadline::Interrupt,
+            ticks => UpdateDeadline::Continue(ticks),
+        }
+    }
+}
+
+/// Makes this store's calls end in time.
+pub(super) fn install(store: &mut Store<State>, waker: Waker) {
+    store.epoch_deadline_callback(move |mut context| {
+        let deadline = &mut context.data_mut().deadline;
+        if deadline.overtime_since_ns.is_none() {
+            waker.overtime_begins();
+        }
+        Ok(deadline.expired(thread_ns()))
+    });
+}
+
+/// To be called before each call.
+#[inline]
+pub(super) fn begin(store: &mut Store<State>, allowance: Allowance, waker: &Waker) {
+    store.data_mut().deadline.allowance = allowance;
+    store.set_epoch_deadline(allowance.first_ticks);
+    waker.call_begins();
+}
+
+/// To be called after each call, however it ended.
+#[inline]
+pub(super) fn end(store: &mut Store<State>, waker: &Waker) {
+    if store.data_mut().deadline.overtime_since_ns.take().is_some() {
+        waker.overtime_ends();
+    }
+}
+
+/// Nanoseconds that the calling thread has run on a processor.
+fn thread_ns() -> Option<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec of our own, which the call writes and does not keep.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if status != 0 {
+        return None;
+    }
+    let (seconds, rest) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
+    Some(seconds * 1_000_000_000 + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks(update: &UpdateDeadline) -> Option<u64> {
+        match update {
+            UpdateDeadline::Continue(ticks) => Some(*ticks),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_call_that_runs_has_two_milliseconds_in_all() {
+        let mut deadline = Deadline::new(HOOK);
+        assert_eq!(HOOK.first_ticks, 1);
+        assert_eq!(ticks(&deadline.expired(Some(7_000_000))), Some(3));
+        // Three ticks later, each of which was a little long.
+        assert_eq!(ticks(&deadline.expired(Some(8_510_000))), None);
+        let mut deadline = Deadline::new(HOOK);
+        deadline.expired(Some(0));
+        // Or the processor was shared for a moment.
+        assert_eq!(ticks(&deadline.expired(Some(1_499_000))), None);
+    }
+
+    #[test]
+    fn time_that_the_machine_takes_is_not_the_calls() {
+        let mut deadline = Deadline::new(HOOK);
+        assert_eq!(ticks(&deadline.expired(Some(5_000_000))), Some(3));
+        // Seconds may pass here.
+        assert_eq!(ticks(&deadline.expired(Some(5_000_100))), Some(2));
+        assert_eq!(ticks(&deadline.expired(Some(5_600_000))), Some(1));
+        assert_eq!(ticks(&deadline.expired(Some(6_400_000))), None);
+    }
+
+    #[test]
+    fn without_a_clock_the_wall_decides() {
+        assert_eq!(ticks(&Deadline::new(LOAD).expired(None)), None);
+        let (begun, mut sum) = (thread_ns().expect("a clock"), 0_u64);
+        (0..100_000_u64).for_each(|number| sum = std::hint::black_box(sum ^ number));
+        assert!(thread_ns().expect("a clock") > begun, "{sum}");
+    }
+}
