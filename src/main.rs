@@ -1,6 +1,6 @@
 //! The binary: reads the command line and hands over.
 
-use crossfade::cli::{Cli, Parser, Top};
+use crossfade::cli::{Cli, FilterCommand, Parser, Top};
 
 fn main() {
     let Cli { admin, output, command } = Cli::parse();
@@ -10,7 +10,11 @@ fn main() {
         Top::Demo { kind, keep, seconds, valkey } => {
             crossfade::demo::run(&crossfade::demo::DemoOptions { kind, keep, seconds, valkey })
         }
-        command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_)) => {
+        Top::Filter(FilterCommand::Test { file, cases }) => {
+            crossfade::boot::filter_test(&file, cases.as_deref(), output)
+        }
+        Top::Filter(FilterCommand::Bench { file, config }) => crossfade::boot::filter_bench(&file, &config, output),
+        command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_) | Top::Filter(_)) => {
             crossfade::cli::run(&admin, output, command)
         }
     };

@@ -15,6 +15,7 @@ use super::analysis::Analyst;
 use super::events::{About, EventHub};
 use super::gate::Gate;
 use super::handle::ControlError;
+use super::policies::{InterlayPolicies, Registry};
 use crate::bus::{LaneStatus, PassKind, Switchboard};
 use crate::config::{Config, InterlayConfig};
 use crate::jobs::{LaneClient, Progress, ServerFacts};
@@ -28,6 +29,13 @@ use crate::workflow::{Check, Finding, MigrationRecord, Verification};
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Nanoseconds since the first call: what calls of filters are measured with.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    u64::try_from(START.get_or_init(std::time::Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The last look at a server: what was found and when, or why nothing was.
@@ -49,6 +57,8 @@ pub struct Control {
     pub facts: RefCell<BTreeMap<EndpointName, Look>>,
     /// Statements sampled on the cores, by fingerprint.
     pub analyst: Analyst,
+    /// Filters that are loaded.
+    pub filters: Registry,
     /// Tickets given to gates and lists of sessions.
     pub tickets: Cell<u64>,
     /// The process drains: no gate is closed any more.
@@ -73,6 +83,8 @@ pub struct Interlay {
     /// Held by whoever changes the record, the plan or the fence.
     pub change: Mutex<()>,
     pub gate: Gate,
+    /// Empty for protocols without migrations.
+    pub policies: InterlayPolicies,
 }
 
 pub struct Migration {
