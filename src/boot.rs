@@ -1,7 +1,7 @@
 //! Start and stop: the only place that sees both the data plane and control, and hands each its end of the bus.
 //!
-//! Order of a start: configuration → store → admin port → cores with their first plans → control loop → API. Everything that can
-//! be refused is refused before a client is accepted.
+//! Order of a start: configuration → store → filters → admin port → cores with their first plans and filters → control loop → API.
+//! Everything that can be refused is refused before a client is accepted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,10 +36,26 @@ pub fn check(config: &Path, output: Output) -> i32 {
     let run = || -> Result<i32, String> {
         let config = Config::load(config).map_err(|error| error.to_string())?;
         let found = LocalSet::new().block_on(&runtime()?, control::preflight(&config));
-        let (endpoints, pairs) = api::preflight(&found);
-        Ok(cli::print_check(output, &endpoints, &pairs))
+        let (endpoints, pairs, filters) = api::preflight(&found?);
+        Ok(cli::print_check(output, &endpoints, &pairs, &filters))
     };
-    run().unwrap_or_else(|reason| {
+    code(run())
+}
+
+/// Runs the recorded cases of a filter, without a proxy. Returns the exit code.
+#[must_use]
+pub fn filter_test(file: &Path, cases: Option<&Path>, output: Output) -> i32 {
+    code(api::filter_test(file, cases).map(|found| cli::print_filter_test(output, &found)))
+}
+
+/// Measures the hooks of a filter, without a proxy. Returns the exit code.
+#[must_use]
+pub fn filter_bench(file: &Path, config: &str, output: Output) -> i32 {
+    code(api::filter_bench(file, config).map(|found| cli::print_filter_bench(output, &found)))
+}
+
+fn code(run: Result<i32, String>) -> i32 {
+    run.unwrap_or_else(|reason| {
         eprintln!("crossfade: {reason}");
         1
     })
@@ -66,13 +82,10 @@ fn start_log() {
 fn serve_inner(config: &Path) -> Result<i32, String> {
     // SIGPIPE is ignored already, by the standard library before main: a peer that goes away is an error of one write.
     let config = Config::load(config).map_err(|error| error.to_string())?;
-    let cores = match config.cores {
-        0 => std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX)),
-        count => count,
-    };
+    let cores = config.core_count();
     let admin = config.admin_listen;
     let endpoint_tls = config.endpoints.iter().map(|endpoint| endpoint.tls.clone()).collect();
-    let intent = Intent::load(config)?;
+    let mut intent = Intent::load(config)?;
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async move {
         // Before the cores start: a signal during the start must not be lost.
@@ -83,6 +96,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
             )
         })?;
         let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be made: {error}"))?;
+        intent.send_filters(&bus)?;
         let interlays = intent.plans.iter().map(|(spec, plan)| (spec.clone(), Arc::clone(plan))).collect();
         let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
         let (running, handle) = control::start(intent, bus, dataplane.driver.clone())?;

@@ -1,6 +1,6 @@
 //! The binary: reads the command line and hands over.
 
-use crossfade::cli::{Cli, Parser, Top};
+use crossfade::cli::{Cli, FilterCommand, Parser, Top};
 
 fn main() {
     let Cli { admin, output, command } = Cli::parse();
@@ -17,7 +17,11 @@ fn main() {
                 compare_seconds,
             })
         }
-        command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_)) => {
+        Top::Filter(FilterCommand::Test { file, cases }) => {
+            crossfade::boot::filter_test(&file, cases.as_deref(), output)
+        }
+        Top::Filter(FilterCommand::Bench { file, config }) => crossfade::boot::filter_bench(&file, &config, output),
+        command @ (Top::Status | Top::Endpoint(_) | Top::Interlay(_) | Top::Migration(_) | Top::Filter(_)) => {
             crossfade::cli::run(&admin, output, command)
         }
     };

@@ -1,7 +1,9 @@
 //! Between the control loop's views and the API's own types. Nothing is decided here.
 
+mod filters;
 mod sessions;
 
+pub use filters::*;
 pub use sessions::*;
 
 use super::problem::Failure;
@@ -239,6 +241,7 @@ pub fn migration(from: &MigrationView) -> api::Migration {
         target: record.target.to_string(),
         strategy: record.decisions.strategy.to_string(),
         decisions: decisions(&record.decisions),
+        policies: policies(&record.policies),
         run: record.run,
         auto: record.auto.to_string(),
         dual: from.dual,
@@ -389,5 +392,6 @@ pub fn create(from: api::CreateMigration) -> Result<CreateRequest, Failure> {
         source: end(from.source)?,
         target: end(from.target)?,
         decisions,
+        policies: policies_given(from.policies)?,
     })
 }

@@ -1,5 +1,7 @@
 //! `/metrics`: the counters there are, in the Prometheus text format, prefix `crossfade_`.
 
+mod policies;
+
 use std::fmt::Write as _;
 
 use crate::control::views::{CoreCounters, InterlayView, MetricsView, MigrationView, Phase, Side};
@@ -115,6 +117,7 @@ pub fn render(view: &MetricsView) -> String {
             }
         }
     }
+    policies::render(&mut out, view);
     out
 }
 

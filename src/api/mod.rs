@@ -3,6 +3,7 @@
 //! The only place that names axum. Decides nothing: every answer comes from the control loop through its handle.
 
 mod convert;
+mod filters;
 mod metrics;
 mod page;
 mod problem;
@@ -13,6 +14,7 @@ pub mod types;
 mod tests;
 
 use std::convert::Infallible;
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use axum::Router;
@@ -33,7 +35,7 @@ use crate::control::views::{
     ApprovalScope, AutoThrough, Command, DecisionError, EndpointName, InterlayName, MigrationId, NameError, Phase,
     limits,
 };
-use crate::control::{Event, Handle, Preflight};
+use crate::control::{self, CheckedFilter, Event, Handle, Preflight};
 use problem::Failure;
 
 type Answer = Result<Response, Failure>;
@@ -80,6 +82,7 @@ fn router(handle: Handle) -> Router {
         .route(&format!("{migrations}/{{id}}/report"), get(report_of))
         .route(&format!("{migrations}/{{id}}/divergences"), get(divergences))
         .route("/api/v1/events", get(events))
+        .merge(filters::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
@@ -98,10 +101,15 @@ fn json_with(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// Reads a JSON body; an empty one stands for `{}` where every field has a default.
 fn body<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+    body_up_to(body, limits::ADMIN_BODY_BYTES_MAX)
+}
+
+/// As [`body`], where the route has a limit of its own.
+fn body_up_to<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T, Failure> {
     let bytes = body.map_err(|rejection| {
         let status = rejection.status();
         let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
-            format!("the body is larger than {} bytes", limits::ADMIN_BODY_BYTES_MAX)
+            format!("the body is larger than {bytes_max} bytes")
         } else {
             rejection.body_text()
         };
@@ -382,13 +390,36 @@ pub type Pair = (String, Result<Vec<types::Finding>, String>);
 
 /// What `crossfade check` found, in the API's own types.
 #[must_use]
-pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>) {
+pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>, Vec<types::CheckedFilter>) {
     let endpoint = |(endpoint, facts): &(_, Result<_, String>)| preflight_endpoint(endpoint, facts);
     let pair = |(name, findings): &(InterlayName, Result<Vec<_>, String>)| {
         let findings = findings.as_ref().map_err(Clone::clone);
         (name.to_string(), findings.map(|all| all.iter().map(|one| convert::finding(one, false)).collect()))
     };
-    (found.endpoints.iter().map(endpoint).collect(), found.pairs.iter().map(pair).collect())
+    let filter = |(name, file, found): &CheckedFilter| types::CheckedFilter {
+        name: name.to_string(),
+        file: file.clone(),
+        cases: found.as_ref().map_or(0, |cases| u64::try_from(*cases).unwrap_or(u64::MAX)),
+        problem: found.as_ref().err().cloned(),
+    };
+    let filters = found.filters.iter().map(filter).collect();
+    (found.endpoints.iter().map(endpoint).collect(), found.pairs.iter().map(pair).collect(), filters)
+}
+
+/// Runs the recorded cases of a file, those beside it when none are named.
+///
+/// # Errors
+/// A sentence, when the module is refused or there are no cases.
+pub fn filter_test(file: &FilePath, cases: Option<&FilePath>) -> Result<types::FilterTest, String> {
+    control::test_file(file, cases).map(|found| convert::filter_test(&found))
+}
+
+/// Measures the hooks of a file.
+///
+/// # Errors
+/// A sentence, when the module or its configuration is refused.
+pub fn filter_bench(file: &FilePath, config: &str) -> Result<types::FilterBench, String> {
+    control::bench_file(file, config).map(|found| convert::filter_bench(&found))
 }
 
 fn preflight_endpoint(

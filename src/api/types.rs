@@ -2,10 +2,13 @@
 //!
 //! Not the program's types; `convert.rs` translates. Times are milliseconds since the Unix epoch.
 
+mod filters;
 mod sessions;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use filters::*;
 use serde::{Deserialize, Serialize};
 pub use sessions::*;
 
@@ -156,6 +159,9 @@ pub struct Migration {
     pub target: String,
     pub strategy: String,
     pub decisions: Decisions,
+    /// Those chosen for this migration; the others are the interlay's.
+    #[serde(default)]
+    pub policies: Policies,
     pub run: u32,
     pub auto: String,
     /// Both sides are kept in step.
@@ -360,6 +366,9 @@ pub struct CreateMigration {
     pub source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// By place: a filter's name, or a whole policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, PolicyGiven>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

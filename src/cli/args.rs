@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::types::CreateMigration;
+use crate::api::types::{CreateMigration, PolicyGiven};
 
 /// Moves live Redis traffic from one server to another, and back, without losing a write; pauses and analyses PostgreSQL traffic.
 #[derive(Debug, Parser)]
@@ -71,6 +71,44 @@ pub enum Top {
     /// Migrations.
     #[command(subcommand)]
     Migration(MigrationCommand),
+    /// Policy filters: WebAssembly modules that decide what is mirrored, what is a difference, when to go back.
+    #[command(subcommand)]
+    Filter(FilterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FilterCommand {
+    List,
+    Show {
+        name: String,
+    },
+    /// Load a module, or replace the one of this name, under traffic. What fails leaves the old one running.
+    Load {
+        name: String,
+        /// NAME.wasm, or WAT text.
+        file: PathBuf,
+        /// Recorded cases, which all must pass; default: STEM.cases.jsonl beside the file, if it is there.
+        #[arg(long)]
+        cases: Option<PathBuf>,
+    },
+    /// The built-in default stands in wherever it decided, and records are not copied.
+    Unload {
+        name: String,
+    },
+    /// Run a module's recorded cases, without a proxy; exit 1 when one fails.
+    Test {
+        file: PathBuf,
+        /// Default: STEM.cases.jsonl beside the file.
+        #[arg(long)]
+        cases: Option<PathBuf>,
+    },
+    /// Measure a module's hooks in nanoseconds per call, without a proxy.
+    Bench {
+        file: PathBuf,
+        /// The JSON object the module is configured with.
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        config: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,6 +141,10 @@ pub enum InterlayCommand {
     },
     /// PostgreSQL: let the clients go on.
     Resume {
+        name: String,
+    },
+    /// Redis: which filters decide, who chose them, what they have done.
+    Policies {
         name: String,
     },
     /// PostgreSQL: who is connected, and what each is doing.
@@ -204,6 +246,8 @@ pub enum MigrationCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Who makes one decision of a migration: a filter, nobody, or whoever makes it for the interlay.
+    Policy(PolicyArgs),
     /// The evidence report: Markdown, or JSON with --output json.
     Report {
         id: String,
@@ -229,6 +273,41 @@ pub enum MigrationCommand {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+}
+
+/// What is not given keeps its value; with --filter it takes its default.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub struct PolicyArgs {
+    pub id: String,
+    /// mirror, compare, rollback, records
+    pub slot: String,
+    /// builtin:NAME, or the name of a loaded filter.
+    #[arg(long, value_name = "REF", group = "change", conflicts_with_all = ["none", "inherit"])]
+    pub filter: Option<String>,
+    /// Nobody: the built-in default.
+    #[arg(long, group = "change", conflicts_with_all = ["inherit", "mode", "on_fault", "config"])]
+    pub none: bool,
+    /// As the interlay has it.
+    #[arg(long, group = "change", conflicts_with_all = ["mode", "on_fault", "config"])]
+    pub inherit: bool,
+    /// observe, warn, block: whether a verdict that stops something is carried out
+    #[arg(long, group = "change")]
+    pub mode: Option<String>,
+    /// fail_open, fail_closed
+    #[arg(long, group = "change")]
+    pub on_fault: Option<String>,
+    /// The JSON object the filter is configured with.
+    #[arg(long, value_name = "JSON", group = "change")]
+    pub config: Option<String>,
+}
+
+/// SLOT=REF
+fn slot_and_filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((slot, filter)) if !slot.is_empty() && !filter.is_empty() => Ok((slot.to_owned(), filter.to_owned())),
+        _ => Err(format!("{text:?} names no filter: write mirror=NAME, mirror=builtin:NAME or mirror=none")),
+    }
 }
 
 /// Decisions; those not given take the first value listed.
@@ -290,6 +369,9 @@ pub struct CreateArgs {
     fence_budget_ms: Option<u64>,
     #[arg(long)]
     ttl_grace_ms: Option<u64>,
+    /// Who makes a decision: mirror, compare, rollback or records, and a loaded filter, builtin:NAME or none; repeatable
+    #[arg(long, value_name = "SLOT=REF", value_parser = slot_and_filter)]
+    policy: Vec<(String, String)>,
     /// A JSON file with the same fields; flags win over it.
     #[arg(long)]
     file: Option<PathBuf>,
@@ -341,6 +423,9 @@ impl CreateArgs {
             fence_budget_ms,
             ttl_grace_ms,
         );
+        for (slot, filter) in &self.policy {
+            body.policies.insert(slot.clone(), PolicyGiven::Name(filter.clone()));
+        }
         if self.hold_before_flip {
             body.hold_before_flip = Some(true);
         }

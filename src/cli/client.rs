@@ -113,6 +113,18 @@ impl AdminClient {
 
     /// # Errors
     /// [`ClientError`].
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.read(self.agent.put(self.url(path)).send_json(body))
+    }
+
+    /// # Errors
+    /// [`ClientError`].
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(self.agent.delete(self.url(path)).call())
+    }
+
+    /// # Errors
+    /// [`ClientError`].
     pub fn migration(&self, id: &str) -> Result<Migration, ClientError> {
         self.get(&format!("/api/v1/migrations/{id}"))
     }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{InterlayCommand, Output};
 use super::{Console, Done, print, put, text, to_json};
-use crate::api::types::{Analysis, Interlay, PauseBody, Paused, Problem, Resumed, Sessions};
+use crate::api::types::{Analysis, Interlay, InterlayPolicies, PauseBody, Paused, Problem, Resumed, Sessions};
 use crate::cli::ClientError;
 
 impl Console {
@@ -24,6 +24,9 @@ impl Console {
                 let resumed = self.client.post(&path(&name, "/resume"), &json!({})).map_err(text)?;
                 self.print(&resumed, |resumed: &Resumed| print::resumed(resumed))
             }
+            InterlayCommand::Policies { name } => {
+                self.show(&path(&name, "/policies"), |found: &InterlayPolicies| print::interlay_policies(found))
+            }
             InterlayCommand::Sessions { name } => {
                 self.show(&path(&name, "/sessions"), |all: &Sessions| print::sessions(all))
             }
@@ -37,7 +40,7 @@ impl Console {
         }
     }
 
-    fn print<T: serde::Serialize>(&self, value: &T, print: fn(&T) -> String) -> Done {
+    pub(super) fn print<T: serde::Serialize>(&self, value: &T, print: fn(&T) -> String) -> Done {
         match self.output {
             Output::Json => put(&serde_json::to_string_pretty(&to_json(value)?).map_err(text)?),
             Output::Table => put(&print(value)),

@@ -4,25 +4,28 @@
 
 mod args;
 mod client;
+mod filter;
 mod interlay;
 mod print;
+mod print_filters;
 mod print_sessions;
 mod span;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-pub use args::{Cli, Output, Top};
+pub use args::{Cli, FilterCommand, Output, Top};
 use args::{EndpointCommand, MigrationCommand};
 pub use clap::Parser;
 pub use client::{AdminClient, ClientError};
+pub use filter::{print_filter_bench, print_filter_test};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::api::types::{
-    AdvanceBody, ApproveBody, CommitBody, Divergences, Endpoint, Finding, Migration, ReasonBody, Report, RunBody,
-    Status, WaiveBody,
+    AdvanceBody, ApproveBody, CheckedFilter, CommitBody, Divergences, Endpoint, Finding, Migration, ReasonBody, Report,
+    RunBody, Status, WaiveBody,
 };
 
 /// How often `--wait` looks again.
@@ -37,6 +40,7 @@ pub fn run(admin: &str, output: Output, command: Top) -> i32 {
         Top::Endpoint(command) => console.endpoint(command),
         Top::Interlay(command) => console.interlay(command),
         Top::Migration(command) => console.migration(command),
+        Top::Filter(command) => console.filter(command),
         Top::Serve { .. } | Top::Check { .. } | Top::Demo { .. } => {
             Err("this command does not talk to a proxy".to_owned())
         }
@@ -53,14 +57,21 @@ pub fn run(admin: &str, output: Output, command: Top) -> i32 {
     }
 }
 
-/// What `crossfade check` found, printed; the exit code: 1 when a server does not answer or a finding is critical.
+/// What `crossfade check` found, printed; the exit code: 1 when a server does not answer, a filter does not load or a finding is critical.
 #[must_use]
-pub fn print_check(output: Output, endpoints: &[Endpoint], pairs: &[(String, Result<Vec<Finding>, String>)]) -> i32 {
+pub fn print_check(
+    output: Output,
+    endpoints: &[Endpoint],
+    pairs: &[(String, Result<Vec<Finding>, String>)],
+    filters: &[CheckedFilter],
+) -> i32 {
     let critical = |findings: &Result<Vec<Finding>, String>| match findings {
         Ok(findings) => findings.iter().any(|finding| finding.severity == "critical"),
         Err(_) => true,
     };
-    let bad = endpoints.iter().any(|endpoint| endpoint.health != "up") || pairs.iter().any(|(_, all)| critical(all));
+    let bad = endpoints.iter().any(|endpoint| endpoint.health != "up")
+        || filters.iter().any(|filter| filter.problem.is_some())
+        || pairs.iter().any(|(_, all)| critical(all));
     let text = match output {
         Output::Json => {
             let pairs: Vec<_> = pairs
@@ -69,11 +80,14 @@ pub fn print_check(output: Output, endpoints: &[Endpoint], pairs: &[(String, Res
                     json!({"interlay": interlay, "findings": found.as_ref().ok(), "problem": found.as_ref().err()})
                 })
                 .collect();
-            serde_json::to_string_pretty(&json!({"ok": !bad, "endpoints": endpoints, "interlays": pairs}))
-                .unwrap_or_default()
+            let found = json!({"ok": !bad, "endpoints": endpoints, "filters": filters, "interlays": pairs});
+            serde_json::to_string_pretty(&found).unwrap_or_default()
         }
         Output::Table => {
             let mut parts = vec![print::endpoints(endpoints)];
+            if !filters.is_empty() {
+                parts.push(print::checked_filters(filters));
+            }
             for (interlay, found) in pairs {
                 parts.push(match found {
                     Ok(findings) if findings.is_empty() => format!("{interlay}: no compatibility findings"),
@@ -179,6 +193,7 @@ impl Console {
             MigrationCommand::Abandon { id, reason } => {
                 verb(&id, "abandon", to_json(&ReasonBody { reason: reason.unwrap_or_default() })?)
             }
+            MigrationCommand::Policy(args) => self.policy(&args),
             MigrationCommand::Report { id } => {
                 self.show(&format!("/api/v1/migrations/{id}/report"), |report: &Report| report.markdown.clone())
             }

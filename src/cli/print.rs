@@ -2,6 +2,10 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use super::print_filters::policies;
+pub use super::print_filters::{
+    checked_filters, filter, filter_bench, filter_test, filters, interlay_policies, unloaded,
+};
 pub use super::print_sessions::{analysis, paused, resumed, session_table, sessions};
 use super::print_sessions::{pause_line, postgres, state};
 use crate::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
@@ -118,6 +122,9 @@ pub fn migration(migration: &Migration) -> String {
         "phase {}, {}, run {}, {} from {} to {}{ended}",
         migration.phase, migration.status, migration.run, migration.strategy, migration.source, migration.target
     ));
+    if !migration.policies.is_empty() {
+        parts.push(policies(&migration.policies));
+    }
     if !migration.gates.is_empty() {
         let row = |gate: &crate::api::types::Gate| {
             [gate.name.clone(), gate.measured.clone(), gate.threshold.clone(), yes(gate.met)]

@@ -4,15 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reader::{ConfigError, Item, Section};
-use super::{InterlayConfig, auth_file, read_address, read_kind};
+use super::{InterlayConfig, auth_file, policies, read_address, read_kind};
 use crate::model::{
     AllowReplication, AuthMode, Endpoint, InterlayName, InterlaySpec, PostgresSpec, ProtocolKind, RequireTls, ServerTls,
 };
 
 pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -> Result<InterlayConfig, ConfigError> {
-    if let Some(policies) = section.get("policies") {
-        return Err(policies.error("policies are not carried yet: remove this table"));
-    }
     let kind = read_kind(section)?;
     match kind {
         ProtocolKind::Redis => {
@@ -21,9 +18,14 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
                     return Err(item.error("belongs to PostgreSQL interlays: a Redis server checks its clients itself"));
                 }
             }
-            section.only(&["kind", "listen", "source", "target", "tls"])?;
+            section.only(&["kind", "listen", "source", "target", "tls", "policies"])?;
         }
         ProtocolKind::Postgres => {
+            if let Some(item) = section.get("policies") {
+                return Err(item.error(
+                    "belongs to Redis interlays: policies decide within a migration, and PostgreSQL has none yet; remove this table",
+                ));
+            }
             section.only(&["kind", "listen", "source", "target", "tls", "auth", "allow_replication"])?;
         }
     }
@@ -46,8 +48,10 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
         ProtocolKind::Redis => None,
         ProtocolKind::Postgres => Some(read_postgres(section, source)?),
     };
+    let policies =
+        section.get("policies").map(|item| policies::read(&item.section()?)).transpose()?.unwrap_or_default();
     let (source, target) = (source.name.clone(), target.map(|target| target.name.clone()));
-    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen, tls, postgres }, source, target })
+    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen, tls, postgres }, source, target, policies })
 }
 
 fn read_end<'a>(item: &Item<'_>, kind: ProtocolKind, endpoints: &'a [Endpoint]) -> Result<&'a Endpoint, ConfigError> {
@@ -79,7 +83,7 @@ fn read_tls(section: &Section<'_>) -> Result<ServerTls, ConfigError> {
 }
 
 /// A path to a file that is there.
-fn read_file(item: &Item<'_>) -> Result<PathBuf, ConfigError> {
+pub fn read_file(item: &Item<'_>) -> Result<PathBuf, ConfigError> {
     let path = PathBuf::from(item.text()?);
     match std::fs::metadata(&path) {
         Ok(found) if found.is_file() => Ok(path),

@@ -4,12 +4,14 @@
 
 mod auth_file;
 mod interlay;
+mod policies;
 mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use reader::ConfigError;
+pub use policies::{FilterFile, InterlayPolicies};
+pub use reader::{ConfigError, Place};
 use reader::{Document, Item, Section};
 use toml::de::DeTable;
 
@@ -35,6 +37,7 @@ pub struct InterlayConfig {
     pub spec: InterlaySpec,
     pub source: EndpointName,
     pub target: Option<EndpointName>,
+    pub policies: InterlayPolicies,
 }
 
 impl Config {
@@ -69,12 +72,34 @@ impl Config {
         let (cores, drain_deadline_ms) = read_cores(&root)?;
         let endpoints = read_endpoints(&root)?;
         let interlays = read_interlays(&root, &endpoints)?;
+        policies::one_file_for_each_name(&interlays)?;
         Ok(Self { file: file.to_owned(), admin_listen, data_dir, cores, drain_deadline_ms, endpoints, interlays })
     }
 
     #[must_use]
     pub fn endpoint(&self, name: &EndpointName) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| &endpoint.name == name)
+    }
+
+    /// Cores to run: as many as are asked for, or one per CPU.
+    #[must_use]
+    pub fn core_count(&self) -> u16 {
+        match self.cores {
+            0 => std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX)),
+            count => count,
+        }
+    }
+
+    /// The files of filters that the interlays name, each once.
+    #[must_use]
+    pub fn filter_files(&self) -> Vec<&FilterFile> {
+        let mut files: Vec<&FilterFile> = Vec::new();
+        for file in self.interlays.iter().flat_map(|interlay| &interlay.policies.files) {
+            if !files.iter().any(|known| known.name == file.name) {
+                files.push(file);
+            }
+        }
+        files
     }
 
     #[must_use]
@@ -259,7 +284,6 @@ target = "new"
             ("[endpoints.old]", "[endpoints.\"o ld\"]", 7, "endpoints.o ld", "not a valid name"),
             ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "defined are: old, new"),
             ("target = \"new\"", "target = \"old\"", 17, "interlays.orders.target", "source old itself"),
-            ("target = \"new\"", "policies = {}", 17, "interlays.orders.policies", "not carried yet"),
             ("[cores]", "[core]", 5, "core", "did you mean \"cores\""),
         ];
         for (from, to, line, key, words) in cases {

@@ -49,6 +49,21 @@ impl Document<'_> {
     }
 }
 
+/// Where a value stood, for complaints that come up after the file was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: PathBuf,
+    line: usize,
+    key: String,
+}
+
+impl Place {
+    #[must_use]
+    pub fn error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError { file: self.file.clone(), line: self.line, key: self.key.clone(), message: message.into() }
+    }
+}
+
 /// A value with its dotted key and place.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
@@ -61,6 +76,15 @@ pub struct Item<'a> {
 impl<'a> Item<'a> {
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
         self.document.error(self.value.span().start, &dotted(self.prefix, self.key), message)
+    }
+
+    pub fn place(&self) -> Place {
+        let ConfigError { file, line, key, .. } = self.error("");
+        Place { file, line, key }
+    }
+
+    pub fn value(&self) -> &'a DeValue<'a> {
+        self.value.get_ref()
     }
 
     pub fn text(&self) -> Result<&'a str, ConfigError> {

@@ -75,11 +75,25 @@ impl Control {
                 };
                 drop(reply.send(result));
             }
+            Request::Filters(reply) => drop(reply.send(Ok(self.filters_view()))),
+            Request::Filter(name, reply) => drop(reply.send(self.filter(&name))),
+            Request::LoadFilter(load, reply) => drop(reply.send(self.load_filter(*load).await)),
+            Request::UnloadFilter(name, reply) => drop(reply.send(self.unload_filter(&name).await)),
+            Request::Policies(interlay, reply) => {
+                let result = self.interlay(&interlay).and_then(|interlay| self.policies_view(&interlay));
+                drop(reply.send(result));
+            }
             Request::Migrations(reply) => drop(reply.send(Ok(self.migrations_view()))),
             Request::Migration(id, reply) => drop(reply.send(self.view(&id))),
             Request::Create(request, reply) => {
                 let id = request.id.clone();
-                let result = self.create(*request).await.and_then(|()| self.view(&id));
+                let result = match self.create(*request).await {
+                    Ok(interlay) => {
+                        self.settle_policies(&interlay, "a migration was created").await;
+                        self.view(&id)
+                    }
+                    Err(error) => Err(error),
+                };
                 drop(reply.send(result));
             }
             Request::Command(id, command, reply) => {
@@ -99,7 +113,7 @@ impl Control {
         Ok(Box::new(self.migration_view(&*self.migration(id)?)))
     }
 
-    async fn create(&self, request: CreateRequest) -> Result<(), ControlError> {
+    async fn create(&self, request: CreateRequest) -> Result<Rc<Interlay>, ControlError> {
         let interlay = self.interlay(&request.interlay)?;
         match interlay.config.spec.kind {
             ProtocolKind::Redis => {}
@@ -110,7 +124,8 @@ impl Control {
                 ));
             }
         }
-        let _change = interlay.change.lock().await;
+        self.try_policies(&request.policies).await?;
+        let change = interlay.change.lock().await;
         let id = request.id.clone();
         if self.migrations.borrow().contains_key(&id) {
             return Err(ControlError::Conflict(format!("there is a migration {id} already: choose another id")));
@@ -150,7 +165,8 @@ impl Control {
         self.publish(&interlay, next).await;
         self.await_acks(&interlay).await;
         self.events.announce(event);
-        Ok(())
+        drop(change);
+        Ok(interlay)
     }
 
     /// Source and target of a new migration. The source must be the server that is authoritative now.

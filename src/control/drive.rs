@@ -8,7 +8,7 @@ use super::evidence::fresh_lane;
 use super::flip::FlipOutcome;
 use super::state::{Control, Interlay, Migration, now};
 use crate::bus::Directive;
-use crate::model::{MigrationStatus, ShadowFrom, Side, limits};
+use crate::model::{MigrationStatus, PolicyChoice, ShadowFrom, Side, limits};
 use crate::workflow::{Check, Command, Evidence, MigrationRecord, Phase, auto_step, flip_gates, gates_now, is_dual};
 
 impl Control {
@@ -26,6 +26,7 @@ impl Control {
             }
             let sample = first || sampled.elapsed() >= limits::SAMPLE_PERIOD;
             if sample {
+                self.replace_spent();
                 first = false;
                 sample_asked = true;
                 sampled = Instant::now();
@@ -280,11 +281,23 @@ impl Control {
             // The conflict policy must judge what the target holds now, not what it held a moment ago.
             self.count_target(&migration).await;
         }
-        let _change = interlay.change.lock().await;
-        let evidence = self.evidence(&migration);
-        let record = migration.record.borrow().clone();
-        let done = crate::workflow::transition(&record, command, &evidence, now())?;
-        self.apply(&migration, done).await
+        let chosen = if let Command::SetPolicy { slot, .. } = &command { Some(*slot) } else { None };
+        if let Command::SetPolicy { slot, choice: Some(PolicyChoice::Filter(setting)) } = &command {
+            self.try_policy(*slot, setting).await?;
+        }
+        {
+            let _change = interlay.change.lock().await;
+            let evidence = self.evidence(&migration);
+            let record = migration.record.borrow().clone();
+            let done = crate::workflow::transition(&record, command, &evidence, now())?;
+            self.apply(&migration, done).await?;
+        }
+        match chosen {
+            Some(slot) => self.policy_chosen(&interlay, slot).await,
+            // The choices of a migration end with it.
+            None => self.settle_policies(&interlay, "a migration ended").await,
+        }
+        Ok(())
     }
 }
 

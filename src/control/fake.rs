@@ -10,6 +10,15 @@ use crate::bus::{Directive, GateEvent, GateOrder, Report, Switchboard};
 use crate::config::Config;
 use crate::model::{CoreId, SessionInfo, SessionState, StatementSample};
 
+/// Lets tests use what another has compiled, in an earlier run too: compiling is slow where the compiler itself is not optimised.
+pub fn share_compiled_filters(data_dir: &Path) {
+    let shared = std::env::temp_dir().join("crossfade-test-compiled");
+    std::fs::create_dir_all(&shared).unwrap();
+    std::fs::create_dir_all(data_dir).unwrap();
+    // One that is there already is from an earlier start on this directory.
+    let _ = std::os::unix::fs::symlink(shared, data_dir.join("filter-cache"));
+}
+
 /// Runs on the present `LocalSet`; the fake core ends when `alive` is dropped.
 pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
     // Nothing listens on the discard port of these addresses: jobs that look at a server fail at once.
@@ -24,6 +33,7 @@ pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
         dir.display().to_string()
     );
     let config = Config::parse(Path::new("test.toml"), &text).unwrap();
+    share_compiled_filters(dir);
     let bus = Switchboard::new(1).unwrap();
     let (core, reports, alive) = (bus.cores[0].clone(), bus.reports.clone(), Rc::downgrade(alive));
     tokio::task::spawn_local(async move {

@@ -7,11 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::events::Event;
+use super::policies::{FilterView, LoadFilter, PoliciesView};
 use super::views::{
     AnalysisView, DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, PauseView, ReadyView,
     ReportView, ResumeView, SessionsView, StatusView,
 };
-use crate::model::{EndpointName, InterlayName, MigrationId, SessionInfo, limits};
+use crate::model::{EndpointName, FilterName, InterlayName, MigrationId, PolicySettings, SessionInfo, limits};
 use crate::workflow::{Command, NewMigration, Refusal};
 
 /// Why an operator's request was not done. Every text says what to do.
@@ -29,6 +30,8 @@ pub enum ControlError {
     },
     Invalid(String),
     NotCarried(String),
+    /// A filter breaks a rule, fails a case or refuses its configuration; what was loaded before goes on.
+    FilterRefused(String),
     /// Another server could not be reached or answered nonsense.
     Upstream(String),
     /// The store failed; nothing changed.
@@ -46,6 +49,7 @@ impl fmt::Display for ControlError {
             | Self::Conflict(text)
             | Self::Invalid(text)
             | Self::NotCarried(text)
+            | Self::FilterRefused(text)
             | Self::Upstream(text)
             | Self::Store(text)
             | Self::Unavailable(text) => f.write_str(text),
@@ -72,11 +76,13 @@ pub struct CreateRequest {
     pub source: Option<EndpointName>,
     pub target: Option<EndpointName>,
     pub decisions: crate::model::Decisions,
+    pub policies: PolicySettings,
 }
 
 impl CreateRequest {
     pub(super) fn complete(self, source: EndpointName, target: EndpointName) -> NewMigration {
-        NewMigration { id: self.id, interlay: self.interlay, source, target, decisions: self.decisions }
+        let Self { id, interlay, decisions, policies, .. } = self;
+        NewMigration { id, interlay, source, target, decisions, policies }
     }
 }
 
@@ -99,6 +105,11 @@ pub(super) enum Request {
     Resume(InterlayName, Reply<ResumeView>),
     Sessions(InterlayName, Reply<SessionsView>),
     Analysis { interlay: InterlayName, target: Option<EndpointName>, limit: usize, reply: Reply<Box<AnalysisView>> },
+    Filters(Reply<Vec<FilterView>>),
+    Filter(FilterName, Reply<FilterView>),
+    LoadFilter(Box<LoadFilter>, Reply<FilterView>),
+    UnloadFilter(FilterName, Reply<FilterView>),
+    Policies(InterlayName, Reply<PoliciesView>),
     Migrations(Reply<Vec<MigrationView>>),
     Migration(MigrationId, Reply<Box<MigrationView>>),
     Create(Box<CreateRequest>, Reply<Box<MigrationView>>),
@@ -217,6 +228,40 @@ impl Handle {
         limit: usize,
     ) -> Result<AnalysisView, ControlError> {
         self.ask(|reply| Request::Analysis { interlay, target, limit, reply }).await.map(|view| *view)
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn filters(&self) -> Result<Vec<FilterView>, ControlError> {
+        self.ask(Request::Filters).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn filter(&self, name: FilterName) -> Result<FilterView, ControlError> {
+        self.ask(|reply| Request::Filter(name, reply)).await
+    }
+
+    /// Returns when every core that uses the name has the new filter.
+    ///
+    /// # Errors
+    /// [`ControlError`]; what was loaded before goes on.
+    pub async fn load_filter(&self, load: LoadFilter) -> Result<FilterView, ControlError> {
+        self.ask(|reply| Request::LoadFilter(Box::new(load), reply)).await
+    }
+
+    /// Answers with what it was.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn unload_filter(&self, name: FilterName) -> Result<FilterView, ControlError> {
+        self.ask(|reply| Request::UnloadFilter(name, reply)).await
+    }
+
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn policies(&self, interlay: InterlayName) -> Result<PoliciesView, ControlError> {
+        self.ask(|reply| Request::Policies(interlay, reply)).await
     }
 
     /// # Errors

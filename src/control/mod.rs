@@ -13,6 +13,7 @@ mod flip;
 mod gate;
 mod handle;
 mod observe;
+pub mod policies;
 mod preflight;
 mod rollout;
 mod state;
@@ -37,6 +38,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 
 pub use events::Event;
 pub use handle::{ControlError, CreateRequest, Handle, Subscription};
+pub use policies::{CheckedFilter, bench_file, test_file};
 pub use preflight::{Preflight, preflight};
 
 use crate::bus::{Directive, Switchboard, lane_core};
@@ -48,6 +50,7 @@ use crate::model::{
 use crate::store::{Store, StoreError};
 use crate::workflow::{MigrationRecord, plan};
 use events::EventHub;
+use policies::{FirstSets, Registry};
 use state::{Control, Cores, Interlay, Migration, Observed};
 
 /// What was intended when the process last ended: read before the data plane starts, so that no core ever runs without orders.
@@ -56,6 +59,10 @@ pub struct Intent {
     config: Config,
     store: Store,
     records: Vec<(MigrationRecord, Ledger)>,
+    filters: Registry,
+    /// Filters that were loaded at run time and do not load any more, in sentences.
+    lost_filters: Vec<String>,
+    first_sets: Option<FirstSets>,
     /// One per interlay, in the order of the configuration.
     pub plans: Vec<(InterlaySpec, Arc<RoutePlan>)>,
 }
@@ -78,7 +85,24 @@ impl Intent {
             .iter()
             .map(|interlay| first_plan(&config, interlay, &records).map(|plan| (interlay.spec.clone(), Arc::new(plan))))
             .collect::<Result<_, _>>()?;
-        Ok(Self { config, store, records, plans })
+        let (filters, lost_filters) = Registry::load(&config, &store)?;
+        Ok(Self { config, store, records, filters, lost_filters, first_sets: None, plans })
+    }
+
+    /// Sends every interlay its first set of filters. Before the data plane starts, so that no command passes undecided.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn send_filters(&mut self, bus: &Switchboard) -> Result<(), String> {
+        let interlays = self.config.interlays.iter().map(|interlay| {
+            let name = &interlay.spec.name;
+            let of = self.records.iter().map(|(record, _)| record).filter(|record| record.interlay == *name);
+            let newest = of.max_by_key(|record| record.authority.epoch).filter(|record| !record.is_over());
+            let migration = newest.map(|record| (&record.id, &record.policies));
+            (name, interlay.spec.kind, &interlay.policies.settings, migration)
+        });
+        self.first_sets = Some(policies::send_first(&self.filters, bus, interlays)?);
+        Ok(())
     }
 }
 
@@ -138,8 +162,12 @@ pub struct Running {
 ///
 /// # Errors
 /// A sentence, when the store cannot be written.
-pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Running, Handle), String> {
-    let Intent { config, store, records, plans } = intent;
+pub fn start(mut intent: Intent, bus: Switchboard, driver: String) -> Result<(Running, Handle), String> {
+    if intent.first_sets.is_none() {
+        intent.send_filters(&bus)?;
+    }
+    let Intent { config, store, records, filters, lost_filters, first_sets, plans } = intent;
+    let mut first_sets = first_sets.unwrap_or_default();
     let store = Rc::new(store);
     let events = EventHub::new(Rc::clone(&store)).map_err(|error| error.to_string())?;
     let mut interlays = BTreeMap::new();
@@ -153,7 +181,7 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
             unacked: RefCell::default(),
             change: Mutex::new(()),
             gate: gate::Gate::default(),
-            window: RefCell::default(),
+            policies: first_sets.remove(&spec.name).unwrap_or_default(),
         };
         interlays.insert(spec.name, Rc::new(state));
     }
@@ -184,6 +212,7 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
         cores: RefCell::new(Cores::default()),
         facts: RefCell::default(),
         analyst: analysis::Analyst::default(),
+        filters,
         tickets: Cell::new(0),
         stopping: Cell::new(false),
         store_failed: RefCell::default(),
@@ -203,6 +232,14 @@ pub fn start(intent: Intent, bus: Switchboard, driver: String) -> Result<(Runnin
     let about = events::About::default();
     let text = format!("version {}, {} cores, {}", env!("CARGO_PKG_VERSION"), control.bus.cores.len(), control.driver);
     control.events.lasting("started", &about, text, state::now());
+    for text in lost_filters {
+        tracing::error!("{text}");
+        control.events.lasting("filter_failed", &about, text, state::now());
+    }
+    for interlay in control.interlays.values().filter(|interlay| interlay.policies.generation.get() > 0) {
+        let (control, interlay) = (Rc::clone(&control), Rc::clone(interlay));
+        tokio::task::spawn_local(async move { control.announce_first(&interlay).await });
+    }
     Ok((Running { control }, Handle { sender }))
 }
 

@@ -56,7 +56,15 @@ impl Control {
                     interlay.gate.on_sessions(core, ticket, total, busy, sessions);
                 }
             }
-            Report::PoliciesAdopted { .. } | Report::Policies { .. } | Report::PolicyNotes { .. } => {}
+            Report::PoliciesAdopted { core, interlay, generation, before } => {
+                self.on_policies_adopted(core, &interlay, generation, before);
+            }
+            Report::Policies { core, interlay, generation: _, seats } => self.on_policy_stats(core, &interlay, seats),
+            Report::PolicyNotes { core, interlay, generation, notes } => {
+                if let Some(interlay) = self.interlays.get(&interlay) {
+                    self.policy_notes(interlay, generation, Some(core), notes);
+                }
+            }
             Report::Statements { interlay, samples } => self.analyst.take(&interlay, samples),
             Report::Drained { core } => {
                 self.cores.borrow_mut().drained.insert(core);

@@ -1,5 +1,6 @@
-//! Looks at every server of a configuration, and at every pair that would be migrated, without starting anything.
+//! Looks at every server and filter of a configuration, and at every pair that would be migrated, without starting anything.
 
+use super::policies::{CheckedFilter, check_files};
 use crate::config::Config;
 use crate::jobs::{self, ServerFacts};
 use crate::model::{Endpoint, InterlayName};
@@ -11,10 +12,15 @@ pub struct Preflight {
     pub endpoints: Vec<(Endpoint, Result<ServerFacts, String>)>,
     /// Per interlay with a target: the findings, or why there are none.
     pub pairs: Vec<(InterlayName, Result<Vec<Finding>, String>)>,
+    pub filters: Vec<CheckedFilter>,
 }
 
 /// Probes; changes nothing on any server but what a compatibility probe of reserved keys leaves behind and removes.
-pub async fn preflight(config: &Config) -> Preflight {
+///
+/// # Errors
+/// A sentence, when a shipped filter does not take what it is configured with.
+pub async fn preflight(config: &Config) -> Result<Preflight, String> {
+    let filters = check_files(config)?;
     let mut endpoints = Vec::new();
     for endpoint in &config.endpoints {
         let facts = jobs::look(endpoint).await.map_err(|error| error.to_string());
@@ -30,5 +36,5 @@ pub async fn preflight(config: &Config) -> Preflight {
             .map_err(|error| error.to_string());
         pairs.push((interlay.spec.name.clone(), findings));
     }
-    Preflight { endpoints, pairs }
+    Ok(Preflight { endpoints, pairs, filters })
 }

@@ -15,12 +15,12 @@ use super::analysis::Analyst;
 use super::events::{About, EventHub};
 use super::gate::Gate;
 use super::handle::ControlError;
+use super::policies::{InterlayPolicies, Registry};
 use super::window::Totals;
 use crate::bus::{LaneStatus, PassKind, Switchboard};
 use crate::config::{Config, InterlayConfig};
 use crate::jobs::{LaneClient, Progress, ServerFacts};
 use crate::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
-use crate::policy::WindowSeat;
 use crate::store::Store;
 use crate::telemetry::CoreCounters;
 use crate::workflow::{Check, Finding, MigrationRecord, Verification};
@@ -30,6 +30,13 @@ use crate::workflow::{Check, Finding, MigrationRecord, Verification};
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Nanoseconds since the first call: what calls of filters are measured with.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    u64::try_from(START.get_or_init(std::time::Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The last look at a server: what was found and when, or why nothing was.
@@ -51,6 +58,8 @@ pub struct Control {
     pub facts: RefCell<BTreeMap<EndpointName, Look>>,
     /// Statements sampled on the cores, by fingerprint.
     pub analyst: Analyst,
+    /// Filters that are loaded.
+    pub filters: Registry,
     /// Tickets given to gates and lists of sessions.
     pub tickets: Cell<u64>,
     /// The process drains: no gate is closed any more.
@@ -75,8 +84,8 @@ pub struct Interlay {
     /// Held by whoever changes the record, the plan or the fence.
     pub change: Mutex<()>,
     pub gate: Gate,
-    /// The rollback policy in force.
-    pub window: RefCell<Option<WindowSeat>>,
+    /// Empty for protocols without migrations.
+    pub policies: InterlayPolicies,
 }
 
 pub struct Migration {

@@ -42,6 +42,7 @@ impl Drop for Rig {
 }
 
 fn config(dir: &std::path::Path) -> Config {
+    fake::share_compiled_filters(dir);
     // Nothing listens on the discard port of this address: jobs that look at a server fail at once.
     let text = format!(
         "[data]\ndir = {:?}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n\
@@ -160,7 +161,14 @@ impl Rig {
     /// A migration in phase migrate, with everything measured that a flip needs.
     async fn at_the_flip(&self) -> Rc<Migration> {
         let decisions = crate::model::Decisions { manual_approval: false, ..crate::model::Decisions::default() };
-        let request = CreateRequest { id: id(), interlay: name(), source: None, target: None, decisions };
+        let request = CreateRequest {
+            id: id(),
+            interlay: name(),
+            source: None,
+            target: None,
+            decisions,
+            policies: Default::default(),
+        };
         self.handle.create(request).await.unwrap();
         let migration = self.control().migration(&id()).unwrap();
         let at = now();
@@ -340,6 +348,7 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
             source: None,
             target: None,
             decisions: crate::model::Decisions::default(),
+            policies: crate::model::PolicySettings::default(),
         };
         rig.handle.create(request("m")).await.unwrap();
         for (again, words) in [("m", "already"), ("n", "interlay orders is in migration m")] {
@@ -360,7 +369,14 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
 fn an_unmet_gate_refuses_and_changes_nothing() {
     run(async |rig| {
         let decisions = crate::model::Decisions::default();
-        let request = CreateRequest { id: id(), interlay: name(), source: None, target: None, decisions };
+        let request = CreateRequest {
+            id: id(),
+            interlay: name(),
+            source: None,
+            target: None,
+            decisions,
+            policies: Default::default(),
+        };
         rig.handle.create(request).await.unwrap();
         let before = rig.control().store.migrations().unwrap();
         let error = rig.handle.command(id(), Command::Advance { to: None }).await.expect_err("nothing answers");

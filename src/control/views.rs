@@ -6,15 +6,18 @@ pub use super::analysis::{AnalysisView, FingerprintView, KindView, SessionStateV
 use super::evidence::fresh_lane;
 pub use super::gate::GateState;
 use super::handle::ControlError;
+pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadFilter, PoliciesView, SlotView};
 use super::state::{Control, Interlay, Migration};
 pub use crate::bus::{LaneStatus, PassKind};
 pub use crate::jobs::{EndpointFacts, PostgresFacts, ServerFacts};
 pub use crate::model::Endpoint;
 pub use crate::model::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
-    FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError, PlanMode,
-    ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
+    FailureHandling, FilterName, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError,
+    OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, ReadRouting, SessionInfo,
+    ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
 };
+pub use crate::policy::SeatStats;
 pub use crate::telemetry::CoreCounters;
 pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
 
@@ -45,6 +48,8 @@ pub struct MetricsView {
     pub status: StatusView,
     /// By core number.
     pub cores: Vec<(u16, CoreCounters)>,
+    /// What the filters of each interlay have done.
+    pub policies: Vec<(String, Vec<SeatStats>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -185,13 +190,14 @@ impl Control {
                 )),
             }
         });
-        ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems, notes: notes.collect() }
+        let notes = notes.chain(self.absent_policies()).collect();
+        ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems, notes }
     }
 
     pub(super) fn metrics_view(&self) -> MetricsView {
         let cores = self.cores.borrow();
         let cores = cores.counters.iter().map(|(core, interlays)| (core.0, sum(interlays))).collect();
-        MetricsView { status: self.status_view(), cores }
+        MetricsView { status: self.status_view(), cores, policies: self.policy_stats() }
     }
 
     pub(super) fn endpoint_view(&self, endpoint: &Endpoint) -> EndpointView {

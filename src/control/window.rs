@@ -35,18 +35,20 @@ impl Control {
         }
     }
 
-    fn judge_window(self: &Rc<Self>, interlay: &Interlay, migration: &Rc<Migration>) {
+    fn judge_window(self: &Rc<Self>, interlay: &Rc<Interlay>, migration: &Rc<Migration>) {
         let now_totals = self.totals(interlay, migration);
         let before = migration.seen.borrow_mut().window.replace(now_totals.clone());
-        let judgement = {
-            let mut seat = interlay.window.borrow_mut();
+        let (judgement, notes) = {
+            let mut seat = interlay.policies.window.borrow_mut();
             let (Some(seat), Some(before)) = (seat.as_mut(), before) else {
                 // Without a policy nobody holds; a policy that has not seen a window yet does not either.
                 migration.seen.borrow_mut().rollback_policy = seat.is_some().then_some(Ok(()));
                 return;
             };
-            self.with_window(migration, &before, &now_totals, |window, at_ms| seat.judge(window, at_ms))
+            let judge = |window: &abi::host::Window<'_>, at_ms| (seat.judge(window, at_ms), seat.take_notes());
+            self.with_window(migration, &before, &now_totals, judge)
         };
+        self.policy_notes(interlay, interlay.policies.generation.get(), None, notes);
         self.obey(migration, judgement);
     }
 
@@ -192,7 +194,9 @@ fn view_phase(phase: Phase) -> abi::Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Decisions, Endpoint, EndpointName, Generation, MigrationId, ProtocolKind, Timestamp};
+    use crate::model::{
+        Decisions, Endpoint, EndpointName, Generation, MigrationId, PolicySettings, ProtocolKind, Timestamp,
+    };
     use crate::workflow::{MigrationRecord, NewMigration, plan};
 
     /// A plan's number of the phase is the one views have.
@@ -208,6 +212,7 @@ mod tests {
             source: EndpointName::new("old").unwrap(),
             target: EndpointName::new("new").unwrap(),
             decisions: Decisions::default(),
+            policies: PolicySettings::default(),
         };
         let mut record = MigrationRecord::new(asked, Authority::initial(), Timestamp(1));
         for phase in Phase::ALL {

@@ -300,6 +300,38 @@ pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;
 // ---- policies -------------------------------------------------------------------------------------------------------
 // What filters may do is limited by the ABI's own file (filters/abi/src/limits.rs); here is what only their host needs.
 
+/// Deepest nesting of a filter's configuration; the shipped ones need two.
+pub const FILTER_CONFIG_DEPTH_MAX: usize = 16;
+/// Largest file of a filter: the ABI's own limit on modules, which WAT text must keep too.
+pub const FILTER_MODULE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest file of recorded cases; the longest shipped one has 6 KiB.
+pub const FILTER_CASES_BYTES_MAX: usize = 1024 * 1024;
+/// Largest body that brings a filter: a module in base64 (4 bytes for 3), and cases whose every character may be escaped.
+pub const FILTER_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Filters loaded at one time: four decisions of a dozen interlays, and some to change to.
+pub const FILTERS_MAX: usize = 64;
+/// Loads of filters under way or waiting: one is compiled, one waits, and more would only time out.
+pub const FILTER_LOADS_MAX: u32 = 2;
+/// How long control waits for every core to take a set of filters before it names the laggards: a core answers within a turn of its loop.
+pub const POLICIES_ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Faults of one filter in one place told as events within [`POLICY_FAULTS_TOLD_WINDOW`]; the filter is unloaded at as many, so more
+/// are those of a core that has not heard of it yet.
+pub const POLICY_FAULTS_TOLD_MAX: usize = 5;
+pub const POLICY_FAULTS_TOLD_WINDOW: Duration = Duration::from_secs(60);
+/// Instances beyond those in force and those about to be: trials of a setting, recorded cases, replacements of spent ones.
+pub const FILTER_INSTANCES_SPARE: u32 = 16;
+
+/// Instances of filters that may exist at one time. Of an interlay: one on each core (`mirror`), two on the lane's core (`compare`,
+/// `records`), one on the control thread (`rollback`); twice, because a set is made whole before the one it replaces is dropped.
+#[must_use]
+pub fn filter_instances_max(cores: u16, interlays: usize) -> u32 {
+    let interlays = u32::try_from(interlays).unwrap_or(u32::MAX);
+    interlays.saturating_mul(2 * (u32::from(cores) + 3)).saturating_add(FILTER_INSTANCES_SPARE)
+}
+
+const _: () = assert!(FILTER_MODULE_BYTES_MAX.div_ceil(3) * 4 + 2 * FILTER_CASES_BYTES_MAX < FILTER_BODY_BYTES_MAX);
+const _: () = assert!(POLICIES_ADOPT_TIMEOUT.as_millis() < ADMIN_REQUEST_TIMEOUT.as_millis());
+
 /// WAT text of a filter: a text is a few times as long as the module it is translated to, which has the ABI's limit.
 pub const POLICY_WAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Host stack of one call into a filter (ABI.md, section 8). A core's thread has 2 MiB.

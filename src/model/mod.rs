@@ -26,7 +26,9 @@ pub use migration::{
     Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
 pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
-pub use policy::{FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot};
+pub use policy::{
+    BUILTIN_PREFIX, FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
+};
 pub use session::{SessionInfo, SessionState};
 pub use statement::StatementSample;
 pub use tls::{ClientTls, RequireTls, ServerTls, TlsMode};

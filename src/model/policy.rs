@@ -93,6 +93,11 @@ pub enum PolicyChoice {
     Filter(PolicySetting),
 }
 
+impl PolicyChoice {
+    /// What is written in place of a filter's name.
+    pub const NOBODY: &str = "none";
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySetting {
     pub filter: FilterName,

@@ -2,6 +2,10 @@
 //!
 //! Separate from the program's types on purpose: those may change, these may not without a new version. Values are JSON.
 
+mod policies;
+
+pub(super) use policies::DiskFilter;
+use policies::DiskPolicies;
 use serde::{Deserialize, Serialize};
 
 use super::JournalEntry;
@@ -91,6 +95,8 @@ pub(super) struct DiskMigration {
     source: String,
     target: String,
     decisions: DiskDecisions,
+    #[serde(default)]
+    policies: DiskPolicies,
     phase: String,
     status: String,
     authority: String,
@@ -253,6 +259,7 @@ impl From<&MigrationRecord> for DiskMigration {
             source: from.source.to_string(),
             target: from.target.to_string(),
             decisions: (&from.decisions).into(),
+            policies: (&from.policies).into(),
             phase: from.phase.to_string(),
             status: from.status.to_string(),
             authority: from.authority.side.to_string(),
@@ -295,6 +302,7 @@ impl DiskMigration {
             source: EndpointName::new(&self.source).map_err(misread)?,
             target: EndpointName::new(&self.target).map_err(misread)?,
             decisions: self.decisions.read()?,
+            policies: self.policies.read()?,
             phase,
             status: MigrationStatus::parse(&self.status).map_err(misread)?,
             authority,

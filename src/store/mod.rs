@@ -1,4 +1,4 @@
-//! What survives the process: migrations with their authority records, the journal, the ledgers of divergences.
+//! What survives the process: migrations with their authority records, the journal, the ledgers of divergences, loaded filters.
 //!
 //! One redb file under `[data].dir`, used by the control thread alone. Every commit is fsynced before it returns, so an
 //! authority change is on disk before any core hears of it. A file that is torn, foreign or newer is refused, never repaired by guess.
@@ -12,9 +12,9 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{InterlayName, Ledger, MigrationId, Timestamp};
+use crate::model::{FilterName, InterlayName, Ledger, MigrationId, Timestamp};
 use crate::workflow::MigrationRecord;
-use disk::{DiskJournal, DiskLedger, DiskMigration};
+use disk::{DiskFilter, DiskJournal, DiskLedger, DiskMigration};
 
 const FILE_NAME: &str = "crossfade.redb";
 /// Grows when the shapes of `disk.rs` change; older versions are read forever.
@@ -26,6 +26,8 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("crossfade_met
 const MIGRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("migrations");
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 const LEDGERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("divergences");
+/// Made when the first filter is loaded: files from before there were any do not have it.
+const FILTERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("filters");
 
 /// Something that happened, numbered. Numbers only grow; a gap means the process was restarted or a number was for a passing event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,19 @@ pub struct JournalEntry {
     pub migration: Option<MigrationId>,
     pub interlay: Option<InterlayName>,
     pub text: String,
+}
+
+/// A filter that was loaded at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFilter {
+    pub name: FilterName,
+    pub module: Vec<u8>,
+    /// Its recorded cases, which passed when it was loaded.
+    pub cases: Option<String>,
+    pub digest: String,
+    pub loaded_at: Timestamp,
+    /// What the operator called it.
+    pub file: String,
 }
 
 /// Why the store cannot be used: names the file and what to do.
@@ -194,6 +209,47 @@ impl Store {
             entries.push(entry.map_err(|why| damaged(&self.path, &format!("journal entry {number}: {why}")))?);
         }
         Ok(entries)
+    }
+
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn save_filter(&self, filter: &StoredFilter, journal: &[JournalEntry]) -> Result<(), StoreError> {
+        let bytes = self.encode(&DiskFilter::from(filter))?;
+        self.write(|txn| {
+            txn.open_table(FILTERS)?.insert(filter.name.as_str(), bytes.as_slice())?;
+            insert_journal(txn, journal)
+        })
+    }
+
+    /// One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_filter(&self, name: &FilterName, journal: &[JournalEntry]) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(FILTERS)?.remove(name.as_str())?;
+            insert_journal(txn, journal)
+        })
+    }
+
+    /// Every filter that was loaded at run time, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn filters(&self) -> Result<Vec<StoredFilter>, StoreError> {
+        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
+        let table = match read.open_table(FILTERS) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(self.io(&error)),
+        };
+        let mut filters = Vec::new();
+        for row in table.iter().map_err(|error| self.io(&error))? {
+            let (name, bytes) = row.map_err(|error| self.io(&error))?;
+            let (name, stored) = (name.value(), self.decode::<DiskFilter>(name.value(), bytes.value())?);
+            filters.push(stored.read(name).map_err(|why| damaged(&self.path, &format!("filter {name}: {why}")))?);
+        }
+        Ok(filters)
     }
 
     /// Reserves `count` event numbers; returns the first. No number is ever given twice, whatever happens to the process.

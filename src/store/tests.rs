@@ -29,6 +29,19 @@ impl Drop for Scratch {
     }
 }
 
+fn policies() -> PolicySettings {
+    let mirror = PolicySetting {
+        filter: FilterName::new("mine").unwrap(),
+        mode: PolicyMode::Block,
+        on_fault: OnFault::FailClosed,
+        config: "{\"n\":1}".to_owned(),
+    };
+    let mut policies = PolicySettings::default();
+    policies.set(PolicySlot::Mirror, Some(PolicyChoice::Filter(mirror)));
+    policies.set(PolicySlot::Compare, Some(PolicyChoice::Nobody));
+    policies
+}
+
 fn full_record() -> MigrationRecord {
     let asked = NewMigration {
         id: MigrationId::new("orders").unwrap(),
@@ -36,6 +49,7 @@ fn full_record() -> MigrationRecord {
         source: EndpointName::new("old").unwrap(),
         target: EndpointName::new("new").unwrap(),
         decisions: Decisions { hold_before_flip: true, ..Decisions::default() },
+        policies: policies(),
     };
     let at = Timestamp(77);
     MigrationRecord {
@@ -167,4 +181,53 @@ fn the_file_as_a_kill_leaves_it_opens_with_the_last_commit() {
         let after = Store::open(&image.0).unwrap_or_else(|error| panic!("run {run}: {error}"));
         assert_eq!(after.migrations().unwrap(), vec![record]);
     }
+}
+
+#[test]
+fn a_filter_is_there_after_reopening_until_it_is_removed() {
+    let scratch = Scratch::new();
+    let filter = |cases: Option<&str>| StoredFilter {
+        name: FilterName::new("mine").unwrap(),
+        module: vec![0, 97, 115, 109, 255],
+        cases: cases.map(str::to_owned),
+        digest: "abc".to_owned(),
+        loaded_at: Timestamp(8),
+        file: "mine.wasm".to_owned(),
+    };
+    {
+        let store = Store::open(&scratch.0).unwrap();
+        assert_eq!(store.filters().unwrap(), Vec::new());
+        store.save_filter(&filter(None), &[entry(1)]).unwrap();
+        store.save_filter(&filter(Some("{}")), &[entry(2)]).unwrap();
+    }
+    let store = Store::open(&scratch.0).unwrap();
+    assert_eq!(store.filters().unwrap(), vec![filter(Some("{}"))]);
+    store.remove_filter(&filter(None).name, &[entry(3)]).unwrap();
+    store.remove_filter(&filter(None).name, &[]).unwrap();
+    assert_eq!((store.filters().unwrap(), store.journal_after(0).unwrap().len()), (Vec::new(), 3));
+}
+
+/// As version 0.1 wrote it before there were policies: no table of filters, no `policies` in a record.
+#[test]
+fn a_file_from_before_there_were_filters_opens() {
+    const RECORD: &str = include_str!("fixtures/migration_before_policies.json");
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    {
+        let db = Database::create(scratch.file()).unwrap();
+        let txn = db.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert("schema_version", 1).unwrap();
+        txn.open_table(MIGRATIONS).unwrap().insert("orders", RECORD.trim().as_bytes()).unwrap();
+        txn.open_table(JOURNAL).unwrap();
+        txn.open_table(LEDGERS).unwrap();
+        txn.commit().unwrap();
+    }
+    let store = Store::open(&scratch.0).unwrap();
+    assert_eq!(
+        store.migrations().unwrap(),
+        vec![MigrationRecord { policies: PolicySettings::default(), ..full_record() }]
+    );
+    assert_eq!(store.filters().unwrap(), Vec::new());
+    store.commit(&full_record(), &[]).unwrap();
+    assert_eq!(store.migrations().unwrap(), vec![full_record()]);
 }

@@ -5,7 +5,7 @@
 use super::phase::Phase;
 use crate::model::{
     Approval, Authority, AutoThrough, Decisions, EndpointName, Flip, InterlayName, MigrationId, MigrationStatus,
-    Timestamp, Waiver,
+    PolicySettings, Timestamp, Waiver,
 };
 
 /// What an operator asks for.
@@ -16,6 +16,7 @@ pub struct NewMigration {
     pub source: EndpointName,
     pub target: EndpointName,
     pub decisions: Decisions,
+    pub policies: PolicySettings,
 }
 
 /// A fence and release that changed nothing, to know the pause before it counts.
@@ -48,6 +49,8 @@ pub struct MigrationRecord {
     pub source: EndpointName,
     pub target: EndpointName,
     pub decisions: Decisions,
+    /// The policies chosen for this migration; the others are the interlay's.
+    pub policies: PolicySettings,
     pub phase: Phase,
     pub status: MigrationStatus,
     pub authority: Authority,
@@ -78,6 +81,7 @@ impl MigrationRecord {
             source: asked.source,
             target: asked.target,
             decisions: asked.decisions,
+            policies: asked.policies,
             phase: Phase::PreTest,
             status: MigrationStatus::Pending,
             authority,

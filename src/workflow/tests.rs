@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, Endpoint, EndpointName, Generation, InterlayName,
-    MigrationId, MigrationStatus, PlanMode, ProtocolKind, ShadowFrom, Side, Timestamp,
+    MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ProtocolKind, ShadowFrom, Side,
+    Timestamp,
 };
 
 fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
@@ -17,6 +18,7 @@ fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
         source: EndpointName::new("old").unwrap(),
         target: EndpointName::new("new").unwrap(),
         decisions,
+        policies: PolicySettings::default(),
     };
     MigrationRecord::new(asked, Authority::initial(), Timestamp(1))
 }
@@ -381,4 +383,23 @@ fn what_a_records_policy_has_altered_is_not_moved_to() {
     evidence.lane = evidence.lane.map(|lane| LaneFacts { altered: 3, ..lane });
     let open: Vec<_> = unmet(flip_gates(&altered, &evidence, Timestamp(9))).iter().map(|gate| gate.name).collect();
     assert_eq!(open, ["records_unaltered"]);
+}
+
+#[test]
+fn a_policy_is_set_in_every_phase_and_not_after_the_end() {
+    let now = Timestamp(9);
+    for phase in Phase::ALL.iter().copied().filter(|phase| *phase != Phase::Commit) {
+        let before = MigrationRecord { phase, ..record(|_| {}) };
+        let set = |choice| Command::SetPolicy { slot: PolicySlot::Mirror, choice };
+        let done = transition(&before, set(Some(PolicyChoice::Nobody)), &good(&before, now), now).unwrap();
+        assert_eq!(done.record.policies.get(PolicySlot::Mirror), Some(&PolicyChoice::Nobody));
+        assert_eq!(done.journal[0].kind, "policy_set");
+        let again = transition(&done.record, set(Some(PolicyChoice::Nobody)), &good(&before, now), now).unwrap();
+        assert!(again.journal.is_empty(), "repeating it is harmless");
+        let back = transition(&done.record, set(None), &good(&before, now), now).unwrap();
+        assert_eq!(back.record.policies, PolicySettings::default());
+    }
+    let over = go(&record(|_| {}), Command::Abandon { reason: "r".to_owned() });
+    let set = Command::SetPolicy { slot: PolicySlot::Mirror, choice: None };
+    assert!(matches!(transition(&over, set, &good(&over, now), now), Err(Refusal::WrongPhase(_))));
 }

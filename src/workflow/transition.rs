@@ -9,8 +9,12 @@ use super::gates::{Gate, flip_gates, gates_now, leave_gates, retry_gates, unmet}
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
 use crate::model::{
-    Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, ShadowFrom, Side, Timestamp, Waiver, limits,
+    Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, PolicyChoice, PolicySlot, ShadowFrom, Side, Timestamp,
+    Waiver, limits,
 };
+
+/// Of a policy's configuration the journal keeps the beginning.
+const POLICY_TEXT_CHARS: usize = 1000;
 
 /// What an operator, or a run that drives itself, asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,11 @@ pub enum Command {
     },
     Abandon {
         reason: String,
+    },
+    /// Who makes one decision of this migration; `None`: whoever makes it for the interlay.
+    SetPolicy {
+        slot: PolicySlot,
+        choice: Option<PolicyChoice>,
     },
     /// Both sides are fenced and equal: exchange the roles.
     Flip,
@@ -130,6 +139,7 @@ pub fn transition(
         Command::Rollback { reason } => rollback(&mut next, reason, now)?,
         Command::Commit { force } => commit(&mut next, force, evidence, now)?,
         Command::Abandon { reason } => abandon(&mut next, reason, now)?,
+        Command::SetPolicy { slot, choice } => set_policy(&mut next, slot, choice),
         Command::Flip => flip(&mut next, evidence, now)?,
     };
     assert!(next.phase.allows(next.authority.side), "phase {} with {}", next.phase, next.authority.side);
@@ -391,6 +401,23 @@ fn abandon(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Resu
     let journal = vec![line("abandoned", format!("in {}: {reason}; the source stays authoritative", record.phase))];
     record.ended = Some(Ended::Abandoned { at: now, reason });
     Ok(journal)
+}
+
+/// In every phase: whether the filter is there and takes its configuration is known to control, which asks first.
+fn set_policy(record: &mut MigrationRecord, slot: PolicySlot, choice: Option<PolicyChoice>) -> Vec<JournalLine> {
+    if record.policies.get(slot) == choice.as_ref() {
+        return Vec::new();
+    }
+    let text = match &choice {
+        None => format!("{slot}: as the interlay has it"),
+        Some(PolicyChoice::Nobody) => format!("{slot}: no filter"),
+        Some(PolicyChoice::Filter(setting)) => format!(
+            "{slot}: {}, {}, {}, configuration {}",
+            setting.filter, setting.mode, setting.on_fault, setting.config
+        ),
+    };
+    record.policies.set(slot, choice);
+    vec![line("policy_set", text.chars().take(POLICY_TEXT_CHARS).collect::<String>())]
 }
 
 /// The authority changes: forward in `migrate`, back in `rollback`, nowhere else.

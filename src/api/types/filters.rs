@@ -1,0 +1,180 @@
+//! Filters and policies, as JSON carries them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A place a decision is made: `mirror`, `compare`, `rollback`, `records`; and who makes it.
+pub type Policies = BTreeMap<String, Policy>;
+
+/// Who makes one decision. As a request: absent fields take their defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// "none", "builtin:NAME" or the name of a loaded filter.
+    pub filter: String,
+    /// "observe" (default), "warn" or "block".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// "fail_open" (default) or "fail_closed".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_fault: Option<String>,
+    /// A JSON object for the filter; default `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
+}
+
+/// A policy in `POST /api/v1/migrations`: the filter's name alone, or all of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PolicyGiven {
+    Name(String),
+    Whole(Policy),
+}
+
+/// Body of `PUT /api/v1/filters/{name}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadFilter {
+    /// Binary, or WAT text.
+    pub module_base64: String,
+    /// Recorded cases, one JSON object a line; all must pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cases: Option<String>,
+    /// What the file is called, for lists and the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Filter {
+    pub name: String,
+    /// "builtin", "file" (the configuration names it) or "stored" (loaded at run time).
+    pub origin: String,
+    pub file: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    /// "request", "pair", "window", "record".
+    pub hooks: Vec<String>,
+    /// Counts what was loaded under this name since the start.
+    pub generation: u64,
+    pub loaded_at: u64,
+    /// Recorded cases that passed; null when it has none.
+    pub cases: Option<u64>,
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    pub uses: Vec<FilterUse>,
+}
+
+/// One place where a filter is chosen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilterUse {
+    pub interlay: String,
+    pub slot: String,
+    pub policy: Policy,
+    /// Why it does not decide there although it is chosen.
+    pub absent: Option<String>,
+    pub stats: Option<PolicyStats>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InterlayPolicies {
+    pub interlay: String,
+    /// Counts the sets of filters sent to the cores.
+    pub generation: u64,
+    /// Every core has this set.
+    pub adopted: bool,
+    pub unadopted_cores: Vec<u16>,
+    pub slots: Vec<PolicySlot>,
+    /// By place and filter, those of filters that have left included.
+    pub stats: Vec<PolicyStats>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicySlot {
+    pub slot: String,
+    /// "migration", "interlay" (the configuration) or "shipped".
+    pub chosen_by: String,
+    pub migration: Option<String>,
+    pub policy: Policy,
+    pub filter_generation: Option<u64>,
+    /// Why the chosen filter does not decide; then the built-in default stands in, and records are not copied.
+    pub absent: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyStats {
+    pub slot: String,
+    pub filter: String,
+    pub calls: u64,
+    /// Commands answered from the memo, without a call.
+    pub memo_hits: u64,
+    /// Of one call in 16; right to within 25 %.
+    pub call_ns_p50: u64,
+    pub call_ns_p99: u64,
+    pub faults: PolicyFaults,
+    /// Answered as `on_fault` says because the instance waited to be replaced.
+    pub absent: u64,
+    /// Verdicts by word.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Of those, the ones that would have stopped something and did not, because of the mode.
+    pub restrained: u64,
+    pub memory_bytes: u64,
+    /// The filter's own counters.
+    pub counters: BTreeMap<String, u64>,
+    /// Lines of log and counters dropped for their limits.
+    pub dropped: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PolicyFaults {
+    pub trap: u64,
+    pub deadline: u64,
+    pub bad_verdict: u64,
+}
+
+/// What `crossfade filter test` found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilterTest {
+    pub file: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    pub hooks: Vec<String>,
+    pub passed: Vec<String>,
+    pub failed: Vec<FailedCase>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailedCase {
+    pub case: String,
+    pub why: String,
+}
+
+/// What `crossfade filter bench` measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilterBench {
+    pub file: String,
+    pub rows: Vec<FilterBenchRow>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilterBenchRow {
+    pub hook: String,
+    pub view: String,
+    pub view_bytes: u64,
+    pub ns_min: u64,
+    pub ns_median: u64,
+    pub ns_p99: u64,
+    pub calls: u64,
+}
+
+/// A filter of the configuration, as `crossfade check` found it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckedFilter {
+    pub name: String,
+    pub file: String,
+    /// Recorded cases that passed.
+    pub cases: u64,
+    pub problem: Option<String>,
+}
