@@ -16,6 +16,10 @@ use abi::limits as own;
 
 const PAGE_BYTES: usize = 64 * 1024;
 /// All the memory that an instance may ever have, which is reserved for it and never moves.
+///
+/// Reserving 4 GiB for each, as engines do by default, would spare the guest's code the comparison of each address with the end of
+/// its memory. It was tried with every shipped filter: the fastest of seven runs took the same time within a hundredth either way
+/// (466 µs for two sets of 1024 members), and 4 GiB times a few thousand instances is more than some machines let a process map.
 const MEMORY_BYTES: usize = own::MEMORY_PAGES_MAX as usize * PAGE_BYTES;
 
 /// Process-wide; any thread.

@@ -132,7 +132,11 @@ fn a_call_that_waits_for_a_processor_is_not_a_loop() {
         // Four times as many threads as processors, so that each waits much longer than a deadline for its next turn.
         let busy = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 4;
         for _ in 0..busy {
-            scope.spawn(|| while !ended.load(std::sync::atomic::Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         let (begun, mut longest) = (Instant::now(), Duration::ZERO);
         let mut faults = Vec::new();
