@@ -101,6 +101,28 @@ fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
             ("POST /api/v1/interlays/orders/pause", "", 422, "a fence of their own"),
             ("POST /api/v1/interlays/shop/resume", "", 409, "is not paused"),
             ("GET /api/v1/interlays/orders/sessions", "", 422, "kind redis"),
+            ("GET /api/v1/interlays/shop/policies", "", 422, "PostgreSQL has none yet"),
+            ("GET /api/v1/filters/none", "", 404, "loaded are: builtin:compare-semantic"),
+            ("DELETE /api/v1/filters/none", "", 404, "loaded are: builtin:compare-semantic"),
+            ("DELETE /api/v1/filters/builtin:mirror-reads", "", 400, "is shipped with Crossfade and stays"),
+            ("PUT /api/v1/filters/mine", "{}", 400, "missing field `module_base64`"),
+            ("PUT /api/v1/filters/mine", "{\"module_base64\":\"?\"}", 400, "not base64"),
+            ("PUT /api/v1/filters/mine", "{\"module_base64\":\"AGFzbQ==\"}", 422, "nothing was loaded"),
+            ("PUT /api/v1/filters/-x", "{\"module_base64\":\"\"}", 400, "not a valid name"),
+            ("POST /api/v1/filters/mine", "{}", 405, "does not take this method"),
+            (
+                "PUT /api/v1/migrations/m/policies/miror",
+                "{\"filter\":\"none\"}",
+                400,
+                "mirror, compare, rollback, records",
+            ),
+            ("PUT /api/v1/migrations/m/policies/mirror", "{\"filter\":\"none\"}", 404, "no migration m"),
+            (
+                "POST /api/v1/migrations",
+                "{\"id\":\"m\",\"interlay\":\"orders\",\"policies\":{\"mirror\":\"none-such\"}}",
+                404,
+                "there is no filter none-such",
+            ),
             ("GET /api/v1/interlays/shop/analysis?limit=0", "", 400, "limit must be"),
             ("GET /api/v1/interlays/shop/analysis?top=1", "", 400, "top"),
             ("GET /api/v1/interlays/shop/analysis?target=new", "", 400, "of the same kind"),
@@ -139,6 +161,64 @@ fn a_migration_is_created_shown_and_refused_by_its_gates() {
 }
 
 #[test]
+fn a_filter_is_loaded_chosen_shown_and_unloaded() {
+    use base64::Engine;
+    let module =
+        base64::engine::general_purpose::STANDARD.encode(include_bytes!("../../filters/dist/deny_dangerous.wasm"));
+    let cases = include_str!("../../filters/dist/deny_dangerous.cases.jsonl");
+    let body = |cases: &str| {
+        serde_json::json!({"module_base64": module, "cases": cases, "file": "deny_dangerous.wasm"}).to_string()
+    };
+    serving(async |port| {
+        // Longer than any other body may be.
+        let padded = format!("{cases}\n// {}\n", "x".repeat(2 * limits::ADMIN_BODY_BYTES_MAX));
+        let (status, _, text) = ask(port, "PUT /api/v1/filters/deny", &body(&padded)).await;
+        let loaded: types::Filter = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, loaded.generation, loaded.hooks.as_slice()), (200, 1, &["request".to_owned()][..]));
+        assert!(loaded.cases.is_some_and(|cases| cases > 0) && loaded.warnings.is_empty(), "{text}");
+        let wrong = cases.replacen("\"refuse\"", "\"forward\"", 1);
+        let (status, _, text) = ask(port, "PUT /api/v1/filters/deny", &body(&wrong)).await;
+        let problem: Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, problem.kind.as_str()), (422, "urn:crossfade:problem:filter-refused"), "{text}");
+        assert!(problem.detail.contains("generation 1 of deny goes on"), "{text}");
+        let large = body(&"x".repeat(limits::FILTER_BODY_BYTES_MAX));
+        assert_eq!(ask(port, "PUT /api/v1/filters/deny", &large).await.0, 413);
+
+        let create =
+            "{\"id\":\"m\",\"interlay\":\"orders\",\"policies\":{\"mirror\":{\"filter\":\"deny\",\"mode\":\"block\"}}}";
+        let (status, _, text) = ask(port, "POST /api/v1/migrations", create).await;
+        let created: Migration = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, created.policies["mirror"].mode.as_deref()), (201, Some("block")), "{text}");
+        let policies = async || -> types::InterlayPolicies {
+            serde_json::from_str(&ask(port, "GET /api/v1/interlays/orders/policies", "").await.2).unwrap()
+        };
+        let shown = policies().await;
+        let mirror = &shown.slots[0];
+        assert_eq!((mirror.policy.filter.as_str(), mirror.chosen_by.as_str()), ("deny", "migration"));
+        assert!(shown.adopted && shown.generation == 2 && mirror.filter_generation == Some(1));
+
+        let path = "/api/v1/migrations/m/policies/mirror";
+        let refused = "{\"filter\":\"deny\",\"config\":{\"commands\":7}}";
+        let (status, _, text) = ask(port, &format!("PUT {path}"), refused).await;
+        assert!(status == 422 && text.contains("commands") && text.contains("nothing changed"), "{text}");
+        assert_eq!(policies().await.generation, 2);
+        let (status, _, text) = ask(port, &format!("PUT {path}"), "{\"filter\":\"none\"}").await;
+        assert!(status == 200 && text.contains("\"filter\":\"none\""), "{text}");
+        let (status, _, text) = ask(port, &format!("DELETE {path}"), "").await;
+        assert!(status == 200 && text.contains("\"policies\":{}"), "{text}");
+        assert_eq!(policies().await.slots[0].chosen_by, "shipped");
+        let (status, _, text) = ask(port, "GET /api/v1/events?after=0&past_only=true&migration=m", "").await;
+        assert!(
+            status == 200 && text.contains("event: policy_set") && text.contains("event: policies_changed"),
+            "{text}"
+        );
+
+        assert_eq!(ask(port, "DELETE /api/v1/filters/deny", "").await.0, 200);
+        assert_eq!(ask(port, "GET /api/v1/filters/deny", "").await.0, 404);
+    });
+}
+
+#[test]
 fn every_view_answers_and_none_shows_a_password() {
     serving(async |port| {
         ask(port, "POST /api/v1/migrations", "{\"id\":\"m\",\"interlay\":\"orders\"}").await;
@@ -152,6 +232,9 @@ fn every_view_answers_and_none_shows_a_password() {
             "/api/v1/endpoints/old",
             "/api/v1/interlays",
             "/api/v1/interlays/orders",
+            "/api/v1/interlays/orders/policies",
+            "/api/v1/filters",
+            "/api/v1/filters/builtin:mirror-reads",
             "/api/v1/interlays/shop/sessions",
             "/api/v1/interlays/shop/analysis",
             "/api/v1/endpoints/pg",
