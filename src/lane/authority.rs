@@ -316,7 +316,7 @@ impl Lane {
         let (mut bytes, mut dump_type) = (0, None);
         match effect::bulk(reply) {
             None if is_nil(reply) => {
-                self.keys.set_altered(key.id, false);
+                self.keys.set_altered(key, false);
                 effects.push(&[b"DEL", &key.name], Expect::NoError);
             }
             None => return self.copy_failed(key, purpose),

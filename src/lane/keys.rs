@@ -73,8 +73,8 @@ pub struct KeyStates {
     deadlines_expected: HashMap<KeyId, u32, BuildHasherDefault<IdHasher>>,
     /// Written since the last flip, while the volatile pass runs.
     touched: Ids,
-    /// A records policy has changed their value or left them out: the shadow differs on purpose.
-    altered: Ids,
+    /// A records policy has changed their value or left them out: the shadow differs on purpose. With the database of each.
+    altered: HashMap<KeyId, u32, BuildHasherDefault<IdHasher>>,
     dirty: HashMap<KeyId, Dirty, BuildHasherDefault<IdHasher>>,
     repair_queue: VecDeque<KeyId>,
     next_token: u64,
@@ -164,20 +164,21 @@ impl KeyStates {
     /// FLUSHDB or FLUSHALL made both sides empty.
     pub fn forget_dirty(&mut self, database: Option<u32>) {
         self.dirty.retain(|_, dirty| database.is_some_and(|database| dirty.key.database != database));
+        self.altered.retain(|_, of| database.is_some_and(|database| *of != database));
     }
 
     // ---- altered ------------------------------------------------------------------------------------------------------
 
     pub fn is_altered(&self, id: KeyId) -> bool {
-        self.altered.contains(&id)
+        self.altered.contains_key(&id)
     }
 
     /// Whether the copy just made of this key is another value than its own.
-    pub fn set_altered(&mut self, id: KeyId, altered: bool) {
+    pub fn set_altered(&mut self, key: &KeyRef, altered: bool) {
         if altered {
-            self.altered.insert(id);
+            self.altered.insert(key.id, key.database);
         } else {
-            self.altered.remove(&id);
+            self.altered.remove(&key.id);
         }
     }
 
@@ -279,6 +280,21 @@ mod tests {
         states.start_healing(key.id, second);
         states.healed(key.id, second);
         assert_eq!(states.dirty_count(), 0);
+    }
+
+    #[test]
+    fn an_empty_database_has_nothing_dirty_or_altered() {
+        let mut states = KeyStates::default();
+        let keys = [KeyRef::new(0, b"k"), KeyRef::new(1, b"k")];
+        for key in &keys {
+            states.set_altered(key, true);
+            states.mark_dirty(key, None, 0);
+        }
+        states.forget_dirty(Some(1));
+        assert_eq!((states.dirty_count(), states.altered_count()), (1, 1));
+        assert!(states.is_altered(keys[0].id) && !states.is_altered(keys[1].id));
+        states.forget_dirty(None);
+        assert_eq!((states.dirty_count(), states.altered_count()), (0, 0));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Lane {
                 self.not_copied(key, purpose);
             }
             Some(RecordVerdict::Keep) => {
-                self.keys.set_altered(key.id, false);
+                self.keys.set_altered(key, false);
                 let mut effects = Effects::default();
                 let mut whole = payload.to_vec();
                 copy::lower_version(&mut whole);
@@ -97,7 +97,7 @@ impl Lane {
         let mut effects = Effects::default();
         match copy::typed_writes(kind, &key.name, reply, self.shadow_deadline(deadline), &mut effects) {
             Ok(()) => {
-                self.keys.set_altered(key.id, matches!(verdict, Some(RecordVerdict::Replace(_))));
+                self.keys.set_altered(key, matches!(verdict, Some(RecordVerdict::Replace(_))));
                 let what = Purpose::Copy { bytes: reply.len() as u64, absent: false, dump_type: None };
                 self.copy_ready(key, purpose, token, deadline, effects, what);
             }
@@ -130,7 +130,7 @@ impl Lane {
 
     /// The shadow does not get this key, and loses it if it has it.
     fn leave_out(&mut self, key: &KeyRef, purpose: CopyFor, token: u64) {
-        self.keys.set_altered(key.id, true);
+        self.keys.set_altered(key, true);
         let mut effects = Effects::default();
         effects.push(&[b"DEL", &key.name], Expect::NoError);
         self.copy_ready(key, purpose, token, -1, effects, Purpose::Copy { bytes: 0, absent: true, dump_type: None });
