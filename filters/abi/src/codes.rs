@@ -16,6 +16,7 @@ macro_rules! codes {
                 match code { $($code => Some($name::$variant),)+ _ => None }
             }
 
+            #[inline]
             pub const fn code(self) -> u8 { self as u8 }
 
             pub const fn word(self) -> &'static str {

@@ -15,6 +15,7 @@ struct Writer<'o> {
 }
 
 impl<'o> Writer<'o> {
+    #[inline]
     fn new(out: &'o mut [u8], kind: Hook, fixed: usize) -> Self {
         out[..fixed].fill(0);
         let mut writer = Writer { out, end: fixed };
@@ -23,20 +24,24 @@ impl<'o> Writer<'o> {
         writer
     }
 
+    #[inline]
     fn put<const N: usize>(&mut self, at: usize, raw: [u8; N]) {
         self.out[at..at + N].copy_from_slice(&raw);
     }
 
+    #[inline]
     fn room(&self) -> usize {
         self.out.len() - self.end
     }
 
+    #[inline]
     fn point(&mut self, at: usize, offset: usize, length: usize) {
         self.put(at, (offset as u32).to_le_bytes());
         self.put(at + 4, (length as u32).to_le_bytes());
     }
 
     /// Appends at most `limit` bytes; answers whether all of them are there.
+    #[inline]
     fn part(&mut self, at: usize, bytes: &[u8], limit: usize) -> bool {
         let kept = bytes.len().min(limit).min(self.room());
         self.point(at, self.end, kept);
@@ -45,12 +50,14 @@ impl<'o> Writer<'o> {
         kept == bytes.len()
     }
 
+    #[inline]
     fn finish(mut self) -> usize {
         self.put(layout::LENGTH, (self.end as u32).to_le_bytes());
         self.end
     }
 }
 
+#[inline]
 fn usable(out: &mut [u8]) -> &mut [u8] {
     assert!(out.len() >= limits::BUFFER_BYTES_MIN, "an exchange buffer is checked when its module is loaded");
     let length = out.len().min(limits::BUFFER_BYTES_MAX);
@@ -78,6 +85,7 @@ pub struct Request<'a, K> {
 
 impl<'a, K: Iterator<Item = &'a [u8]> + Clone> Request<'a, K> {
     /// Length of the view now at the start of `out`.
+    #[inline]
     pub fn write(&self, out: &mut [u8]) -> usize {
         self.write_within(usable(out))
     }
@@ -336,6 +344,7 @@ pub struct Verdict<A> {
     pub text_length: usize,
 }
 
+#[inline]
 pub fn decode_request(raw: u64, buffer_length: usize) -> Result<Verdict<RequestAction>, BadVerdict> {
     let action = RequestAction::from_code(raw as u8).ok_or(BadVerdict::UnknownAction(raw as u8))?;
     let text = (action == RequestAction::Refuse).then_some((1, limits::TEXT_BYTES_MAX));
@@ -387,6 +396,7 @@ fn plain<A>(action: A, raw: u64, text: Option<(u32, usize)>, buffer: usize) -> R
 }
 
 /// `allowed` is the least and greatest length, or `None` where the action has no text.
+#[inline]
 fn text_length(packed: Packed, allowed: Option<(u32, usize)>, buffer: usize) -> Result<usize, BadVerdict> {
     if packed.reserved() != 0 {
         return Err(BadVerdict::ReservedBits(packed.reserved()));

@@ -12,10 +12,12 @@ macro_rules! actions {
         impl $name {
             pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
+            #[inline]
             pub const fn from_code(code: u8) -> Option<$name> {
                 match code { $($code => Some($name::$variant),)+ _ => None }
             }
 
+            #[inline]
             pub const fn code(self) -> u8 { self as u8 }
 
             /// The word for it in recorded cases.
@@ -88,22 +90,27 @@ impl Packed {
         Packed(self.0 & 0xffff_ffff | (length as u64) << 32)
     }
 
+    #[inline]
     pub const fn action(self) -> u8 {
         self.0 as u8
     }
 
+    #[inline]
     pub const fn memo_scope(self) -> u8 {
         (self.0 >> 8) as u8 & 0xf
     }
 
+    #[inline]
     pub const fn memo_prefix(self) -> u8 {
         (self.0 >> 12) as u8
     }
 
+    #[inline]
     pub const fn reserved(self) -> u16 {
         (self.0 >> 20) as u16 & 0xfff
     }
 
+    #[inline]
     pub const fn text_length(self) -> u32 {
         (self.0 >> 32) as u32
     }
