@@ -45,8 +45,10 @@ pub fn unloaded(filter: &Filter) -> String {
     if uses.is_empty() {
         return format!("{} is unloaded; nothing used it", filter.name);
     }
+    let records = filter.uses.iter().any(|one| one.slot == "records");
+    let becomes = if records { "no record is copied" } else { "the built-in default stands in" };
     format!(
-        "{} is unloaded; it has left {}, where the built-in default stands in and no record is copied",
+        "{} is unloaded; it has left {}; {becomes} until a filter is loaded or chosen",
         filter.name,
         uses.join(", ")
     )

@@ -124,7 +124,9 @@ impl Control {
         let left = if places.is_empty() {
             "nothing used it".to_owned()
         } else {
-            format!("it has left {}, where the built-in default stands in and no record is copied", places.join(", "))
+            let records = view.uses.iter().any(|one| one.slot == PolicySlot::Records);
+            let becomes = if records { "; no record is copied" } else { "; the built-in default stands in" };
+            format!("it has left {}{becomes}", places.join(", "))
         };
         let event = self.events.draft("filter_unloaded", &About::default(), format!("filter {name}: {left}"), now());
         self.store
