@@ -18,9 +18,6 @@ impl Console {
             FilterCommand::Load { name, file, cases } => {
                 let body = load_body(&file, cases.as_deref())?;
                 let loaded: Filter = self.client.put(&path(&name), &body).map_err(text)?;
-                for warning in &loaded.warnings {
-                    eprintln!("crossfade: warning: {warning}");
-                }
                 self.print(&loaded, print::filter)
             }
             FilterCommand::Unload { name } => {
