@@ -348,7 +348,7 @@ pub const POLICY_FRAME_BYTES_KEPT: usize = 64 * 1024;
 /// Lines of a filter's log that nobody has taken yet, in one instance; more are dropped and counted.
 pub const POLICY_LOG_LINES_MAX: usize = 100;
 /// One call in this many is measured: reading the clock twice costs more than the call.
-pub const POLICY_CALL_SAMPLE: u64 = 16;
+pub const POLICY_CALL_SAMPLE: u64 = 64;
 /// Compiled filters kept on disk; the oldest give way. A migration uses a handful, each in a few versions.
 pub const POLICY_CACHE_FILES_MAX: usize = 64;
 /// A longer file in the cache is none of ours: compiling makes about eight bytes of each one of a module.

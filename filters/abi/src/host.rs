@@ -8,17 +8,18 @@ use crate::verdict::{Memo, Packed, PairAction, RecordAction, RequestAction, Wind
 use crate::view::Side;
 use crate::{VIEW_VERSION, layout, limits};
 
-/// Writes fields at fixed offsets and appends parts behind them. Never writes outside `out`.
-struct Writer<'o> {
+/// Gathers the fixed fields beside the view, where their offsets are known to be inside, and appends parts behind them in
+/// `out`. Never writes outside `out`.
+struct Writer<'o, const FIXED: usize> {
+    fixed: [u8; FIXED],
     out: &'o mut [u8],
     end: usize,
 }
 
-impl<'o> Writer<'o> {
+impl<'o, const FIXED: usize> Writer<'o, FIXED> {
     #[inline]
-    fn new(out: &'o mut [u8], kind: Hook, fixed: usize) -> Self {
-        out[..fixed].fill(0);
-        let mut writer = Writer { out, end: fixed };
+    fn new(out: &'o mut [u8], kind: Hook) -> Self {
+        let mut writer = Writer { fixed: [0; FIXED], out, end: FIXED };
         writer.put(layout::VERSION, VIEW_VERSION.to_le_bytes());
         writer.put(layout::KIND, (kind.code() as u16).to_le_bytes());
         writer
@@ -26,7 +27,7 @@ impl<'o> Writer<'o> {
 
     #[inline]
     fn put<const N: usize>(&mut self, at: usize, raw: [u8; N]) {
-        self.out[at..at + N].copy_from_slice(&raw);
+        self.fixed[at..at + N].copy_from_slice(&raw);
     }
 
     #[inline]
@@ -43,16 +44,34 @@ impl<'o> Writer<'o> {
     /// Appends at most `limit` bytes; answers whether all of them are there.
     #[inline]
     fn part(&mut self, at: usize, bytes: &[u8], limit: usize) -> bool {
+        let from = self.end;
+        let kept = self.append(bytes, limit);
+        self.point(at, from, kept);
+        kept == bytes.len()
+    }
+
+    /// How many of the bytes are there now.
+    #[inline]
+    fn append(&mut self, bytes: &[u8], limit: usize) -> usize {
         let kept = bytes.len().min(limit).min(self.room());
-        self.point(at, self.end, kept);
         self.out[self.end..self.end + kept].copy_from_slice(&bytes[..kept]);
         self.end += kept;
-        kept == bytes.len()
+        kept
+    }
+
+    /// One row of a table of parts that lies at `at` in the view.
+    #[inline]
+    fn row(&mut self, at: usize, bytes: &[u8]) {
+        let from = self.end;
+        let kept = self.append(bytes, bytes.len());
+        self.out[at..at + 4].copy_from_slice(&(from as u32).to_le_bytes());
+        self.out[at + 4..at + 8].copy_from_slice(&(kept as u32).to_le_bytes());
     }
 
     #[inline]
     fn finish(mut self) -> usize {
         self.put(layout::LENGTH, (self.end as u32).to_le_bytes());
+        self.out[..FIXED].copy_from_slice(&self.fixed);
         self.end
     }
 }
@@ -90,8 +109,9 @@ impl<'a, K: Iterator<Item = &'a [u8]> + Clone> Request<'a, K> {
         self.write_within(usable(out))
     }
 
+    #[inline]
     fn write_within(&self, out: &mut [u8]) -> usize {
-        let mut w = Writer::new(out, Hook::Request, layout::REQUEST_FIXED);
+        let mut w = Writer::<{ layout::REQUEST_FIXED }>::new(out, Hook::Request);
         w.put(layout::REQUEST_PROTOCOL, [self.protocol.code()]);
         w.put(layout::REQUEST_CLASS, [self.class.code()]);
         w.put(layout::REQUEST_PHASE, [self.phase.code()]);
@@ -117,7 +137,7 @@ impl<'a, K: Iterator<Item = &'a [u8]> + Clone> Request<'a, K> {
         w.point(layout::REQUEST_KEYS, table, listed * 8);
         w.end += listed * 8;
         for (index, key) in self.keys.clone().take(listed).enumerate() {
-            w.part(table + index * 8, key, key.len());
+            w.row(table + index * 8, key);
         }
         w.put(layout::REQUEST_KEY_COUNT, count.to_le_bytes());
 
@@ -159,7 +179,7 @@ impl<'a, K: Iterator<Item = &'a [u8]> + Clone> Pair<'a, K> {
         let out = usable(out);
         let room = ((out.len() - layout::PAIR_FIXED) / 2).min(limits::PAIR_REQUEST_BYTES_MAX);
         let request = self.request.write_within(&mut out[layout::PAIR_FIXED..layout::PAIR_FIXED + room]);
-        let mut w = Writer::new(out, Hook::Pair, layout::PAIR_FIXED);
+        let mut w = Writer::<{ layout::PAIR_FIXED }>::new(out, Hook::Pair);
         w.point(layout::PAIR_REQUEST, layout::PAIR_FIXED, request);
         w.end += request;
         for (side, kind, length, latency) in [
@@ -230,7 +250,7 @@ pub struct Window<'a> {
 
 impl Window<'_> {
     pub fn write(&self, out: &mut [u8]) -> usize {
-        let mut w = Writer::new(usable(out), Hook::Window, layout::WINDOW_FIXED);
+        let mut w = Writer::<{ layout::WINDOW_FIXED }>::new(usable(out), Hook::Window);
         w.put(layout::WINDOW_PHASE, [self.phase.code()]);
         w.put(layout::WINDOW_AUTHORITY, [self.authority.code()]);
         w.put(layout::WINDOW_FLAGS, self.flags.to_le_bytes());
@@ -277,7 +297,7 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     pub fn write(&self, out: &mut [u8]) -> usize {
-        let mut w = Writer::new(usable(out), Hook::Record, layout::RECORD_FIXED);
+        let mut w = Writer::<{ layout::RECORD_FIXED }>::new(usable(out), Hook::Record);
         w.put(layout::RECORD_PROTOCOL, [self.protocol.code()]);
         w.put(layout::RECORD_TYPE, [self.record_type.code()]);
         w.put(layout::RECORD_ENCODING, [self.encoding.code()]);

@@ -4,28 +4,34 @@
 use crate::codes::{Authority, Class, Encoding, Hook, Phase, Protocol, Purpose, RecordType, ReplyKind};
 use crate::{VIEW_VERSION, layout};
 
+#[inline]
 fn u8_at(bytes: &[u8], at: usize) -> u8 {
     bytes.get(at).copied().unwrap_or(0)
 }
 
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |raw| u16::from_le_bytes(*raw))
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |raw| u32::from_le_bytes(*raw))
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |raw| u64::from_le_bytes(*raw))
 }
 
+#[inline]
 fn part_at(bytes: &[u8], at: usize) -> &[u8] {
     let (offset, length) = (u32_at(bytes, at) as usize, u32_at(bytes, at + 4) as usize);
     bytes.get(offset..).and_then(|rest| rest.get(..length)).unwrap_or(&[])
 }
 
 /// The view without what follows it, when its header is right and its fixed fields are there.
+#[inline]
 fn open(bytes: &[u8], kind: Hook, fixed: usize) -> Option<&[u8]> {
     let length = u32_at(bytes, layout::LENGTH) as usize;
     let known = u16_at(bytes, layout::VERSION) >= VIEW_VERSION && u16_at(bytes, layout::KIND) == kind.code() as u16;
@@ -38,6 +44,7 @@ pub struct RequestView<'a>(&'a [u8]);
 
 impl<'a> RequestView<'a> {
     /// `None` when the header says another kind or version, or more bytes than there are.
+    #[inline]
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         open(bytes, Hook::Request, layout::REQUEST_FIXED).map(RequestView)
     }

@@ -38,7 +38,7 @@ pub fn render(out: &mut String, view: &MetricsView) {
             line(out, "policy_verdicts_total", &format!("{labels},verdict=\"{verdict}\""), *count);
         }
     }
-    head(out, "policy_call_nanoseconds", "summary", "Time of a hook call, one call in 16 measured");
+    head(out, "policy_call_nanoseconds", "summary", "Time of a hook call, one call in 64 measured");
     for (labels, stats) in &all {
         for (quantile, per_hundred) in [("0.5", 50), ("0.99", 99)] {
             let labels = format!("{labels},quantile=\"{quantile}\"");

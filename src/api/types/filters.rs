@@ -110,7 +110,7 @@ pub struct PolicyStats {
     pub calls: u64,
     /// Commands answered from the memo, without a call.
     pub memo_hits: u64,
-    /// Of one call in 16; right to within 25 %.
+    /// Of one call in 64; right to within 25 %.
     pub call_ns_p50: u64,
     pub call_ns_p99: u64,
     pub faults: PolicyFaults,

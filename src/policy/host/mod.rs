@@ -106,7 +106,7 @@ pub struct LogLine {
 #[derive(Debug, Clone, Default)]
 pub struct InstanceStats {
     pub calls: u64,
-    /// Nanoseconds of one call in 16, weighted by 16.
+    /// Nanoseconds of one call in 64, weighted by 64.
     pub call_ns: Histogram,
     pub faults: FaultCounts,
     /// Linear memory now.

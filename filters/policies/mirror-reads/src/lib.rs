@@ -36,6 +36,7 @@ impl Policy for MirrorReads {
     }
 
     /// A sampled answer is not remembered: the next command has a sample of its own.
+    #[inline]
     fn on_request(&mut self, request: &RequestView<'_>) -> RequestVerdict {
         if request.class() != Some(Class::Read) || self.never.contains(request.command()) {
             return forward().for_command();

@@ -28,6 +28,7 @@ impl<T> Local<T> {
     }
 
     /// Panics when called for the same value within itself.
+    #[inline]
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         assert!(!self.borrowed.replace(true), "borrowed within itself");
         // SAFETY: the flag just set lets no second borrow begin before this one ends.
@@ -52,10 +53,16 @@ pub(crate) fn say(text: &[u8], limit: usize) -> u32 {
     length as u32
 }
 
+#[inline]
 fn hand_over(length: usize) {
     if length > 0 {
-        BUFFER.with(|buffer| SAID.with(|said| buffer[..length].copy_from_slice(&said[..length])));
+        copy_said(length);
     }
+}
+
+#[cold]
+fn copy_said(length: usize) {
+    BUFFER.with(|buffer| SAID.with(|said| buffer[..length].copy_from_slice(&said[..length])));
 }
 
 pub fn configure<P: Policy>(slot: &Local<Option<P>>, length: usize) -> usize {
@@ -76,6 +83,7 @@ pub fn configure<P: Policy>(slot: &Local<Option<P>>, length: usize) -> usize {
 /// Reads the view, asks the policy, and leaves what it says where the host looks for it.
 macro_rules! hook {
     ($name:ident, $view:ident) => {
+        #[inline]
         pub fn $name<P: Policy>(slot: &Local<Option<P>>, length: usize) -> u64 {
             let verdict = slot.with(|policy| {
                 BUFFER.with(|buffer| match (policy, buffer.get(..length).and_then($view::read)) {

@@ -101,8 +101,9 @@ impl<const N: usize> Names<N> {
         true
     }
 
+    #[inline]
     pub fn contains(&self, name: &[u8]) -> bool {
-        self.iter().any(|known| known.eq_ignore_ascii_case(name))
+        !self.is_empty() && self.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
 
     pub fn is_empty(&self) -> bool {
