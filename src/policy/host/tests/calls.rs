@@ -74,13 +74,22 @@ fn a_frame_is_read_beyond_what_the_view_shows_and_after_the_view_is_gone() {
 #[test]
 fn a_frame_is_gone_after_its_call() {
     let host = host();
-    let mut instance = begin(&host, &reads("cf_on_request", 0, 0));
+    let import = r#"(import "crossfade" "frame_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    let hook = |name: &str, status: i32, verdict: u8| {
+        format!(
+            r#"(func (export "{name}") (param i32) (result i64)
+                (if (i32.ne (call $read (i32.const 0) (i32.const 0) (i32.const 70000) (i32.const 8)) (i32.const {status}))
+                    (then unreachable))
+                (i64.const {verdict}))"#
+        )
+    };
+    let both = hook("cf_on_request", 5, 0x10) + &hook("cf_on_window", -4, 0x30);
+    let mut instance = begin(&host, &guest(import, &both));
     let view = Request { size: 5, frame: b"12345", ..request_view() };
-    instance.on_request(&view, 0).expect("an answer");
-    assert_eq!(seen(&instance).0, 5);
-    request(&mut instance).expect("an answer");
-    // The same counters, added up: 15 + 10 for a frame without bytes.
-    assert_eq!(seen(&instance).0, 15);
+    for _ in 0..3 {
+        instance.on_request(&view, 0).expect("the frame of this call");
+        instance.on_window(&window_view(), 0).expect("the frame of another call");
+    }
 }
 
 /// A pair hook that says, by its class of divergence, the 16 bytes of the view at 40: both digests.

@@ -50,6 +50,19 @@ fn the_first_call_of_an_instance_wakes_the_clock_and_idleness_puts_it_to_sleep_a
 }
 
 #[test]
+fn what_loops_while_it_is_loaded_is_stopped_however_soon_the_clock_would_sleep() {
+    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let hook = "(func (export \"cf_on_request\") (param i32) (result i64) (i64.const 0x10))";
+    let wat = guest("", &format!("{hook} (func $start (loop $again (br $again))) (start $start)"));
+    for _ in 0..3 {
+        until("the clock falls asleep", || host.clock_is_asleep());
+        let begun = Instant::now();
+        assert_eq!(refusal(&host, wat.as_bytes(), "{}").rule, "start");
+        assert!(begun.elapsed() >= Duration::from_millis(5), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn calls_that_take_long_together_are_not_mistaken_for_one() {
     let host = host();
     let mut instance = begin(&host, &request_guest("", "(i64.const 0x10)"));
