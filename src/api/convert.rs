@@ -50,6 +50,8 @@ fn lane(from: &LaneStatus) -> api::Lane {
         effects: from.effects,
         dirtied: from.dirtied,
         reads_compared: from.reads_compared,
+        reads_equivalent: from.reads_equivalent,
+        altered: from.altered,
         reads_not_comparable: from.reads_not_comparable,
         read_divergences: from.read_divergences,
         at_ms: from.at_ms,

@@ -73,6 +73,12 @@ pub struct Lane {
     pub effects: u64,
     pub dirtied: u64,
     pub reads_compared: u64,
+    /// Of those, different bytes with one meaning.
+    #[serde(default)]
+    pub reads_equivalent: u64,
+    /// Keys whose value on the shadow a records policy has changed or left out.
+    #[serde(default)]
+    pub altered: u64,
     pub reads_not_comparable: u64,
     pub read_divergences: u64,
     /// When all this was true, milliseconds since the Unix epoch.

@@ -368,7 +368,7 @@ impl Lane {
                 self.copy_ready(key, purpose, token, deadline, effects, purpose_of);
             }
             // It changed its type since, or is gone: look again from the start.
-            Err(()) => self.copy_failed(key, purpose),
+            Err(()) => self.copy_from_the_start(key, purpose),
         }
     }
 
@@ -390,6 +390,11 @@ impl Lane {
         if let CopyFor::Command { last } = purpose {
             self.command_copied(last);
         }
+    }
+
+    pub(super) fn copy_from_the_start(&mut self, key: &KeyRef, purpose: CopyFor) {
+        self.keys.forget_type(key.id);
+        self.copy_failed(key, purpose);
     }
 
     pub(super) fn copy_failed(&mut self, key: &KeyRef, purpose: CopyFor) {

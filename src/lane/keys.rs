@@ -133,6 +133,13 @@ impl KeyStates {
         }
     }
 
+    /// Its type is not the one that was read: the next copy begins with its dump.
+    pub fn forget_type(&mut self, id: KeyId) {
+        if let Some(dirty) = self.dirty.get_mut(&id) {
+            dirty.typed = None;
+        }
+    }
+
     /// A copy or overwrite with this token is on its way.
     pub fn start_healing(&mut self, id: KeyId, token: u64) {
         if let Some(dirty) = self.dirty.get_mut(&id) {
@@ -280,6 +287,19 @@ mod tests {
         states.start_healing(key.id, second);
         states.healed(key.id, second);
         assert_eq!(states.dirty_count(), 0);
+    }
+
+    #[test]
+    fn a_type_is_remembered_until_it_is_seen_to_be_another() {
+        let mut states = KeyStates::default();
+        let key = KeyRef::new(0, b"k");
+        states.mark_dirty(&key, Some(DataType::Set), 0);
+        states.mark_dirty(&key, None, 0);
+        assert_eq!(states.next_repair(0).map(|(_, typed)| typed), Some(Some(DataType::Set)));
+        states.forget_type(key.id);
+        states.mark_dirty(&key, None, 0);
+        states.repair_queue.push_back(key.id);
+        assert_eq!(states.next_repair(0).map(|(_, typed)| typed), Some(None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::bus::LaneEvent;
 use crate::model::{Side, limits};
 use crate::policy::{RecordVerdict, abi};
 use crate::protocol::resp::copy::{self, DataType};
-use crate::protocol::resp::effect::{Effects, Expect, bulk, bulks};
+use crate::protocol::resp::effect::{Effects, Expect, bulk, bulks, is_nil};
 use crate::protocol::resp::encode;
 
 /// A value as a record shows it.
@@ -74,7 +74,14 @@ impl Lane {
         deadline: i64,
         reply: &[u8],
     ) {
-        let Some((record, encoding, value)) = shown(kind, reply) else { return self.copy_failed(key, purpose) };
+        if is_absent(reply) {
+            // Gone since its type was learnt: nothing that a policy could say anything about.
+            self.keys.set_altered(key, false);
+            return self.delete(key, purpose, token);
+        }
+        let Some((record, encoding, value)) = shown(kind, reply) else {
+            return self.copy_from_the_start(key, purpose);
+        };
         let verdict = self.judge(key, &Shown { kind: record, encoding, deadline, value: &value });
         let replaced;
         let reply = match &verdict {
@@ -101,7 +108,7 @@ impl Lane {
                 let what = Purpose::Copy { bytes: reply.len() as u64, absent: false, dump_type: None };
                 self.copy_ready(key, purpose, token, deadline, effects, what);
             }
-            Err(()) => self.copy_failed(key, purpose),
+            Err(()) => self.copy_from_the_start(key, purpose),
         }
     }
 
@@ -131,6 +138,10 @@ impl Lane {
     /// The shadow does not get this key, and loses it if it has it.
     fn leave_out(&mut self, key: &KeyRef, purpose: CopyFor, token: u64) {
         self.keys.set_altered(key, true);
+        self.delete(key, purpose, token);
+    }
+
+    fn delete(&mut self, key: &KeyRef, purpose: CopyFor, token: u64) {
         let mut effects = Effects::default();
         effects.push(&[b"DEL", &key.name], Expect::NoError);
         self.copy_ready(key, purpose, token, -1, effects, Purpose::Copy { bytes: 0, absent: true, dump_type: None });
@@ -144,6 +155,11 @@ impl Lane {
         }
         self.copy_failed(key, purpose);
     }
+}
+
+/// What a typed read (RESP2) answers for a key that is not there.
+fn is_absent(reply: &[u8]) -> bool {
+    is_nil(reply) || reply == b"*0\r\n"
 }
 
 /// Type, encoding and bytes of a value as its typed read (RESP2) shows it. `None`: it is of another type meanwhile, or gone.

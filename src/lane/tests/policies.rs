@@ -129,6 +129,26 @@ fn every_value_passes_the_records_policy_also_after_a_write() {
 }
 
 #[test]
+fn a_key_that_goes_or_changes_its_type_between_the_two_reads_is_copied_all_the_same() {
+    let mut stage = records_stage(REDACT);
+    written(&mut stage, "SET a v");
+    assert_eq!(repaired(&mut stage, "a", "GET a", "$-1\r\n"), ["DEL a"], "deleted since");
+    stage.answers(Side::Target, b":0\r\n");
+    assert_eq!(stage.dirty(), 0);
+    written(&mut stage, "SET b v");
+    let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    assert_eq!(repaired(&mut stage, "b", "GET b", wrong), Vec::<String>::new(), "a list since");
+    stage.later(300_000);
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME b", "DUMP b"], "from the start");
+    stage.answers(Side::Source, &[b":-1\r\n".to_vec(), dump(1)].concat());
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME b", "LRANGE b 0 -1"]);
+    stage.answers(Side::Source, b":-1\r\n*1\r\n$1\r\nv\r\n");
+    assert_eq!(stage.hears(Side::Target), ["DEL b", "RPUSH b v"]);
+    stage.answers(Side::Target, b":1\r\n:1\r\n");
+    assert_eq!(stage.dirty(), 0);
+}
+
+#[test]
 fn without_a_verdict_a_record_is_not_copied() {
     let mut stage = records_stage("unreachable");
     written(&mut stage, "SET a !secret");
