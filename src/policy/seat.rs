@@ -298,7 +298,7 @@ impl RequestSeat {
             self.memo_hits += 1;
             return self.carry_out(action, || text.unwrap_or_default(), now_ms);
         }
-        let sample = (self.samples.next() >> 32) as u32;
+        let sample = (self.samples.draw() >> 32) as u32;
         let view = facts.view(self.stage, sample);
         match self.seat.call(|instance| instance.on_request(&view, now_ms)) {
             Ok(Answer { action, memo: abi::Memo::None, text }) => self.carry_out(action, || text.into(), now_ms),

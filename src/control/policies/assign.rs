@@ -94,7 +94,7 @@ impl Made {
         seeds: &mut SplitMix64,
     ) -> Result<(), String> {
         let mut setup = || {
-            let seed = seeds.next();
+            let seed = seeds.draw();
             let instance = module.instantiate(&setting.config, seed).map_err(|refused| refused.text)?;
             let identity = identity(setting, module);
             Ok::<_, String>(SeatSetup { setting: setting.clone(), instance, seed, identity })

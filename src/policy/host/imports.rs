@@ -20,9 +20,9 @@ pub(super) enum Random {
 }
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         match self {
-            Self::Seeded(numbers) => numbers.next(),
+            Self::Seeded(numbers) => numbers.draw(),
             Self::Counted(last) => {
                 *last = last.wrapping_add(1);
                 *last
@@ -196,7 +196,7 @@ fn now_ms(caller: Caller<'_, State>) -> i64 {
 }
 
 fn random(mut caller: Caller<'_, State>) -> u64 {
-    caller.data_mut().random.next()
+    caller.data_mut().random.draw()
 }
 
 /// # Errors
