@@ -12,7 +12,7 @@ use crate::model::{CoreId, SessionInfo, SessionState, StatementSample};
 
 /// Lets tests use what another has compiled, in an earlier run too: compiling is slow where the compiler itself is not optimised.
 pub fn share_compiled_filters(data_dir: &Path) {
-    let shared = std::env::temp_dir().join("crossfade-test-compiled");
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-compiled");
     std::fs::create_dir_all(&shared).unwrap();
     std::fs::create_dir_all(data_dir).unwrap();
     // One that is there already is from an earlier start on this directory.
