@@ -66,6 +66,22 @@ fn a_refused_command_reaches_nobody_and_its_neighbours_are_served() {
 }
 
 #[test]
+fn a_command_that_waits_is_not_asked_about_again() {
+    // Refuses with "no", for this command only.
+    let body = "(i32.store8 (i32.const 0) (i32.const 110)) (i32.store8 (i32.const 1) (i32.const 111)) \
+                (i64.const 0x2_0000_0013)";
+    let mut stage = Stage::new(PlanMode::Dual);
+    let client = stage.client();
+    stage.says(client, &["SET a 1"]);
+    assert_eq!(items(&mut stage).len(), 1);
+    Seats { request: Some(guest(&host(), "cf_on_request", body)), ..Seats::default() }.fill(&stage.policies);
+    stage.says(client, &["SET b 2"]);
+    stage.lane_answers(client, 1, "+OK\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n-ERR no\r\n");
+    assert_eq!(stage.policies.borrow().stats()[0].calls, 1);
+}
+
+#[test]
 fn in_a_block_a_refusal_aborts_it() {
     let mut stage = stage(Some(shipped(&host(), "deny_dangerous", r#"{"commands": ["DEL"]}"#)));
     let client = stage.client();
