@@ -275,6 +275,19 @@ impl Control {
         id: &crate::model::MigrationId,
         command: Command,
     ) -> Result<(), super::ControlError> {
+        self.command_if(id, command, |_| true).await
+    }
+
+    /// As [`Self::command`], unless the record is not what the command was decided for.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub async fn command_if(
+        self: &Rc<Self>,
+        id: &crate::model::MigrationId,
+        command: Command,
+        still: impl Fn(&MigrationRecord) -> bool,
+    ) -> Result<(), super::ControlError> {
         let migration = self.migration(id)?;
         let interlay = self.interlay(&migration.record.borrow().interlay.clone())?;
         if matches!(command, Command::Advance { .. }) && migration.record.borrow().dual_since.is_none() {
@@ -289,6 +302,9 @@ impl Control {
             let _change = interlay.change.lock().await;
             let evidence = self.evidence(&migration);
             let record = migration.record.borrow().clone();
+            if !still(&record) {
+                return Ok(());
+            }
             let done = crate::workflow::transition(&record, command, &evidence, now())?;
             self.apply(&migration, done).await?;
         }

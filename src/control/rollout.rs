@@ -24,6 +24,10 @@ impl Control {
         let interlay = self.interlay(&migration.record.borrow().interlay.clone())?;
         let next = self.lower(migration, &interlay);
         if differs(&interlay.plan.borrow(), &next) {
+            if next.mode == PlanMode::Dual {
+                // No value may reach the target before the records policy that was chosen is there.
+                self.settle_policies(&interlay, "both sides are kept in step").await;
+            }
             self.publish(&interlay, next).await;
             self.await_acks(&interlay).await;
         }

@@ -8,7 +8,7 @@ use super::state::{Control, Interlay, Migration, now};
 use crate::model::{Authority, InterlayName, Side, limits};
 use crate::policy::{Judgement, abi};
 use crate::telemetry::{CoreCounters, SideCounters};
-use crate::workflow::{Command, Phase};
+use crate::workflow::{Command, MigrationRecord, Phase};
 
 /// What had been counted at one moment, to tell what came after it.
 #[derive(Debug, Clone)]
@@ -76,7 +76,10 @@ impl Control {
 
     /// As an operator would, where there is something to roll back.
     fn roll_back(self: &Rc<Self>, migration: &Rc<Migration>, why: &str) {
-        let phase = migration.record.borrow().phase;
+        let (phase, authority) = {
+            let record = migration.record.borrow();
+            (record.phase, record.authority)
+        };
         match phase {
             Phase::Compare | Phase::Test | Phase::Migrate => {}
             Phase::PreTest | Phase::Analyze | Phase::Rollback | Phase::Commit => return,
@@ -87,8 +90,10 @@ impl Control {
         }
         let (control, id) = (Rc::clone(self), migration.record.borrow().id.clone());
         tokio::task::spawn_local(async move {
-            // A failure leaves everything as it is, and the next window asks again.
-            if let Err(error) = control.command(&id, Command::Rollback { reason }).await {
+            // What was judged may be over by the time it is this command's turn. A failure leaves everything as it is, and the next
+            // window asks again.
+            let judged = |record: &MigrationRecord| (record.phase, record.authority) == (phase, authority);
+            if let Err(error) = control.command_if(&id, Command::Rollback { reason }, judged).await {
                 tracing::error!(%error, migration = %id, "the rollback policy's rollback was not done");
             }
         });
@@ -197,7 +202,7 @@ mod tests {
     use crate::model::{
         Decisions, Endpoint, EndpointName, Generation, MigrationId, PolicySettings, ProtocolKind, Timestamp,
     };
-    use crate::workflow::{MigrationRecord, NewMigration, plan};
+    use crate::workflow::{NewMigration, plan};
 
     /// A plan's number of the phase is the one views have.
     #[test]

@@ -273,8 +273,9 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
         let Some(index) = borrowed.find(&plan.interlay) else { return };
         let interlay = &mut borrowed.interlays[index];
         let flips = interlay.relay.plan().authority.side != plan.authority.side;
-        interlay.relay.publish(Arc::clone(&plan));
+        // First the policies: publishing lets waiting commands go on.
         interlay.policies.borrow_mut().enter(tally::stage_of(&plan));
+        interlay.relay.publish(Arc::clone(&plan));
         let patience = if flips { limits::FLIP_BARRIER_TIMEOUT } else { limits::BARRIER_TIMEOUT };
         interlay.barrier_deadline = Some(Instant::now() + patience);
         if let Some(lane) = interlay.lane.as_mut()

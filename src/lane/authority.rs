@@ -40,7 +40,9 @@ pub(super) enum Awaiting {
         command: &'static Command,
         keys: Rc<[KeyRef]>,
         checked: bool,
+        resp: u8,
         at_us: u64,
+        pass: u64,
     },
     MirroredRead {
         to: Caller,
@@ -147,8 +149,9 @@ impl Lane {
             }
             Awaiting::Prepared => {}
             Awaiting::Read { to } => self.deliver(to, reply),
-            Awaiting::ComparedRead { to, frame, command, keys, checked, at_us } => {
-                self.compared_read_answered(ComparedRead { frame, command, keys, from: to, at_us }, checked, reply);
+            Awaiting::ComparedRead { to, frame, command, keys, checked, resp, at_us, pass } => {
+                let read = ComparedRead { frame, command, keys, from: to, resp, at_us, pass };
+                self.compared_read_answered(read, checked, reply);
                 self.deliver(to, reply);
             }
             Awaiting::MirroredRead { to, frame, database } => {
@@ -236,7 +239,9 @@ impl Lane {
             Outcome { frame: &entry.frame, reply, deadline, first_entry, grace_ms: self.plan.ttl_grace_ms as i64 };
         if self.judges_records() && !entry.keys.is_empty() {
             // Whatever was written, the policy sees it before the shadow does.
-            self.mark_all_dirty(&entry.keys);
+            if !is_error(reply) && !(entry.waiter.is_some() && is_nil(reply)) {
+                self.mark_all_dirty(&entry.keys);
+            }
             self.wake_waiters(&entry.keys, reply);
             return self.answer_write(entry, reply);
         }
@@ -487,7 +492,8 @@ impl Lane {
             Some(at) => at - self.now.wall_ms > limits::DEADLINE_DOUBT_MS,
             None => false,
         };
-        let known = read.keys.iter().all(|key| !self.keys.is_dirty(key.id) && !self.keys.is_altered(key.id));
+        let known = read.pass == self.pass.number
+            && read.keys.iter().all(|key| !self.keys.is_dirty(key.id) && !self.keys.is_altered(key.id));
         if !alive
             || !known
             || reply.len() > limits::COMPARED_REPLY_BYTES_MAX

@@ -283,7 +283,7 @@ impl Lane {
 
     /// Keys whose shadow is in doubt are copied again, a few at a time.
     pub(super) fn repair_some(&mut self) {
-        if !self.both_connected() || self.overflowed || self.retired {
+        if !self.both_connected() || self.overflowed || self.retired || self.waits_for_records_policy() {
             return;
         }
         while self.repairs_in_flight < limits::REPAIRS_IN_FLIGHT {
@@ -320,7 +320,9 @@ impl Lane {
             command,
             keys: keys.into(),
             checked: volatile > 0,
+            resp: incoming.resp,
             at_us: self.now.mono_us,
+            pass: self.pass.number,
         });
     }
 

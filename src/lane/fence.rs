@@ -72,6 +72,7 @@ impl Lane {
     fn expire_fence(&mut self, reason: String) {
         let Some(fence) = self.fence.take() else { return };
         self.events.push(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
+        self.adopt_records_policy();
         self.run_held();
     }
 
@@ -87,6 +88,7 @@ impl Lane {
         let pause_us = self.now.mono_us - fence.began_us;
         let held = std::mem::take(&mut self.held_commands);
         self.events.push(LaneEvent::Released { ticket, pause_us, held });
+        self.adopt_records_policy();
         self.run_held();
         self.retry_all_waiters();
     }

@@ -75,6 +75,7 @@ pub struct KeyStates {
     touched: Ids,
     /// A records policy has changed their value or left them out: the shadow differs on purpose. With the database of each.
     altered: HashMap<KeyId, u32, BuildHasherDefault<IdHasher>>,
+    all_altered: bool,
     dirty: HashMap<KeyId, Dirty, BuildHasherDefault<IdHasher>>,
     repair_queue: VecDeque<KeyId>,
     next_token: u64,
@@ -177,12 +178,14 @@ impl KeyStates {
     // ---- altered ------------------------------------------------------------------------------------------------------
 
     pub fn is_altered(&self, id: KeyId) -> bool {
-        self.altered.contains_key(&id)
+        self.all_altered || self.altered.contains_key(&id)
     }
 
     /// Whether the copy just made of this key is another value than its own.
     pub fn set_altered(&mut self, key: &KeyRef, altered: bool) {
-        if altered {
+        if altered && self.altered.len() >= limits::ALTERED_KEYS_MAX {
+            self.all_altered = true;
+        } else if altered {
             self.altered.insert(key.id, key.database);
         } else {
             self.altered.remove(&key.id);
@@ -241,6 +244,7 @@ impl KeyStates {
         self.touched.clear();
         if full {
             self.altered.clear();
+            self.all_altered = false;
             self.volatile.clear();
             self.all_volatile = false;
             self.dirty.clear();

@@ -211,10 +211,21 @@ impl Lane {
 
     /// Other filters decide from now on. What was copied under another records policy is copied again.
     pub fn policies_changed(&mut self) {
+        self.adopt_records_policy();
+        self.after_step();
+    }
+
+    /// Not behind a fence, where nothing may be copied: its end asks again. Not in a lane that is retired, whose copies under way
+    /// would pass nobody any more: without a verdict they are not made.
+    fn adopt_records_policy(&mut self) {
+        if self.retired || self.fence.is_some() {
+            return;
+        }
         let identity = self.policies.borrow().record.as_ref().map(|seat| seat.identity);
-        if std::mem::replace(&mut self.records_identity, identity) != identity {
+        let changed = std::mem::replace(&mut self.records_identity, identity) != identity;
+        // Towards the source nothing passes it.
+        if changed && self.authority == Side::Source {
             self.begin_pass(PassKind::Full, "the records policy is another one");
-            self.after_step();
         }
     }
 
@@ -472,8 +483,9 @@ impl Lane {
             self.begin_pass(PassKind::Full, "too many dirty keys to keep by name");
         }
         self.repair_some();
-        self.advance_fence();
+        // Who decides on a fence must have seen what is true behind it: the status goes first.
         self.report_status();
+        self.advance_fence();
     }
 
     // ---- out ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 //! Two replies to one read at one position: what the comparison policy says, and the built-in comparison where it says nothing.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::facts::{Asked, reply_kind, with_facts};
@@ -10,6 +11,7 @@ use crate::policy::{Opinion, abi};
 use crate::protocol::resp::command::{Command, CompareRule};
 use crate::protocol::resp::compare::{Comparison, compare};
 use crate::protocol::resp::effect::integer;
+use crate::protocol::resp::resp2::to_resp2;
 
 /// A read that is repeated on the shadow and compared.
 #[derive(Debug)]
@@ -18,7 +20,11 @@ pub(super) struct ComparedRead {
     pub command: &'static Command,
     pub keys: Rc<[KeyRef]>,
     pub from: Caller,
+    /// Protocol version of the authority's answer; the shadow's is always 2.
+    pub resp: u8,
     pub at_us: u64,
+    /// What was known of the keys was known in this pass.
+    pub pass: u64,
 }
 
 /// With the authority's answer.
@@ -32,7 +38,8 @@ pub(super) struct Compared {
 impl Lane {
     pub(super) fn compared(&mut self, compared: &Compared, shadow: &[u8], latency_us: u64) {
         let keys = &compared.read.keys;
-        if keys.iter().any(|key| self.keys.is_dirty(key.id)) {
+        let another_pass = compared.read.pass != self.pass.number;
+        if another_pass || keys.iter().any(|key| self.keys.is_dirty(key.id) || self.keys.is_altered(key.id)) {
             self.counts.reads_not_comparable += 1;
             return;
         }
@@ -67,15 +74,21 @@ impl Lane {
     fn opinion(&mut self, compared: &Compared, shadow: &[u8], latency_us: u64) -> Opinion {
         let mut policies = self.policies.borrow_mut();
         let Some(seat) = policies.pair.as_mut() else { return Opinion::Builtin };
-        let ComparedRead { frame, command, keys, from, .. } = &compared.read;
+        let ComparedRead { frame, command, keys, from, resp, .. } = &compared.read;
         let asked = Asked { command, frame, from: *from, database: keys[0].database, in_transaction: false };
-        let shown = without_grace(command.compare, shadow, self.plan.ttl_grace_ms as i64);
-        let shown = shown.as_deref().unwrap_or(shadow);
+        // Both in one protocol, so that no policy has to know how they differ.
+        let (authority, shadow) = match resp {
+            3 => (to_resp2(&compared.reply), to_resp2(shadow).map_or(Cow::Borrowed(shadow), Cow::Owned)),
+            _ => (None, Cow::Borrowed(shadow)),
+        };
+        let authority = authority.as_deref().unwrap_or(&compared.reply);
+        let shown = without_grace(command.compare, &shadow, self.plan.ttl_grace_ms as i64);
+        let shown = shown.as_deref().unwrap_or(&shadow);
         let reply = |bytes, latency_us| {
             let (kind, length) = (reply_kind(bytes), bytes.len() as u64);
             abi::host::ReplyParts { kind, length, latency_us: u32::try_from(latency_us).unwrap_or(u32::MAX), bytes }
         };
-        let (authority, shadow) = (reply(&compared.reply, compared.latency_us), reply(shown, latency_us));
+        let (authority, shadow) = (reply(authority, compared.latency_us), reply(shown, latency_us));
         with_facts(&asked, |facts| seat.judge(facts, authority, shadow, self.now.wall_ms))
     }
 

@@ -9,7 +9,7 @@ use super::keys::KeyRef;
 use super::shadow::Purpose;
 use crate::bus::LaneEvent;
 use crate::model::{Side, limits};
-use crate::policy::{RecordVerdict, abi};
+use crate::policy::{RecordSeat, RecordVerdict, abi};
 use crate::protocol::resp::copy::{self, DataType};
 use crate::protocol::resp::effect::{Effects, Expect, bulk, bulks, is_nil};
 use crate::protocol::resp::encode;
@@ -26,6 +26,11 @@ impl Lane {
     /// Whether copies to the shadow pass a policy now.
     pub(super) fn judges_records(&self) -> bool {
         self.records_identity.is_some() && self.authority == Side::Source
+    }
+
+    /// The policy cannot answer now: whatever was read for it would be read again.
+    pub(super) fn waits_for_records_policy(&self) -> bool {
+        self.judges_records() && self.policies.borrow().record.as_ref().is_none_or(RecordSeat::is_spent)
     }
 
     /// A DUMP under a records policy: its first byte tells the type. What can be read by its type is; the rest can only be kept or left out.
@@ -82,13 +87,14 @@ impl Lane {
         let Some((record, encoding, value)) = shown(kind, reply) else {
             return self.copy_from_the_start(key, purpose);
         };
+        let replaceable = encoding != abi::Encoding::Opaque;
         let verdict = self.judge(key, &Shown { kind: record, encoding, deadline, value: &value });
         let replaced;
         let reply = match &verdict {
             None => return self.not_copied(key, purpose),
             Some(RecordVerdict::Drop) => return self.leave_out(key, purpose, token),
             Some(RecordVerdict::Keep) => reply,
-            Some(RecordVerdict::Replace(value)) => match as_reply(kind, value) {
+            Some(RecordVerdict::Replace(value)) => match replaceable.then(|| as_reply(kind, value)).flatten() {
                 Some(reply) => {
                     replaced = reply;
                     &replaced
@@ -170,8 +176,12 @@ fn shown(kind: DataType, reply: &[u8]) -> Option<(abi::RecordType, abi::Encoding
         DataType::Set => abi::RecordType::Set,
         DataType::SortedSet => abi::RecordType::SortedSet,
         DataType::Hash => abi::RecordType::Map,
-        // Read by its own serialisation only: it cannot be shown as items.
-        DataType::Stream | DataType::Other(_) => return None,
+        // All there is to know of it, and no form in which it could be given back changed.
+        DataType::Stream => {
+            let whole = reply.starts_with(b"*").then(|| reply.to_vec())?;
+            return Some((abi::RecordType::Stream, abi::Encoding::Opaque, whole));
+        }
+        DataType::Other(_) => return None,
     };
     let mut items = Vec::with_capacity(reply.len());
     for item in bulks(reply)? {

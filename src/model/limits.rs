@@ -370,4 +370,6 @@ pub const POLICY_NOTES_MAX: usize = 64;
 /// Warnings told of one filter on one core within a second; the rest is only counted.
 pub const POLICY_WARNINGS_PER_SECOND_MAX: u32 = 3;
 /// A records policy that fails on one key usually fails on many: how often one is named, microseconds.
-pub const RECORD_REFUSAL_TOLD_US: u64 = 1_000_000;
+pub const RECORD_REFUSAL_TOLD_US: u64 = 60_000_000;
+/// Altered keys kept by id: 17 bytes each, as for clean ones; beyond it every key counts as altered.
+pub const ALTERED_KEYS_MAX: usize = 16 * 1024 * 1024;

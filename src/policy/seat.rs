@@ -461,6 +461,12 @@ impl RecordSeat {
         Self { identity: setup.identity, seat: Seat::new(PolicySlot::Records, setup), verdicts: [0; 3] }
     }
 
+    /// It has no answer until it is replaced.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.seat.instance.is_spent()
+    }
+
     /// `None`: the filter has no answer, so the record is not to be copied now.
     pub fn look(&mut self, record: &abi::host::Record<'_>, now_ms: i64) -> Option<RecordVerdict> {
         let answer = self.seat.call(|instance| instance.on_record(record, now_ms)).ok()?;

@@ -18,7 +18,10 @@ use disk::{DiskFilter, DiskJournal, DiskLedger, DiskMigration};
 
 const FILE_NAME: &str = "crossfade.redb";
 /// Grows when the shapes of `disk.rs` change; older versions are read forever.
-const SCHEMA_VERSION: u64 = 1;
+/// 2: migrations have policies, which an older program would leave out when it writes a record back.
+const SCHEMA_VERSION: u64 = 2;
+/// Read as it is, and marked as of the present version before anything is written.
+const SCHEMA_VERSION_OLDEST: u64 = 1;
 /// Journal entries read into memory at once.
 const JOURNAL_PAGE: usize = 4096;
 
@@ -124,12 +127,23 @@ impl Store {
         };
         match meta.get("schema_version").map_err(|error| self.io(&error))?.map(|version| version.value()) {
             Some(SCHEMA_VERSION) => Ok(()),
+            Some(version @ SCHEMA_VERSION_OLDEST..SCHEMA_VERSION) => {
+                tracing::info!("{}: schema version {version} becomes {SCHEMA_VERSION}", self.path.display());
+                self.mark_schema().map_err(|error| self.io(&error))
+            }
             Some(version) => Err(StoreError::Refused(format!(
                 "{} has schema version {version}, this program knows {SCHEMA_VERSION}: start it with the version of Crossfade that wrote it, or a newer one",
                 self.path.display()
             ))),
             None => Err(foreign()),
         }
+    }
+
+    fn mark_schema(&self) -> Result<(), redb::Error> {
+        let txn = self.db.begin_write()?;
+        txn.open_table(META)?.insert("schema_version", SCHEMA_VERSION)?;
+        txn.commit()?;
+        Ok(())
     }
 
     fn io(&self, error: &dyn fmt::Display) -> StoreError {

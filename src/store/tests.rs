@@ -230,4 +230,8 @@ fn a_file_from_before_there_were_filters_opens() {
     assert_eq!(store.filters().unwrap(), Vec::new());
     store.commit(&full_record(), &[]).unwrap();
     assert_eq!(store.migrations().unwrap(), vec![full_record()]);
+    drop(store);
+    let db = Database::open(scratch.file()).unwrap();
+    let version = db.begin_read().unwrap().open_table(META).unwrap().get("schema_version").unwrap().map(|v| v.value());
+    assert_eq!(version, Some(2), "a program that knows no policies would drop them: it refuses this file from now on");
 }

@@ -90,6 +90,7 @@ fn unaltered_gate(evidence: &Evidence) -> Option<Gate> {
 pub(super) fn retry_gates(record: &MigrationRecord, evidence: &Evidence, to: Phase) -> Vec<Gate> {
     let on_source = record.authority.side == Side::Source;
     let mut gates = vec![gate("traffic_on_source", on_source, record.authority.side.as_str(), "source")];
+    gates.extend(policy_gate(evidence));
     match to {
         Phase::Test => gates.extend(compare_gates(record, evidence)),
         Phase::Migrate => {

@@ -31,6 +31,8 @@ struct Made {
     window: Option<WindowSeat>,
     /// Filters that refused to be instantiated, and why.
     refused: Vec<(PolicySlot, String)>,
+    /// Why records would pass nobody although somebody was chosen for them: such a set is not sent.
+    open: Option<String>,
 }
 
 impl Recipe {
@@ -62,7 +64,7 @@ impl Recipe {
             let generation = self.generation;
             (*core, CorePolicies { generation, ..CorePolicies::default() })
         };
-        let mut made = Made { cores: cores.iter().map(empty).collect(), window: None, refused: Vec::new() };
+        let mut made = Made { cores: cores.iter().map(empty).collect(), window: None, refused: Vec::new(), open: None };
         let mut seeds = SplitMix64::new(self.seed);
         for (slot, setting, module) in self.filters {
             if let Err(why) = made.seat(slot, &setting, &module, self.lane_core, window, &mut seeds) {
@@ -76,7 +78,7 @@ impl Recipe {
                 Ok(instance) => {
                     set.record = Some(RecordSeat::new(SeatSetup { setting, instance, seed: 1, identity: 0 }))
                 }
-                Err(refused) => made.refused.push((PolicySlot::Records, refused.text)),
+                Err(refused) => made.open = Some(refused.text),
             }
         }
         made
@@ -175,6 +177,9 @@ pub fn send_first<'a>(
         let policies = InterlayPolicies::default();
         let standings = standings(registry, migration, own, &[]);
         let made = Recipe::new(registry, name, &standings, 1).make(&cores, true);
+        if let Some(open) = made.open {
+            return Err(format!("interlay {name}: records would pass no policy: {open}"));
+        }
         for (slot, why) in &made.refused {
             tracing::error!("interlay {name}: {slot} has no filter: {why}");
         }
@@ -279,9 +284,7 @@ impl Control {
             ProtocolKind::Redis => {}
             ProtocolKind::Postgres => return,
         }
-        if self.is_settled(interlay) {
-            return;
-        }
+        // Only in turn: a set that is being made for an older choice is not in force yet.
         let _turn = interlay.policies.turn.lock().await;
         if !self.is_settled(interlay) {
             self.assign_in_turn(interlay, why).await;
@@ -310,6 +313,13 @@ impl Control {
                 return vec![format!("interlay {name}: no filters were made; those in force go on")];
             }
         };
+        if let Some(open) = made.open {
+            let text =
+                format!("interlay {name}: no set was made, those in force go on: records would pass no policy: {open}");
+            tracing::error!("{text}");
+            self.events.lasting("policies_lagging", &self.about_policies(interlay), text.clone(), now());
+            return vec![text];
+        }
         self.take_window_notes(interlay);
         policies.adopt(generation, with_refused(standings, &made.refused), &cores, made.window);
         for (core, set) in made.cores {
@@ -436,7 +446,7 @@ impl Control {
         let (window, cores) = (spent.contains(&None), spent.iter().copied().flatten().collect::<Vec<_>>());
         let made = tokio::task::spawn_blocking(move || recipe.make(&cores, window)).await;
         match made {
-            Ok(made) if made.refused.is_empty() => {
+            Ok(made) if made.refused.is_empty() && made.open.is_none() => {
                 if window {
                     self.take_window_notes(interlay);
                     policies.replace_window(made.window);

@@ -5,6 +5,7 @@ use super::types::{Awaited, Path, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::LaneItem;
 use crate::model::limits;
+use crate::policy::RequestDecision;
 use crate::protocol::resp::command::{Class, Command};
 use crate::protocol::resp::{Args, ReplyStep, effect, encode};
 use crate::relay::Ask;
@@ -170,6 +171,17 @@ impl RedisRelay {
                 self.refuse_raw(key, command);
                 Step::Done
             }
+            Class::Session(_) => self.raw_send(key, frame),
+            _ if self.is_dual() => match self.decide(key, command, frame) {
+                RequestDecision::Send(_) => self.raw_send(key, frame),
+                RequestDecision::Refuse(text) => {
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.output.extend_from_slice(&encode::error(&format!("ERR {text}")));
+                        self.client_has_output(key);
+                    }
+                    Step::Done
+                }
+            },
             _ => self.raw_send(key, frame),
         }
     }

@@ -137,6 +137,7 @@ impl RedisRelay {
     pub(super) fn session_changed(&mut self, key: ClientKey, change: SessionChange, reply: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.outstanding = client.outstanding.saturating_sub(1);
+        client.decided = None; // of a command that waited for this session
         if reply.first() == Some(&b'-') || reply.first() == Some(&b'!') {
             client.output.extend_from_slice(reply);
         } else {

@@ -37,6 +37,33 @@ fn what_means_the_same_is_no_difference() {
 }
 
 #[test]
+fn a_resp3_client_is_compared_with_a_resp2_shadow_in_one_protocol() {
+    let host = host();
+    let cases = [
+        ("ZRANGE z 0 -1 WITHSCORES", "*1\r\n*2\r\n$1\r\na\r\n,1.5\r\n", "*2\r\n$1\r\na\r\n$3\r\n1.5\r\n"),
+        ("ZSCORE z none", "_\r\n", "$-1\r\n"),
+        ("ZMSCORE z a none", "*2\r\n,1\r\n_\r\n", "*2\r\n$1\r\n1\r\n$-1\r\n"),
+        ("GEOPOS g a", "*1\r\n*2\r\n,1.5\r\n,2\r\n", "*1\r\n*2\r\n$3\r\n1.5\r\n$1\r\n2\r\n"),
+        ("HGETALL h", "%1\r\n$1\r\nf\r\n$1\r\nv\r\n", "*2\r\n$1\r\nf\r\n$1\r\nv\r\n"),
+        ("SMEMBERS s", "~2\r\n$1\r\na\r\n$1\r\nb\r\n", "*2\r\n$1\r\nb\r\n$1\r\na\r\n"),
+    ];
+    for (line, authority, shadow) in cases {
+        let mut stage =
+            compared_stage(Seats { pair: Some(shipped(&host, "compare_semantic", "{}")), ..Seats::default() });
+        let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        let items = vec![LaneItem::ComparedRead { len: frame.len() }];
+        stage.lane.submit(CoreId(0), LaneBatch { client: 1, database: 0, resp: 3, items, frames: frame }, stage.now);
+        assert_eq!(stage.hears(Side::Source), ["HELLO 3", line]);
+        stage.answers(Side::Source, format!("%0\r\n{authority}").as_bytes());
+        stage.hears(Side::Target);
+        stage.answers(Side::Target, shadow.as_bytes());
+        assert_eq!(stage.told(), [(1, authority.to_owned())]);
+        let status = stage.lane.status();
+        assert_eq!((status.reads_compared, status.read_divergences), (1, 0), "{line}");
+    }
+}
+
+#[test]
 fn each_difference_is_found_and_named() {
     let cases = [
         ("GET v", "$1\r\n1\r\n", "$1\r\n2\r\n", "value"),
@@ -169,4 +196,29 @@ fn without_a_verdict_a_record_is_not_copied() {
     let named =
         stage.events().iter().any(|event| matches!(event, LaneEvent::RecordNotCopied { key, .. } if **key == *b"a"));
     assert!(named);
+}
+
+#[test]
+fn another_records_policy_waits_for_the_end_of_a_fence() {
+    let mut stage = Stage::in_step();
+    stage.order(LaneOrder::Fence { ticket: 7, budget_us: 1_000_000 });
+    assert!(stage.is_fenced());
+    Seats { record: Some(guest(&host(), "cf_on_record", REDACT)), ..Seats::default() }.fill(&stage.policies);
+    stage.lane.policies_changed();
+    assert!(!stage.lane.status().uncopied, "nothing may be copied behind a fence");
+    stage.order(LaneOrder::Release { ticket: 7 });
+    assert!(stage.lane.status().uncopied, "but at its end");
+}
+
+#[test]
+fn what_a_retired_lane_still_reads_is_not_copied_past_the_policy() {
+    let mut stage = records_stage(REDACT);
+    written(&mut stage, "SET a !secret");
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME a", "DUMP a"]);
+    stage.lane.retire();
+    Seats::default().fill(&stage.policies);
+    stage.lane.policies_changed();
+    stage.answers(Side::Source, &[b":-1\r\n".to_vec(), dump(0)].concat());
+    stage.later(1_000_000);
+    assert_eq!(stage.hears(Side::Target), Vec::<String>::new());
 }

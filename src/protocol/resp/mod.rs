@@ -11,6 +11,7 @@ pub mod effect;
 pub mod encode;
 pub mod frame;
 pub mod login;
+pub mod resp2;
 pub mod value;
 
 pub use args::Args;
