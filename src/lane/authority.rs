@@ -239,7 +239,8 @@ impl Lane {
             Outcome { frame: &entry.frame, reply, deadline, first_entry, grace_ms: self.plan.ttl_grace_ms as i64 };
         if self.judges_records() && !entry.keys.is_empty() {
             // Whatever was written, the policy sees it before the shadow does.
-            if !is_error(reply) && !(entry.waiter.is_some() && is_nil(reply)) {
+            let changed_nothing = is_error(reply) || (entry.waiter.is_some() && is_nil(reply));
+            if !changed_nothing {
                 self.mark_all_dirty(&entry.keys);
             }
             self.wake_waiters(&entry.keys, reply);
