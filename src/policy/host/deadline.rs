@@ -54,11 +54,8 @@ impl Deadline {
         let Some(now) = thread_ns else { return UpdateDeadline::Interrupt };
         let since = *self.overtime_since_ns.get_or_insert(now);
         let left = self.allowance.rest_ns.saturating_sub(now.saturating_sub(since));
-        // What is left is less than a tick can tell: it has had its time.
-        match left / TICK_NS {
-            0 => UpdateDeadline::Interrupt,
-            ticks => UpdateDeadline::Continue(ticks),
-        }
+        // What is left is little beside a tick: it has had its time.
+        if left < TICK_NS / 8 { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(left.div_ceil(TICK_NS)) }
     }
 }
 
@@ -130,9 +127,10 @@ mod tests {
         let mut deadline = Deadline::new(HOOK);
         assert_eq!(ticks(&deadline.expired(Some(5_000_000))), Some(3));
         // Seconds may pass here.
-        assert_eq!(ticks(&deadline.expired(Some(5_000_100))), Some(2));
-        assert_eq!(ticks(&deadline.expired(Some(5_600_000))), Some(1));
-        assert_eq!(ticks(&deadline.expired(Some(6_400_000))), None);
+        assert_eq!(ticks(&deadline.expired(Some(5_000_100))), Some(3));
+        assert_eq!(ticks(&deadline.expired(Some(5_600_000))), Some(2));
+        assert_eq!(ticks(&deadline.expired(Some(6_400_000))), Some(1));
+        assert_eq!(ticks(&deadline.expired(Some(6_500_000))), None);
     }
 
     #[test]

@@ -261,3 +261,21 @@ fn a_view_longer_than_the_buffer_is_cut_and_says_so() {
         assert_eq!(instance.on_request(&view, 0).expect("an answer").action, action);
     }
 }
+
+#[test]
+fn a_guest_has_the_stack_that_it_was_promised_and_no_more() {
+    let host = host();
+    // Calls itself as often as the client's number says.
+    let rest = r#"
+        (func $deeper (param i64) (result i64)
+            (if (i64.eqz (local.get 0)) (then (return (i64.const 0))))
+            (i64.add (i64.const 1) (call $deeper (i64.sub (local.get 0) (i64.const 1)))))
+        (func (export "cf_on_request") (param i32) (result i64)
+            (drop (call $deeper (i64.load (i32.const 16)))) (i64.const 0x10))"#;
+    let mut instance = begin(&host, &guest("", rest));
+    let shallow = Request { client: 200, ..request_view() };
+    assert!(instance.on_request(&shallow, 0).is_ok());
+    // A frame holds two words at least: the return address and the caller's frame.
+    let deep = Request { client: 64 * 1024 / 16, ..request_view() };
+    assert_eq!(instance.on_request(&deep, 0).expect_err("it has an end").kind, FaultKind::Trap);
+}
