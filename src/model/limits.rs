@@ -336,8 +336,7 @@ const _: () = assert!(POLICIES_ADOPT_TIMEOUT.as_millis() < ADMIN_REQUEST_TIMEOUT
 pub const POLICY_WAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Host stack of one call into a filter (ABI.md, section 8). A core's thread has 2 MiB.
 pub const POLICY_STACK_BYTES: usize = 64 * 1024;
-/// How often the clock of deadlines ticks. A deadline is a number of ticks, the first of which may be short, so a call is stopped
-/// at most this much early and, the machine permitting, never late.
+/// How often the clock of deadlines ticks: a quarter of a hook's deadline, because a running call is looked at first after so long.
 pub const POLICY_TICK: Duration = Duration::from_micros(500);
 /// The clock of deadlines stops after a time without calls between one and two of these; waking it costs a system call.
 pub const POLICY_CLOCK_IDLE: Duration = Duration::from_secs(1);

@@ -125,6 +125,11 @@ impl Host {
     }
 
     #[cfg(test)]
+    pub(super) fn waker(&self) -> super::ticker::Waker {
+        self.0.ticker.waker()
+    }
+
+    #[cfg(test)]
     pub(super) fn clock_is_asleep(&self) -> bool {
         self.0.ticker.is_asleep()
     }

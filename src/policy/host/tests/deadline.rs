@@ -50,6 +50,23 @@ fn the_first_call_of_an_instance_wakes_the_clock_and_idleness_puts_it_to_sleep_a
 }
 
 #[test]
+fn the_clock_stays_awake_while_a_call_is_in_overtime() {
+    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let waker = host.waker();
+    until("the clock falls asleep", || host.clock_is_asleep());
+    waker.overtime_begins();
+    until("the clock wakes", || !host.clock_is_asleep());
+    // Several idle times, in which nobody calls.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(150) {
+        assert!(!host.clock_is_asleep(), "after {:?}", begun.elapsed());
+        std::thread::yield_now();
+    }
+    waker.overtime_ends();
+    until("the clock falls asleep again", || host.clock_is_asleep());
+}
+
+#[test]
 fn what_loops_while_it_is_loaded_is_stopped_however_soon_the_clock_would_sleep() {
     let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
     let hook = "(func (export \"cf_on_request\") (param i32) (result i64) (i64.const 0x10))";
