@@ -8,7 +8,8 @@ pub const MEMORY_PAGES_MAX: u32 = 16;
 pub const TABLE_ELEMENTS_MAX: u32 = 1024;
 /// One table is what compilers emit.
 pub const TABLES_MAX: u32 = 1;
-/// Wall time of one hook call, in microseconds. A command waits for its policy at most this long.
+/// Time of one hook call, in microseconds: the first quarter on the wall, the rest as its thread has run. A command waits for its
+/// policy about this long.
 pub const HOOK_DEADLINE_US: u64 = 2_000;
 /// Wall time of the start function and `cf_configure`, in microseconds, each. These run on the control thread or at a swap.
 pub const LOAD_DEADLINE_US: u64 = 20_000;
