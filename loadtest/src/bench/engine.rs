@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::bench::latency::Outcome;
@@ -39,10 +41,12 @@ pub struct Settings {
     pub warmup: Duration,
     pub duration: Duration,
     pub seed: u64,
+    /// Set from outside: the window ends now instead of after `duration`.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// How long replies are waited for after the last request.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_NS: u64 = 5_000_000_000;
 /// Rendered and not yet taken by the socket, per connection; what is due beyond waits as a due time.
 const OUT_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 256 << 10;
@@ -156,9 +160,11 @@ impl Engine {
             }
         }
         let (mut turn, mut ready, mut touched) = (0, Vec::<Ready>::new(), Vec::new());
-        let give_up_ns = self.end_ns + DRAIN.as_nanos() as u64;
         loop {
             let now = clock();
+            if now < self.end_ns && self.settings.stop.load(Ordering::Relaxed) {
+                self.end_at(now);
+            }
             if let Some(pacer) = &mut pacer {
                 while let Some(due) = pacer.take(now, self.end_ns) {
                     turn = self.next_alive(turn);
@@ -169,7 +175,7 @@ impl Engine {
                     self.flush(token, now)?;
                 }
             }
-            if now >= self.end_ns && (self.idle() || now >= give_up_ns) {
+            if now >= self.end_ns && (self.idle() || now >= self.end_ns + DRAIN_NS) {
                 break;
             }
             let until = match &pacer {
@@ -195,6 +201,12 @@ impl Engine {
         }
         self.give_up(clock());
         Ok(self.outcome)
+    }
+
+    /// Stopped early. A stop within the warm-up leaves an empty window.
+    fn end_at(&mut self, now_ns: u64) {
+        self.end_ns = now_ns.max(self.from_ns + 1);
+        self.outcome.seconds = (self.end_ns - self.from_ns) as f64 / 1e9;
     }
 
     fn next_alive(&self, turn: usize) -> usize {

@@ -1,6 +1,7 @@
 //! The command line of `loadgen`. Pure: words in, settings or a sentence out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bench::engine::{Drive, Settings};
@@ -14,6 +15,7 @@ pub const HELP: &str = "loadgen --port PORT [options]: GET and SET at due times;
   --p99-bound-us N     of --find-knee (1000)        --rate-max N    where doubling stops (10000000)
   --idle N             opens N connections, one PING on each, says so, holds them until its standard input ends or --hold passes
   --hold SECONDS       of --idle (600)
+  --until-eof          ends the run, not only --idle, when standard input ends
   --fill               writes all keys first, not measured
   --connections N (50) --threads N (1) --pipeline N (1) --keys N (100000) --value-bytes N (64) --read-share 0..1 (1)
   --duration SECONDS (5) --warmup SECONDS (1) --seed N (1) --host ADDRESS (127.0.0.1)";
@@ -32,6 +34,7 @@ pub struct Options {
     pub task: Task,
     pub settings: Settings,
     pub fill: bool,
+    pub until_eof: bool,
 }
 
 /// # Errors
@@ -42,6 +45,7 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--fill" => raw.fill = true,
+            "--until-eof" => raw.until_eof = true,
             "--find-knee" => raw.find_knee = true,
             "--help" | "-h" => raw.help = true,
             name if name.starts_with("--") => {
@@ -64,6 +68,7 @@ struct Raw {
     idle: Option<usize>,
     hold: f64,
     fill: bool,
+    until_eof: bool,
     find_knee: bool,
     help: bool,
     connections: usize,
@@ -89,6 +94,7 @@ impl Default for Raw {
             idle: None,
             hold: 600.0,
             fill: false,
+            until_eof: false,
             find_knee: false,
             help: false,
             connections: 50,
@@ -176,8 +182,9 @@ impl Raw {
             warmup: Duration::from_secs_f64(self.warmup),
             duration: Duration::from_secs_f64(self.duration),
             seed: self.seed,
+            stop: Arc::default(),
         };
-        Ok(Options { task, settings, fill: self.fill })
+        Ok(Options { task, settings, fill: self.fill, until_eof: self.until_eof })
     }
 }
 

@@ -1,7 +1,8 @@
 //! An open-loop load generator for RESP: due times, latencies from them, no coordinated omission. `loadgen --help`.
 
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crossfade_loadtest::bench::engine::{Drive, Settings, fill, run};
@@ -26,6 +27,13 @@ fn carry_out(options: &Options) -> std::io::Result<()> {
     let settings = &options.settings;
     if options.fill {
         fill(settings.address, settings.keys, settings.value_bytes)?;
+    }
+    if options.until_eof {
+        let stop = Arc::clone(&settings.stop);
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.store(true, Ordering::Relaxed);
+        });
     }
     match &options.task {
         Task::Help => println!("{HELP}"),

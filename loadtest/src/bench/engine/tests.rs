@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Drive, Settings, fill, run};
@@ -52,6 +54,7 @@ fn settings(address: SocketAddr, drive: Drive) -> Settings {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(1000),
         seed: 1,
+        stop: Arc::default(),
     }
 }
 
@@ -134,4 +137,17 @@ fn a_refused_fill_says_so() {
     });
     let refused = fill(address, 1, 10).unwrap_err();
     assert!(refused.to_string().contains("OOM no room"), "{refused}");
+}
+
+#[test]
+fn a_run_that_is_stopped_measures_the_time_it_ran() {
+    let base = settings(server(4, |_| false, b"+OK\r\n"), open(1000.0));
+    let stop = Arc::clone(&base.stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let outcome = run(&Settings { duration: Duration::from_secs(60), ..base }).unwrap();
+    assert!((0.25..20.0).contains(&outcome.seconds), "{}", outcome.seconds);
+    assert!((outcome.due_per_second() - 1000.0).abs() < 20.0, "{} due in {} s", outcome.due, outcome.seconds);
 }
