@@ -1,29 +1,56 @@
 //! What /proc and the installed programs say: CPU time and memory of processes, and what a result was measured on. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+/// Parent, own ticks, ticks of children that were waited for, by process.
+type Stats = BTreeMap<u32, (u32, u64, u64)>;
+
 /// User and system time in microseconds of a process, of its children that ended and of those that live.
+///
+/// /proc is not read in one instant: a child that is waited for between the look at its parent and the look at itself would be in
+/// neither. So the family must be the same in two looks; one that never rests is taken as it is.
 #[must_use]
 pub fn cpu_us(pid: u32) -> f64 {
-    let mut stats: BTreeMap<u32, (u32, u64, u64)> = BTreeMap::new();
+    let mut last = family(&look(), pid);
+    for _ in 0..LOOKS_MAX {
+        let now = family(&look(), pid);
+        let rests = now.0 == last.0;
+        last = now;
+        if rests {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    last.1 as f64 * 1e6 / ticks_per_second()
+}
+
+const LOOKS_MAX: u32 = 100;
+
+fn look() -> Stats {
+    let mut stats = Stats::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if let Some(stat) = std::fs::read_to_string(entry.path().join("stat")).ok().as_deref().and_then(parse_stat) {
             stats.insert(number, stat);
         }
     }
-    let mut ticks = 0;
-    let mut family = vec![pid];
-    while let Some(member) = family.pop() {
-        if let Some((_, own, of_ended)) = stats.get(&member) {
+    stats
+}
+
+/// Who descends from `pid`, itself included, and their ticks together.
+fn family(stats: &Stats, pid: u32) -> (BTreeSet<u32>, u64) {
+    let (mut members, mut ticks, mut next) = (BTreeSet::new(), 0, vec![pid]);
+    while let Some(member) = next.pop() {
+        if let Some((_, own, of_ended)) = stats.get(&member).filter(|_| members.insert(member)) {
             ticks += own + of_ended;
-            family.extend(stats.iter().filter(|(_, (parent, ..))| *parent == member).map(|(number, _)| *number));
+            next.extend(stats.iter().filter(|(_, (parent, ..))| *parent == member).map(|(number, _)| *number));
         }
     }
-    ticks as f64 * 1e6 / ticks_per_second()
+    (members, ticks)
 }
 
 fn ticks_per_second() -> f64 {
@@ -107,6 +134,13 @@ mod tests {
         let line = "42 (a) b (c)) S 7 42 42 0 -1 4194304 100 200 0 0 11 22 33 44 20 0 1 0 5 6 7";
         assert_eq!(parse_stat(line), Some((7, 33, 77)));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn a_family_is_everybody_below_with_what_the_ended_used() {
+        let stats = Stats::from([(10, (1, 5, 100)), (11, (10, 7, 0)), (12, (11, 1, 0)), (13, (1, 1000, 0))]);
+        assert_eq!(family(&stats, 10), (BTreeSet::from([10, 11, 12]), 113));
+        assert_eq!(family(&stats, 99), (BTreeSet::new(), 0));
     }
 
     #[test]

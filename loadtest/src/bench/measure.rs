@@ -310,9 +310,9 @@ pub fn flips(load: &Load, tools: &Tools) -> Result<Measured, String> {
     );
     let dual = Dual::prepare(&tools.crossfade, *keys, *value_bytes)?;
     let mut client_max_ms = Vec::new();
+    dual.compare()?;
     let still = under_load(&words, &dual, tools, || {
-        dual.compare()?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(2));
         Ok(())
     })?;
     for number in 0..if tools.quick { *flips_quick } else { *flips } {

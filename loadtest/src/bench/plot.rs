@@ -57,7 +57,8 @@ impl Drawing {
         self.y += 12.0;
     }
 
-    /// Horizontal bars, grouped by load, with whiskers from the least to the most.
+    /// Horizontal bars, grouped by load, with whiskers from the least to the most. With a `mark` all share a scale, otherwise each load has
+    /// its own.
     fn bars(
         &mut self,
         title: &str,
@@ -70,14 +71,19 @@ impl Drawing {
             return;
         }
         self.title(title);
-        let (top, scale) = (self.y, (WIDTH - LEFT - 130.0) / most);
+        let (top, room) = (self.y, WIDTH - LEFT - 190.0);
+        let mut scale = room / most;
         let mut load = None;
         for cell in cells {
             let Some(of) = value(cell) else { continue };
             if load != Some((cell.load, cell.alone)) {
                 load = Some((cell.load, cell.alone));
                 self.y += ROW_GAP;
-                self.text(10.0, self.y + BAR - 3.0, "font-size=\"12\"", cell.load);
+                self.text(10.0, self.y + BAR - 3.0, "font-size=\"12\"", &cell.title());
+                if mark.is_none() {
+                    let same = cells.iter().filter(|other| (other.load, other.alone) == (cell.load, cell.alone));
+                    scale = room / same.filter_map(&value).map(|of| of.most).fold(f64::MIN_POSITIVE, f64::max);
+                }
             }
             let (y, length) = (self.y, of.median * scale);
             let fill = colour(cell.contestant);
@@ -159,15 +165,16 @@ pub fn svg(run: &Run) -> String {
     drawing.text(10.0, 40.0, "font-size=\"12\"", &machine);
     drawing.y = 44.0;
     let cells = run.cells();
-    let ratio = |cell: &Cell<'_>| cell.ratio;
+    // At a fixed rate everybody who keeps up reaches the same.
+    let ratio = |cell: &Cell<'_>| cell.ratio.filter(|_| !cell.metrics.contains_key("p99_us"));
     drawing.bars(
-        "Throughput, divided by direct's (by pass-through's where direct was not measured) in the same repetition",
+        "Throughput over that of direct (or, without it, of pass-through) in the same repetition",
         &cells,
         ratio,
         Some(1.0),
     );
     let cpu = |cell: &Cell<'_>| cell.metrics.get("proxy_cpu_us").copied();
-    drawing.bars("CPU time of the proxy, µs per request", &cells, cpu, None);
+    drawing.bars("CPU time of the proxy, µs per request (each load has its own scale)", &cells, cpu, None);
     let mut loads: Vec<&str> = run.samples.iter().filter(|s| s.curve.is_some()).map(|s| s.load.as_str()).collect();
     loads.dedup();
     loads.sort_unstable();

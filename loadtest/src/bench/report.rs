@@ -30,6 +30,9 @@ pub struct Run {
 /// Processes that waited for a processor before the run began; more than this and figures are those of a busy machine.
 pub const LOAD_QUIET_MAX: f64 = 0.5;
 
+/// A generator that hands requests over later than this does not measure tens of microseconds.
+pub const LATE_US_MAX: f64 = 100.0;
+
 /// The samples of one contestant under one load.
 #[derive(Debug)]
 pub struct Cell<'a> {
@@ -40,6 +43,14 @@ pub struct Cell<'a> {
     /// Throughput divided by that of the block's base, within repetitions; of the base itself `None`.
     pub ratio: Option<Spread>,
     pub failed: Option<&'a str>,
+}
+
+impl Cell<'_> {
+    /// The load; and whether each contestant was started for its turn.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if self.alone { format!("{} (one at a time)", self.load) } else { self.load.to_owned() }
+    }
 }
 
 impl Run {
@@ -163,6 +174,15 @@ impl Run {
                 self.load_before
             )?;
         }
+        let late =
+            self.samples.iter().filter_map(|sample| sample.metrics.get("lateness_p99_us")).copied().fold(0.0, f64::max);
+        if late > LATE_US_MAX {
+            let of = figure(late);
+            writeln!(
+                out,
+                "*** The load generator was up to {of} us late (p99): latencies contain its own wait for a processor."
+            )?;
+        }
         for (who, why) in &self.absent {
             writeln!(out, "*** {who} IS MISSING: {}", why.lines().next().unwrap_or_default())?;
         }
@@ -176,7 +196,8 @@ impl Run {
                 last = Some((cell.load, cell.alone));
                 let command =
                     self.samples.iter().find(|s| s.load == cell.load && s.alone == cell.alone && s.failed.is_none());
-                writeln!(out, "\n{}: {}", cell.load, command.map_or("", |sample| sample.command.as_str()))?;
+                let typed = command.map_or(String::new(), |sample| without_port(&sample.command));
+                writeln!(out, "\n{}: {typed}", cell.title())?;
             }
             write!(out, "  {:<22}", cell.contestant)?;
             if let Some(why) = cell.failed {
@@ -226,6 +247,17 @@ impl Run {
     }
 }
 
+/// Contestants differ in their port only; the JSON has each command as it was run.
+fn without_port(command: &str) -> String {
+    let mut words: Vec<&str> = command.split(' ').collect();
+    for at in 1..words.len() {
+        if matches!(words[at - 1], "-p" | "--port") {
+            words[at] = "PORT";
+        }
+    }
+    words.join(" ")
+}
+
 /// Three digits, or all of a large number.
 #[must_use]
 pub fn figure(value: f64) -> String {
@@ -249,7 +281,7 @@ pub mod tests {
             alone: false,
             repetition,
             metrics: BTreeMap::from([("per_s".to_owned(), per_s), ("proxy_cpu_us".to_owned(), 5.5)]),
-            command: "redis-benchmark -p 1".to_owned(),
+            command: "redis-benchmark -p 1 -c 50".to_owned(),
             curve: Some(json!([[0.0, 10.0, 1], [0.5, 20.0, 50], [1.0, 90.0, 100]])),
             failed: None,
         };
@@ -297,7 +329,7 @@ pub mod tests {
             "FAILED: it <died>",
             "THE MACHINE WAS BUSY",
             "0 met, 1 missed, 0 not measured",
-            "redis-benchmark -p 1",
+            "redis-benchmark -p PORT -c 50",
         ] {
             assert!(text.contains(words), "{words} is not in:\n{text}");
         }
