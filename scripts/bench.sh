@@ -22,7 +22,8 @@ TMPDIR="$(mktemp -d)"
 export TMPDIR
 # PostgreSQL and its poolers run as another user.
 chmod 755 "$TMPDIR"
-trap 'rm -rf "$TMPDIR"' EXIT
+# What bench has started dies with it and may write until then.
+trap 'rm -rf "$TMPDIR" 2>/dev/null || { sleep 1; rm -rf "$TMPDIR"; }' EXIT
 cp "$CROSSFADE_BIN" "$TMPDIR/crossfade"
 export CROSSFADE_BIN="$TMPDIR/crossfade"
 ulimit -n "$(ulimit -Hn)"
@@ -31,4 +32,8 @@ options=()
 if [ "${QUICK:-}" = 1 ]; then options+=(--quick); fi
 if [ -n "${REPETITIONS:-}" ]; then options+=(--repetitions "$REPETITIONS"); fi
 if [ -n "${ONLY:-}" ]; then options+=(--only "$ONLY"); fi
-"$target/release/bench" "${options[@]}" "$@"
+# In the background, because a shell that waits for a program in the foreground is deaf to signals until it ends.
+"$target/release/bench" "${options[@]}" "$@" &
+bench=$!
+trap 'kill "$bench" 2>/dev/null || true' INT TERM
+wait "$bench"
