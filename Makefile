@@ -4,8 +4,8 @@
 #   make demo ARGS=postgres     a throw-away PostgreSQL, paused and resumed under load, a report
 #   make test                   everything that can fail: unit, property and end-to-end tests against real servers
 #   make check                  format, lints and the repository's own rules
-#   make bench                  redis-benchmark through the proxy against direct, with ratios
-#   make bench-postgres         pgbench direct, through the proxy and through PgBouncer, with ratios and CPU per transaction
+#   make bench [QUICK=1]        against the servers themselves and against peers, in turns; which targets are met; loadtest/results
+#   make bench-postgres         the part of it on PostgreSQL
 
 .PHONY: help demo test check bench bench-postgres servers build filters
 ARGS ?=
@@ -34,9 +34,10 @@ check:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --lib tidy::
 
-bench: servers build
+bench: build
+	@scripts/install-test-servers.sh --bench
 	scripts/bench.sh
 
 bench-postgres: build
 	@scripts/install-test-servers.sh --bench
-	scripts/bench-postgres.sh
+	ONLY=13-postgres-select,20-postgres-tpcb scripts/bench.sh --name postgres

