@@ -24,6 +24,8 @@ pub(super) struct Ticker {
     used: AtomicBool,
     /// The thread ticks, or will look at `used` before it sleeps.
     running: AtomicBool,
+    /// It has looked at everything that could keep it awake, and sleeps. While it looks, `running` is false already.
+    asleep: AtomicBool,
     /// Calls that were found running at a tick: each may be given ticks again at any moment, so the clock may not sleep.
     overtime: AtomicUsize,
     ended: AtomicBool,
@@ -50,6 +52,7 @@ impl TickerThread {
         let ticker = Arc::new(Ticker {
             used: AtomicBool::new(false),
             running: AtomicBool::new(true),
+            asleep: AtomicBool::new(false),
             overtime: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
@@ -69,7 +72,7 @@ impl TickerThread {
 
     #[cfg(test)]
     pub fn is_asleep(&self) -> bool {
-        !self.ticker.running.load(Ordering::SeqCst)
+        self.ticker.asleep.load(Ordering::SeqCst)
     }
 }
 
@@ -145,7 +148,9 @@ impl Ticker {
                     if self.ended.load(Ordering::SeqCst) {
                         return;
                     }
+                    self.asleep.store(true, Ordering::SeqCst);
                     std::thread::park();
+                    self.asleep.store(false, Ordering::SeqCst);
                 }
                 self.running.store(true, Ordering::SeqCst);
             }
