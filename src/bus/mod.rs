@@ -217,7 +217,7 @@ pub enum LaneEvent {
         authority: String,
         shadow: String,
     },
-    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and tried again. One in a second is told.
+    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and tried again. One in a minute is told.
     RecordNotCopied {
         database: u32,
         key: Box<[u8]>,

@@ -334,15 +334,25 @@ impl Lane {
             Some(payload) => {
                 bytes = payload.len() as u64;
                 dump_type = payload.first().copied();
-                let mut payload = payload.to_vec();
-                copy::lower_version(&mut payload);
-                let at = number(if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { 0 });
-                let expect = Expect::Same(b"+OK\r\n".as_slice().into());
-                effects.push(&[b"RESTORE", &key.name, &at, &payload, b"REPLACE", b"ABSTTL"], expect);
+                self.restore(key, payload, deadline, &mut effects);
             }
         }
         let absent = is_nil(reply);
         self.copy_ready(key, purpose, token, deadline, effects, Purpose::Copy { bytes, absent, dump_type });
+    }
+
+    /// The dump as the shadow takes it, with its grace.
+    pub(super) fn restore(&self, key: &KeyRef, payload: &[u8], deadline: i64, effects: &mut Effects) {
+        let mut payload = payload.to_vec();
+        copy::lower_version(&mut payload);
+        let at = number(self.shadow_deadline(deadline).max(0));
+        let expect = Expect::Same(b"+OK\r\n".as_slice().into());
+        effects.push(&[b"RESTORE", &key.name, &at, &payload, b"REPLACE", b"ABSTTL"], expect);
+    }
+
+    /// The TTL rule: a volatile key of the shadow lives the grace longer. What is no deadline stays what it is.
+    pub(super) fn shadow_deadline(&self, deadline: i64) -> i64 {
+        if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { deadline }
     }
 
     /// This value's dump cannot be given to the shadow: it is read by its type, at a later position, and is dirty until then.
@@ -363,7 +373,7 @@ impl Lane {
     fn typed_arrived(&mut self, key: &KeyRef, purpose: CopyFor, token: u64, kind: DataType, reply: &[u8]) {
         let deadline = self.read_deadline.unwrap_or(-1);
         self.keys.learn_deadline(key.id, deadline > 0);
-        let shadow_deadline = if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { deadline };
+        let shadow_deadline = self.shadow_deadline(deadline);
         if self.judges_records() {
             return self.judge_typed(key, purpose, token, kind, deadline, reply);
         }

@@ -51,11 +51,7 @@ impl Lane {
             Some(RecordVerdict::Keep) => {
                 self.keys.set_altered(key, false);
                 let mut effects = Effects::default();
-                let mut whole = payload.to_vec();
-                copy::lower_version(&mut whole);
-                let at = encode::number(self.shadow_deadline(deadline).max(0));
-                let expect = Expect::Same(b"+OK\r\n".as_slice().into());
-                effects.push(&[b"RESTORE", &key.name, &at, &whole, b"REPLACE", b"ABSTTL"], expect);
+                self.restore(key, payload, deadline, &mut effects);
                 let (bytes, dump_type) = (payload.len() as u64, payload.first().copied());
                 self.copy_ready(
                     key,
@@ -116,10 +112,6 @@ impl Lane {
             }
             Err(()) => self.copy_from_the_start(key, purpose),
         }
-    }
-
-    fn shadow_deadline(&self, deadline: i64) -> i64 {
-        if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { deadline }
     }
 
     fn judge(&mut self, key: &KeyRef, shown: &Shown<'_>) -> Option<RecordVerdict> {

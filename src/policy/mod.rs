@@ -9,7 +9,7 @@
 //! * [`bench`]: what a call of a filter costs.
 //!
 //! Modules are compiled and instances made on the control thread; instances travel to the cores and stay there. No clock and no
-//! randomness is read here: both are arguments.
+//! randomness is read here: both are arguments, but for the processor time of its own thread by which [`host`] ends a call.
 
 pub mod bench;
 pub mod builtin;

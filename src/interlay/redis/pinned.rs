@@ -1,6 +1,7 @@
 //! One client, one upstream connection: transactions, WATCH, blocking commands, SUBSCRIBE, MONITOR, large requests.
 
 use super::dispatch::Step;
+use super::policy::as_error;
 use super::types::{Awaited, Path, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::LaneItem;
@@ -176,7 +177,7 @@ impl RedisRelay {
                 RequestDecision::Send(_) => self.raw_send(key, frame),
                 RequestDecision::Refuse(text) => {
                     if let Some(client) = self.clients.get_mut(key) {
-                        client.output.extend_from_slice(&encode::error(&format!("ERR {text}")));
+                        client.output.extend_from_slice(&as_error(&text));
                         self.client_has_output(key);
                     }
                     Step::Done

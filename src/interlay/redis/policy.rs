@@ -48,10 +48,14 @@ impl RedisRelay {
         with_facts(&asked, |facts| seat.decide(facts, self.now.wall_ms))
     }
 
-    /// The text as Redis writes an error.
     pub(super) fn refuse_by_policy(&mut self, key: ClientKey, text: &str) -> Step {
-        let step = self.answer(key, &encode::error(&format!("ERR {text}")));
+        let step = self.answer(key, &as_error(text));
         self.counters.replies_refused += u64::from(step == Step::Done);
         step
     }
+}
+
+/// A policy's text as Redis writes an error.
+pub(super) fn as_error(text: &str) -> Vec<u8> {
+    encode::error(&format!("ERR {text}"))
 }
