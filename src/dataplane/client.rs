@@ -1,19 +1,19 @@
 //! One client connection.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, Splitable};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 
-use super::connect::{ReadHalf, WriteHalf};
+use super::connect::Stream;
 use super::core::{SharedCore, pump};
-use super::pipe::{self, Owner, Sizes, SocketIo, Written};
+use super::pipe::{self, Owner, SocketIo, Written};
 use crate::model::limits;
 use crate::relay::{Arrival, ClientKey, Secured};
 
-const SIZES: Sizes = Sizes { read_min: 16 * 1024, read_max: 256 * 1024, keep_max: 64 * 1024 };
+/// What a refused client still says is read in pieces of this size, and thrown away.
+const REFUSED_READ_BYTES: usize = 4096;
 
 struct ClientOf {
     core: SharedCore,
@@ -57,7 +57,7 @@ async fn refuse(mut stream: TcpStream, refusal: Vec<u8>) {
     let _ = stream.write_all(refusal).await;
     let _ = stream.shutdown().await;
     let until_closed = async {
-        let mut buffer = Vec::with_capacity(SIZES.read_min);
+        let mut buffer = Vec::with_capacity(REFUSED_READ_BYTES);
         while let (Ok(1..), filled) = stream.read(buffer).await {
             buffer = filled;
             buffer.clear();
@@ -77,19 +77,16 @@ pub async fn serve(core: SharedCore, index: usize, stream: TcpStream, peer: Sock
         Ok(key) => key,
         Err(refusal) => return refuse(stream, refusal).await,
     };
-    let io = Rc::new(SocketIo::new(stream.as_raw_fd()));
+    let io = Rc::new(SocketIo::new(Stream::Tcp(stream)));
     core.borrow_mut().interlays[index].clients.insert(key, Rc::clone(&io));
-    let (reading, writing) = stream.into_split();
     let owner = Rc::new(ClientOf { core: Rc::clone(&core), index, key });
     let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
-    let writer = monoio::spawn(async move {
-        pipe::write(&writer_io, WriteHalf::Tcp(writing), SIZES, &*writer_owner).await;
-    });
-    pipe::read(&io, &mut ReadHalf::Tcp(reading), SIZES, &*owner).await;
+    let writer = monoio::spawn(async move { pipe::write(&writer_io, &*writer_owner).await });
+    pipe::read(&io, &*owner).await;
     {
         let mut borrowed = core.borrow_mut();
         borrowed.interlays[index].relay.client_closed(key);
-        borrowed.interlays[index].clients.remove(&key);
+        borrowed.interlays[index].clients.remove(key);
     }
     pump(&core, index);
     io.close();

@@ -1,61 +1,57 @@
-//! Opening a connection over TCP or a unix socket, and its two halves.
+//! Opening a connection over TCP or a unix socket.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::Path;
 
-use monoio::BufResult;
-use monoio::buf::{IoBuf, IoBufMut, IoVecBuf, IoVecBufMut};
-use monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
-use monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
-use monoio::net::unix::{UnixOwnedReadHalf, UnixOwnedWriteHalf};
 use monoio::net::{TcpStream, UnixStream};
 
 use super::sys;
 use crate::bus::Mailbox;
 use crate::model::Address;
 
-/// A connection nobody has spoken on yet.
-pub struct Opened {
-    stream: Stream,
-    pub fd: RawFd,
-}
-
-enum Stream {
+/// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`sys::receive`] and [`sys::send`].
+#[derive(Debug)]
+pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Opened {
-    pub fn into_halves(self) -> (ReadHalf, WriteHalf) {
-        match self.stream {
-            Stream::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
-            }
-            Stream::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
-            }
+impl Stream {
+    pub fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// Until there is something to receive, or the connection has ended.
+    pub async fn readable(&self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable(false).await,
+            Self::Unix(stream) => stream.readable(false).await,
+        }
+    }
+
+    /// Until something can be sent, or the connection has ended.
+    pub async fn writable(&self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable(false).await,
+            Self::Unix(stream) => stream.writable(false).await,
         }
     }
 }
 
 /// # Errors
 /// The operating system's, or the resolver's.
-pub async fn open(address: &Address) -> std::io::Result<Opened> {
+pub async fn open(address: &Address) -> std::io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
             let stream = TcpStream::connect_addr(resolve(host, *port).await?).await?;
             sys::tune(&stream);
-            let fd = stream.as_raw_fd();
-            Ok(Opened { stream: Stream::Tcp(stream), fd })
+            Ok(Stream::Tcp(stream))
         }
-        Address::Unix(path) => {
-            let stream = UnixStream::connect::<&Path>(path.as_ref()).await?;
-            let fd = stream.as_raw_fd();
-            Ok(Opened { stream: Stream::Unix(stream), fd })
-        }
+        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect::<&Path>(path.as_ref()).await?)),
     }
 }
 
@@ -105,63 +101,5 @@ impl MailboxWaker {
 
     pub async fn readable(&self) {
         let _ = self.stream.readable(false).await;
-    }
-}
-
-/// The reading half of either kind of connection.
-pub enum ReadHalf {
-    Tcp(TcpOwnedReadHalf),
-    Unix(UnixOwnedReadHalf),
-}
-
-/// The writing half of either kind of connection.
-pub enum WriteHalf {
-    Tcp(TcpOwnedWriteHalf),
-    Unix(UnixOwnedWriteHalf),
-}
-
-impl AsyncReadRent for ReadHalf {
-    async fn read<T: IoBufMut>(&mut self, buf: T) -> BufResult<usize, T> {
-        match self {
-            Self::Tcp(half) => half.read(buf).await,
-            Self::Unix(half) => half.read(buf).await,
-        }
-    }
-
-    async fn readv<T: IoVecBufMut>(&mut self, buf: T) -> BufResult<usize, T> {
-        match self {
-            Self::Tcp(half) => half.readv(buf).await,
-            Self::Unix(half) => half.readv(buf).await,
-        }
-    }
-}
-
-impl AsyncWriteRent for WriteHalf {
-    async fn write<T: IoBuf>(&mut self, buf: T) -> BufResult<usize, T> {
-        match self {
-            Self::Tcp(half) => half.write(buf).await,
-            Self::Unix(half) => half.write(buf).await,
-        }
-    }
-
-    async fn writev<T: IoVecBuf>(&mut self, buf: T) -> BufResult<usize, T> {
-        match self {
-            Self::Tcp(half) => half.writev(buf).await,
-            Self::Unix(half) => half.writev(buf).await,
-        }
-    }
-
-    async fn flush(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(half) => half.flush().await,
-            Self::Unix(half) => half.flush().await,
-        }
-    }
-
-    async fn shutdown(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(half) => half.shutdown().await,
-            Self::Unix(half) => half.shutdown().await,
-        }
     }
 }

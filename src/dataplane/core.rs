@@ -3,14 +3,14 @@
 //! Everything here lives on one core thread. No borrow of [`Core`] is held across an await.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lane_link::LaneIo;
-use super::pipe::SocketIo;
+use super::pipe::{Sending, SocketIo};
 use super::tally;
 use super::tls::{Tls, TlsKit};
 use super::{connect, lane_link, listener, sys, upstream};
@@ -19,8 +19,9 @@ use crate::interlay;
 use crate::lane::Lane;
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
-use crate::relay::{Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
+use crate::relay::{Ask, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
+use crate::stdx::slab::SlabMap;
 use crate::telemetry::CoreCounters;
 
 /// What a core's thread is started with.
@@ -65,8 +66,8 @@ pub struct Interlay {
     /// Only on the lane's core, only in dual operation.
     pub lane: Option<Lane>,
     pub lane_io: Option<Rc<LaneIo>>,
-    pub clients: HashMap<ClientKey, Rc<SocketIo>>,
-    pub upstreams: HashMap<UpstreamKey, Rc<SocketIo>>,
+    pub clients: SlabMap<Rc<SocketIo>>,
+    pub upstreams: SlabMap<Rc<SocketIo>>,
     /// What lanes that are over have counted.
     pub past_lanes: CoreCounters,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -111,8 +112,8 @@ pub async fn run(setup: CoreSetup) {
             past_lanes: CoreCounters::default(),
             lane: None,
             lane_io: None,
-            clients: HashMap::new(),
-            upstreams: HashMap::new(),
+            clients: SlabMap::default(),
+            upstreams: SlabMap::default(),
             barrier_deadline: None,
         });
     }
@@ -365,13 +366,13 @@ fn tick(core: &SharedCore, index: usize) {
 /// Performs what the relay and the lane of one interlay ask, until they ask no more.
 pub fn pump(core: &SharedCore, index: usize) {
     loop {
-        let asks = {
+        let (asks, moved) = {
             let mut borrowed = core.borrow_mut();
             borrowed.exchange_with_lane(index);
-            borrowed.ring_writers(index);
-            borrowed.interlays[index].relay.take_asks()
+            let moved = borrowed.send_what_is_ready(index);
+            (borrowed.interlays[index].relay.take_asks(), moved)
         };
-        if asks.is_empty() {
+        if asks.is_empty() && !moved {
             break;
         }
         for ask in asks {
@@ -410,31 +411,31 @@ fn perform(core: &SharedCore, index: usize, ask: Ask) {
         Ask::SecureClient { client, prologue, begun } => {
             let borrowed = core.borrow();
             let interlay = &borrowed.interlays[index];
-            let Some(io) = interlay.clients.get(&client) else { return };
+            let Some(io) = interlay.clients.get(client) else { return };
             match interlay.tls.as_ref().map(|config| Tls::accept(config, prologue)) {
                 Some(Ok(tls)) => io.secure(tls, begun),
                 Some(Err(_)) | None => io.close(),
             }
         }
         Ask::CloseUpstream(key) => {
-            let io = core.borrow_mut().interlays[index].upstreams.remove(&key);
+            let io = core.borrow_mut().interlays[index].upstreams.remove(key);
             if let Some(io) = io {
                 io.close();
             }
         }
         Ask::CloseClient(key) => {
-            let io = core.borrow().interlays[index].clients.get(&key).cloned();
+            let io = core.borrow().interlays[index].clients.get(key).cloned();
             if let Some(io) = io {
                 io.close();
             }
         }
         Ask::ReadClient(key) => {
-            if let Some(io) = core.borrow().interlays[index].clients.get(&key) {
+            if let Some(io) = core.borrow().interlays[index].clients.get(key) {
                 io.readable.ring();
             }
         }
         Ask::ReadUpstream(key) => {
-            if let Some(io) = core.borrow().interlays[index].upstreams.get(&key) {
+            if let Some(io) = core.borrow().interlays[index].upstreams.get(key) {
                 io.readable.ring();
             }
         }
@@ -446,7 +447,7 @@ fn perform(core: &SharedCore, index: usize, ask: Ask) {
 
 fn secure_upstream(core: &SharedCore, index: usize, key: UpstreamKey, side: Side) {
     let mut borrowed = core.borrow_mut();
-    let Some(io) = borrowed.interlays[index].upstreams.get(&key).cloned() else { return };
+    let Some(io) = borrowed.interlays[index].upstreams.get(key).cloned() else { return };
     let relay = &borrowed.interlays[index].relay;
     match borrowed.tls.connect(relay.plan().endpoint(side)) {
         Ok(tls) => io.secure(tls, Vec::new()),
@@ -527,13 +528,15 @@ impl Core {
     fn exchange_with_lane(&mut self, index: usize) {
         loop {
             let batches = self.interlays[index].relay.take_lane_batches();
-            let owner = lane_core(&self.interlays[index].name);
-            let (id, now) = (self.id, self.now());
-            for batch in batches {
-                if owner == id {
-                    self.submit(index, id, batch, now);
-                } else {
-                    self.send(owner, CoreMessage::Lane { interlay: index, from: id, batch });
+            if !batches.is_empty() {
+                let owner = lane_core(&self.interlays[index].name);
+                let (id, now) = (self.id, self.now());
+                for batch in batches {
+                    if owner == id {
+                        self.submit(index, id, batch, now);
+                    } else {
+                        self.send(owner, CoreMessage::Lane { interlay: index, from: id, batch });
+                    }
                 }
             }
             let Some(lane) = self.interlays[index].lane.as_mut() else { break };
@@ -551,18 +554,33 @@ impl Core {
         }
     }
 
-    /// Wakes the tasks that have something to send.
-    fn ring_writers(&mut self, index: usize) {
+    /// Clients are sent what they are owed at once; servers when all who are ready now have been heard, or when there is much.
+    /// Whether there was anything: taking it may have let others go on.
+    fn send_what_is_ready(&mut self, index: usize) -> bool {
         let interlay = &mut self.interlays[index];
-        for key in interlay.relay.take_ready_clients() {
-            if let Some(io) = interlay.clients.get(&key) {
-                io.writable.ring();
+        let relay = &mut interlay.relay;
+        let mut any = false;
+        loop {
+            let ready = relay.take_ready_clients();
+            if ready.is_empty() {
+                break;
+            }
+            any = true;
+            for key in ready {
+                let Some(io) = interlay.clients.get(key) else { continue };
+                let sending = io.send(|recycled| relay.take_client_output(key, recycled));
+                if sending == Sending::Full || (sending == Sending::All && relay.client_written(key)) {
+                    io.writable.ring(); // waiting for room, and good-byes, are the task's
+                }
             }
         }
-        for key in interlay.relay.take_ready_upstreams() {
-            if let Some(io) = interlay.upstreams.get(&key) {
-                io.writable.ring();
+        for key in relay.take_ready_upstreams() {
+            any = true;
+            let Some(io) = interlay.upstreams.get(key) else { continue };
+            if relay.upstream_is_urgent(key) {
+                io.send(|recycled| relay.take_upstream_output(key, recycled));
             }
+            io.writable.ring();
         }
         if let (Some(lane), Some(io)) = (interlay.lane.as_ref(), interlay.lane_io.as_ref()) {
             for side in [Side::Source, Side::Target] {
@@ -571,6 +589,7 @@ impl Core {
                 }
             }
         }
+        any
     }
 
     fn is_over(&mut self) -> bool {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use super::connect;
 use super::core::{SharedCore, pump};
-use super::pipe::{self, Owner, Sizes, SocketIo};
+use super::pipe::{self, Owner, SocketIo};
 use crate::model::{Side, limits};
 use crate::relay::Secured;
 
-const SIZES: Sizes = Sizes { read_min: 256 * 1024, read_max: 256 * 1024, keep_max: 4 * 1024 * 1024 };
 /// Pause between two tries to reach a server: long enough not to be a burden, short enough to be back at once.
 const RETRY_MS: u64 = 100;
 
@@ -106,11 +105,11 @@ pub async fn keep_connected(core: SharedCore, index: usize, side: Side, io: Rc<L
     }
 }
 
-async fn serve(core: &SharedCore, index: usize, side: Side, opened: connect::Opened, lane_io: &LaneIo) -> String {
+async fn serve(core: &SharedCore, index: usize, side: Side, opened: connect::Stream, lane_io: &LaneIo) -> String {
     if lane_io.closed.get() {
         return "the lane is over".to_owned();
     }
-    let io = Rc::new(SocketIo::new(opened.fd));
+    let io = Rc::new(SocketIo::new(opened));
     *lane_io.of(side).borrow_mut() = Some(Rc::clone(&io));
     {
         let mut borrowed = core.borrow_mut();
@@ -119,12 +118,11 @@ async fn serve(core: &SharedCore, index: usize, side: Side, opened: connect::Ope
             lane.opened(side, token);
         }
     }
-    let (mut reading, writing) = opened.into_halves();
     let owner = Rc::new(LaneSide { core: Rc::clone(core), index, side });
     let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
-    let writer = monoio::spawn(async move { pipe::write(&writer_io, writing, SIZES, &*writer_owner).await });
+    let writer = monoio::spawn(async move { pipe::write(&writer_io, &*writer_owner).await });
     let overdue = monoio::spawn(watch(Rc::clone(core), index, side, Rc::clone(&io)));
-    let why = pipe::read(&io, &mut reading, SIZES, &*owner).await;
+    let why = pipe::read(&io, &*owner).await;
     io.close();
     *lane_io.of(side).borrow_mut() = None;
     writer.await;

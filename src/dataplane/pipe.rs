@@ -1,25 +1,33 @@
-//! The two tasks of every connection, whoever it belongs to: one reads and hands over, one fetches and writes; TLS in between.
+//! The two tasks of every connection, whoever it belongs to: one reads and hands over, one sends what could not be sent at once; TLS
+//! in between. An idle connection holds no buffer: the runtime says when a socket is ready, and all share one buffer to read into.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-
-use super::connect::{ReadHalf, WriteHalf};
+use super::connect::Stream;
 use super::notify::Notify;
 use super::sys;
 use super::tls::Tls;
 use crate::model::limits;
 use crate::relay::Secured;
 
+thread_local! {
+    /// What is read into; whoever is handed the bytes copies what it keeps. One for each core.
+    static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; limits::SOCKET_READ_BYTES]);
+}
+
 /// What others on the core may do to a connection.
 #[derive(Debug)]
 pub struct SocketIo {
-    fd: RawFd,
+    stream: Stream,
     closed: Cell<bool>,
+    /// Rung when the owner may read again.
     pub readable: Notify,
+    /// Rung when there is something for the writer task.
     pub writable: Notify,
-    tls: RefCell<Option<Tls>>,
+    outbox: RefCell<Outbox>,
+    /// The socket took no more; the writer task waits for room.
+    full: Cell<bool>,
+    tls: RefCell<Option<Box<Tls>>>,
     /// Bytes of the peer's TLS that came before TLS was known to begin.
     begun: RefCell<Vec<u8>>,
     /// The writer is to send what there is and end.
@@ -27,14 +35,34 @@ pub struct SocketIo {
     finished: Notify,
 }
 
+/// Bytes on their way into the socket.
+#[derive(Debug, Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// What became of a try to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// There is no more.
+    All,
+    /// The rest waits for room.
+    Full,
+    /// The connection has ended.
+    Over,
+}
+
 impl SocketIo {
     #[must_use]
-    pub fn new(fd: RawFd) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self {
-            fd,
+            stream,
             closed: Cell::new(false),
             readable: Notify::default(),
             writable: Notify::default(),
+            outbox: RefCell::default(),
+            full: Cell::new(false),
             tls: RefCell::default(),
             begun: RefCell::default(),
             finishing: Cell::new(false),
@@ -45,7 +73,7 @@ impl SocketIo {
     /// Ends both tasks. The descriptor itself is closed when they are over.
     pub fn close(&self) {
         if !self.closed.replace(true) {
-            sys::shutdown(self.fd);
+            sys::shutdown(self.stream.fd());
         }
         self.readable.ring();
         self.writable.ring();
@@ -66,9 +94,45 @@ impl SocketIo {
 
     /// From now on the connection speaks TLS; `begun` are the peer's first bytes of it, if they came already.
     pub fn secure(&self, tls: Tls, begun: Vec<u8>) {
-        *self.tls.borrow_mut() = Some(tls);
+        *self.tls.borrow_mut() = Some(Box::new(tls));
         *self.begun.borrow_mut() = begun;
         self.writable.ring();
+    }
+
+    /// Sends what `next` gives until it has no more or the socket is full. `next` is given a buffer to be used for what comes after.
+    pub fn send(&self, mut next: impl FnMut(Vec<u8>) -> Option<Vec<u8>>) -> Sending {
+        if self.full.get() {
+            return Sending::Full;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        loop {
+            if self.closed.get() {
+                return Sending::Over;
+            }
+            while outbox.sent < outbox.bytes.len() {
+                match sys::send(self.stream.fd(), &outbox.bytes[outbox.sent..]) {
+                    Ok(Some(count)) => outbox.sent += count,
+                    Ok(None) => {
+                        self.full.set(true);
+                        return Sending::Full;
+                    }
+                    Err(_) => {
+                        self.close(); // the reader sees the same end and reports it
+                        return Sending::Over;
+                    }
+                }
+            }
+            let mut spare = std::mem::take(&mut *outbox).bytes;
+            spare.clear();
+            match self.wrap(next(spare)) {
+                Ok(Some(bytes)) => outbox.bytes = bytes,
+                Ok(None) => return Sending::All,
+                Err(_) => {
+                    self.close();
+                    return Sending::Over;
+                }
+            }
+        }
     }
 
     /// What must be sent for `plain`, and for TLS itself; `None` when there is nothing.
@@ -80,6 +144,14 @@ impl SocketIo {
                 Ok((!out.is_empty()).then_some(out))
             }
         }
+    }
+
+    /// Until the socket takes more.
+    async fn room(&self) {
+        if self.stream.writable().await.is_err() {
+            self.close();
+        }
+        self.full.set(false);
     }
 }
 
@@ -107,7 +179,7 @@ pub trait Owner {
     /// The next bytes to be sent; `recycled` may be used for those after.
     fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
-    /// Something was sent, and more may be waiting.
+    /// Something may have been sent, and more may be waiting.
     fn sent(&self) {}
 
     /// There is nothing to send.
@@ -116,19 +188,8 @@ pub trait Owner {
     }
 }
 
-/// How large buffers may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Sizes {
-    /// Of the first read; it grows while reads fill it.
-    pub read_min: usize,
-    pub read_max: usize,
-    /// A sent buffer larger than this is not kept for what comes next.
-    pub keep_max: usize,
-}
-
 /// Reads until the connection ends; why it did.
-pub async fn read(io: &SocketIo, half: &mut ReadHalf, sizes: Sizes, owner: &impl Owner) -> String {
-    let mut buffer = Vec::with_capacity(sizes.read_min);
+pub async fn read(io: &SocketIo, owner: &impl Owner) -> String {
     loop {
         while !io.is_closed() && !owner.may_read() {
             io.readable.wait().await;
@@ -136,22 +197,31 @@ pub async fn read(io: &SocketIo, half: &mut ReadHalf, sizes: Sizes, owner: &impl
         if io.is_closed() {
             return "closed".to_owned();
         }
-        let (result, filled) = half.read(buffer).await;
-        buffer = filled;
-        let count = match result {
-            Ok(0) => return "the peer closed the connection".to_owned(),
-            Ok(count) => count,
-            Err(error) => return error.to_string(),
-        };
-        if let Err(why) = take(io, &buffer[..count], owner) {
-            io.finish().await;
-            return why;
+        if let Err(error) = io.stream.readable().await {
+            return error.to_string();
         }
-        if count == buffer.capacity() && count < sizes.read_max {
-            buffer = Vec::with_capacity(count * 2);
+        let outcome = ARRIVED.with_borrow_mut(|buffer| match sys::receive(io.stream.fd(), buffer) {
+            Ok(Some(0)) => Err(Ending::Gone("the peer closed the connection".to_owned())),
+            Ok(Some(count)) => take(io, &buffer[..count], owner).map_err(Ending::Refused),
+            Ok(None) => Ok(()),
+            Err(error) => Err(Ending::Gone(error.to_string())),
+        });
+        match outcome {
+            Ok(()) => {}
+            Err(Ending::Gone(why)) => return why,
+            Err(Ending::Refused(why)) => {
+                io.finish().await;
+                return why;
+            }
         }
-        buffer.clear();
     }
+}
+
+/// Why reading ends.
+enum Ending {
+    Gone(String),
+    /// The owner wants no more of this peer, which is told why first.
+    Refused(String),
 }
 
 fn take(io: &SocketIo, bytes: &[u8], owner: &impl Owner) -> Result<(), String> {
@@ -183,42 +253,36 @@ fn decrypt(io: &SocketIo, bytes: &[u8], owner: &impl Owner) -> Result<(), String
     outcome
 }
 
-/// Writes until the connection ends.
-pub async fn write(io: &SocketIo, mut half: WriteHalf, sizes: Sizes, owner: &impl Owner) {
-    write_until_closed(io, &mut half, sizes, owner).await;
+/// Sends whenever it is rung, until the connection ends.
+pub async fn write(io: &SocketIo, owner: &impl Owner) {
+    loop {
+        let sending = io.send(|recycled| owner.output(recycled));
+        owner.sent();
+        match sending {
+            Sending::Full => io.room().await,
+            Sending::All if io.finishing.get() => break,
+            Sending::All if owner.all_sent() == Written::Close => {
+                say_goodbye(io).await;
+                io.close();
+                break;
+            }
+            Sending::All => io.writable.wait().await,
+            Sending::Over => break,
+        }
+    }
     io.finished.ring();
 }
 
-async fn write_until_closed(io: &SocketIo, half: &mut WriteHalf, sizes: Sizes, owner: &impl Owner) {
-    let mut spare = Vec::new();
-    while !io.is_closed() {
-        let next = owner.output(std::mem::take(&mut spare));
-        let output = match io.wrap(next) {
-            Ok(Some(output)) => output,
-            Ok(None) if io.finishing.get() => return,
-            Ok(None) => {
-                if owner.all_sent() == Written::Close {
-                    let goodbye = io.tls.borrow_mut().as_mut().map(Tls::say_goodbye);
-                    if let Some(goodbye) = goodbye {
-                        let _ = half.write_all(goodbye).await;
-                    }
-                    io.close();
-                    return;
-                }
-                io.writable.wait().await;
-                continue;
-            }
-            Err(_) => return io.close(),
-        };
-        let (result, sent) = half.write_all(output).await;
-        if result.is_err() {
-            return io.close(); // the reader sees the same end and reports it
-        }
-        owner.sent();
-        spare = sent;
-        spare.clear();
-        if spare.capacity() > sizes.keep_max {
-            spare = Vec::new();
+async fn say_goodbye(io: &SocketIo) {
+    let goodbye = io.tls.borrow_mut().as_mut().map(|tls| tls.say_goodbye());
+    // Encrypted already, so it goes past `send`.
+    let Some(goodbye) = goodbye else { return };
+    let mut rest = goodbye.as_slice();
+    while !rest.is_empty() && !io.is_closed() {
+        match sys::send(io.stream.fd(), rest) {
+            Ok(Some(count)) => rest = &rest[count..],
+            Ok(None) => io.room().await,
+            Err(_) => return,
         }
     }
 }

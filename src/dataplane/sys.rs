@@ -32,6 +32,39 @@ pub fn shutdown(fd: RawFd) {
     }
 }
 
+/// Takes what a socket has received, without waiting for more; `None`: nothing is there, `Some(0)`: the peer will send no more.
+///
+/// # Errors
+/// The operating system's.
+pub fn receive(fd: RawFd, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+    // SAFETY: writes at most as many bytes as the buffer has, which lives across the call. The caller owns the descriptor.
+    without_waiting(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Gives a socket as much as it takes now; `None`: it takes nothing until its peer has read.
+///
+/// # Errors
+/// The operating system's.
+pub fn send(fd: RawFd, bytes: &[u8]) -> std::io::Result<Option<usize>> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: reads at most as many bytes as the slice has, which lives across the call. The caller owns the descriptor.
+    without_waiting(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+fn without_waiting(mut call: impl FnMut() -> isize) -> std::io::Result<Option<usize>> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(Some(count));
+        }
+        let error = std::io::Error::last_os_error();
+        match error.kind() {
+            std::io::ErrorKind::Interrupted => {}
+            std::io::ErrorKind::WouldBlock => return Ok(None),
+            _ => return Err(error),
+        }
+    }
+}
+
 /// One listening socket per core on the same address. The first bind is exclusive, so that a second process is noticed.
 ///
 /// The kernel gives back the sockets of a killed process's io_uring a little after the process itself is gone, so an address in

@@ -4,12 +4,9 @@ use std::rc::Rc;
 
 use super::connect;
 use super::core::{SharedCore, pump};
-use super::pipe::{self, Owner, Sizes, SocketIo};
+use super::pipe::{self, Owner, SocketIo};
 use crate::model::{Side, limits};
 use crate::relay::{Failure, Secured, UpstreamKey};
-
-/// A server's replies are read in larger pieces: many clients' may share one connection.
-const SIZES: Sizes = Sizes { read_min: 64 * 1024, read_max: 1024 * 1024, keep_max: 1024 * 1024 };
 
 struct UpstreamOf {
     core: SharedCore,
@@ -57,7 +54,7 @@ pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, side: Side) {
         Err(_) => Failure::Unreachable(late()),
         Ok(Err(error)) => Failure::Unreachable(format!("{} ({error})", endpoint.address)),
         Ok(Ok(opened)) => {
-            let io = Rc::new(SocketIo::new(opened.fd));
+            let io = Rc::new(SocketIo::new(opened));
             {
                 let mut borrowed = core.borrow_mut();
                 let now = borrowed.now();
@@ -67,11 +64,10 @@ pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, side: Side) {
             }
             pump(&core, index);
             let overdue = monoio::spawn(watch(Rc::clone(&core), index, key, Rc::clone(&io)));
-            let (mut reading, writing) = opened.into_halves();
             let owner = Rc::new(UpstreamOf { core: Rc::clone(&core), index, key });
             let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
-            let writer = monoio::spawn(async move { pipe::write(&writer_io, writing, SIZES, &*writer_owner).await });
-            let why = pipe::read(&io, &mut reading, SIZES, &*owner).await;
+            let writer = monoio::spawn(async move { pipe::write(&writer_io, &*writer_owner).await });
+            let why = pipe::read(&io, &*owner).await;
             io.close();
             writer.await;
             drop(overdue);
@@ -85,7 +81,7 @@ pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, side: Side) {
     {
         let mut borrowed = core.borrow_mut();
         let interlay = &mut borrowed.interlays[index];
-        interlay.upstreams.remove(&key);
+        interlay.upstreams.remove(key);
         interlay.relay.upstream_failed(key, &failure);
     }
     pump(&core, index);

@@ -42,6 +42,8 @@ use request::{LaneBatch, LaneItem, LaneReply};
 use shadow::Sent;
 use transaction::Watches;
 
+/// A sent buffer larger than this is not used again.
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FIRST_PASS: &str = "dual operation begins";
 
 /// Who waits for an answer: a client of a core's relay.
@@ -70,6 +72,8 @@ struct Link {
     predecessor: u64,
     run_id: Vec<u8>,
     output: Vec<u8>,
+    /// An empty buffer for what comes after.
+    spare: Vec<u8>,
     /// Logical database the connection is in after all that was sent.
     database: u32,
     /// Protocol version the connection speaks after all that was sent; the shadow's is always 2.
@@ -501,12 +505,17 @@ impl Lane {
 
     /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
     pub fn take_output(&mut self, side: Side, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        let link = self.link(side);
+        if recycled.capacity() > link.spare.capacity() && recycled.capacity() <= SPARE_BYTES_MAX {
+            link.spare = recycled;
+        }
         if !self.has_output(side) {
             return None;
         }
         let link = self.link(side);
+        let spare = std::mem::take(&mut link.spare);
         let output = link.introduction.as_mut().map_or(&mut link.output, |introduction| &mut introduction.output);
-        Some(std::mem::replace(output, recycled))
+        Some(std::mem::replace(output, spare))
     }
 
     pub fn take_replies(&mut self) -> Vec<(CoreId, LaneReply)> {

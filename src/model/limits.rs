@@ -64,6 +64,19 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
+// ---- sockets ---------------------------------------------------------------------------------------------------------
+
+/// Most bytes taken from a socket at once, into a buffer that all connections of a core share: large values need few calls, and the
+/// buffer stays in the cache.
+pub const SOCKET_READ_BYTES: usize = 128 * 1024;
+/// Unsent requests of one upstream connection that are sent before all clients who are ready have been heard, so that the server
+/// works while the proxy goes on reading. Measured: docs/PERFORMANCE.md.
+pub const UPSTREAM_FLUSH_BYTES: usize = 4 * 1024;
+/// Buffers kept for the next output when they have been sent; one for each connection that is busy at the same moment is enough.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// A sent buffer larger than this is not kept.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
 // ---- relay ----------------------------------------------------------------------------------------------------------
 
 /// A request larger than this is handed on as it arrives, on a connection of its own, instead of being gathered first.

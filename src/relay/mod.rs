@@ -164,6 +164,10 @@ pub trait Relay {
     /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
     fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
+    /// Whether unsent bytes are to be sent now, and not only when all clients who are ready have been heard: nobody shares the
+    /// connection, or there are many. A connection is named again as ready when this turns true.
+    fn upstream_is_urgent(&self, key: UpstreamKey) -> bool;
+
     // ---- what the caller must do --------------------------------------------------------------------------------------
 
     fn take_asks(&mut self) -> Vec<Ask>;

@@ -101,6 +101,37 @@ impl<T> Slab<T> {
     }
 }
 
+/// What others keep about the entries of a [`Slab`], under the same keys: found by index, without hashing.
+#[derive(Debug)]
+pub struct SlabMap<T> {
+    slots: Vec<Slot<T>>,
+}
+
+impl<T> Default for SlabMap<T> {
+    fn default() -> Self {
+        Self { slots: Vec::new() }
+    }
+}
+
+impl<T> SlabMap<T> {
+    pub fn insert(&mut self, key: SlabKey, value: T) {
+        let index = key.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || Slot { generation: 0, value: None });
+        }
+        self.slots[index] = Slot { generation: key.generation, value: Some(value) };
+    }
+
+    #[must_use]
+    pub fn get(&self, key: SlabKey) -> Option<&T> {
+        self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation)?.value.as_ref()
+    }
+
+    pub fn remove(&mut self, key: SlabKey) -> Option<T> {
+        self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?.value.take()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +145,18 @@ mod tests {
         assert_eq!((slab.get(first), slab.get(second), slab.len()), (None, Some(&"b"), 1));
         assert_eq!(slab.remove(first), None);
         assert_eq!(SlabKey::from_u64(second.to_u64()), second);
+    }
+
+    #[test]
+    fn what_is_kept_beside_an_entry_goes_stale_with_it() {
+        let (mut slab, mut beside) = (Slab::default(), SlabMap::default());
+        let (zeroth, first) = (slab.insert("a"), slab.insert("b"));
+        beside.insert(first, 1);
+        assert_eq!((beside.get(zeroth), beside.get(first)), (None, Some(&1)));
+        slab.remove(first);
+        let second = slab.insert("c");
+        assert_eq!((beside.get(second), beside.remove(second)), (None, None), "the old one is not the new one's");
+        beside.insert(second, 2);
+        assert_eq!((beside.get(first), beside.remove(second), beside.get(second)), (None, Some(2), None));
     }
 }

@@ -42,12 +42,13 @@ impl Relay for PostgresRelay {
     }
 
     fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.spares.give(recycled);
         let session = self.sessions.get_mut(key)?;
         session.output_ready = false;
         if session.output.is_empty() {
             return None;
         }
-        let output = std::mem::replace(&mut session.output, recycled);
+        let output = std::mem::replace(&mut session.output, self.spares.take());
         self.counters.bytes_to_clients += output.len() as u64;
         if output.len() >= limits::SESSION_BUFFER_SOFT_BYTES {
             self.asks.extend(session.server.map(Ask::ReadUpstream));
@@ -98,18 +99,24 @@ impl Relay for PostgresRelay {
     }
 
     fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.spares.give(recycled);
         let server = self.servers.get_mut(key)?;
         server.output_ready = false;
         if server.output.is_empty() {
             return None;
         }
-        let output = std::mem::replace(&mut server.output, recycled);
+        let output = std::mem::replace(&mut server.output, self.spares.take());
         if output.len() >= limits::SESSION_BUFFER_SOFT_BYTES
             && let Purpose::Session(client) = server.purpose
         {
             self.asks.push(Ask::ReadClient(client));
         }
         Some(output)
+    }
+
+    /// Every server connection belongs to one session.
+    fn upstream_is_urgent(&self, _key: UpstreamKey) -> bool {
+        true
     }
 
     fn take_asks(&mut self) -> Vec<Ask> {

@@ -34,6 +34,7 @@ use crate::protocol::postgres::encode::{self, More};
 use crate::relay::{Ask, ClientKey, RelaySetup, UpstreamKey};
 use crate::stdx::clock::Now;
 use crate::stdx::slab::Slab;
+use crate::stdx::spares::Spares;
 use crate::telemetry::CoreCounters;
 
 /// One interlay on one core.
@@ -64,6 +65,7 @@ pub struct PostgresRelay {
     draining: bool,
     now: Now,
     counters: CoreCounters,
+    spares: Spares,
 }
 
 /// What a client is told before its connection ends.
@@ -114,6 +116,7 @@ impl PostgresRelay {
             draining: false,
             now: Now::default(),
             counters: CoreCounters::default(),
+            spares: Spares::new(limits::SPARE_BUFFERS_MAX, limits::SPARE_BUFFER_BYTES_MAX),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::RedisRelay;
+use super::types::Upstream;
 use crate::lane::request::{LaneBatch, LaneReply};
 use crate::model::{Generation, RoutePlan};
 use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, UpstreamKey};
@@ -55,6 +56,10 @@ impl Relay for RedisRelay {
 
     fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
         self.upstream_output(key, recycled)
+    }
+
+    fn upstream_is_urgent(&self, key: UpstreamKey) -> bool {
+        self.upstreams.get(key).is_some_and(Upstream::is_urgent)
     }
 
     fn take_asks(&mut self) -> Vec<Ask> {

@@ -295,12 +295,14 @@ impl RedisRelay {
     }
 
     pub(super) fn upstream_has_output(&mut self, key: UpstreamKey) {
-        if let Some(upstream) = self.upstreams.get_mut(key)
-            && upstream.connected
-            && !upstream.output_ready
-            && !upstream.output.is_empty()
-        {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if !upstream.connected || upstream.output.is_empty() {
+            return;
+        }
+        let hurried = upstream.is_urgent();
+        if !upstream.output_ready || (hurried && !upstream.hurried) {
             upstream.output_ready = true;
+            upstream.hurried = hurried;
             self.ready_upstreams.push(key);
         }
     }

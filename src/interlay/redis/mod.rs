@@ -27,6 +27,7 @@ use crate::protocol::resp::command;
 use crate::relay::{Ask, ClientKey, RelaySetup, SharedPolicies, UpstreamKey};
 use crate::stdx::clock::Now;
 use crate::stdx::slab::Slab;
+use crate::stdx::spares::Spares;
 use crate::telemetry::CoreCounters;
 
 /// The first byte of a TLS handshake record; no request begins with it.
@@ -64,6 +65,7 @@ pub struct RedisRelay {
     now: Now,
     counters: CoreCounters,
     by_name: Vec<u64>,
+    spares: Spares,
 }
 
 impl RedisRelay {
@@ -92,6 +94,7 @@ impl RedisRelay {
             now: Now::default(),
             counters: CoreCounters::default(),
             by_name: vec![0; command::TABLE.len() + 1],
+            spares: Spares::new(limits::SPARE_BUFFERS_MAX, limits::SPARE_BUFFER_BYTES_MAX),
         }
     }
 
@@ -186,13 +189,14 @@ impl RedisRelay {
 
     /// Moves a client's unsent replies out; `recycled` becomes its next buffer. `None` when there is nothing to send.
     fn client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.spares.give(recycled);
         let client = self.clients.get_mut(key)?;
         client.output_ready = false;
         if client.output.is_empty() {
             return None;
         }
         self.counters.bytes_to_clients += client.output.len() as u64;
-        Some(std::mem::replace(&mut client.output, recycled))
+        Some(std::mem::take(&mut client.output))
     }
 
     /// All that was taken has been sent; true when the connection should now be closed.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Credentials, Side};
+use crate::model::{Credentials, Side, limits};
 use crate::policy::RequestDecision;
 use crate::protocol::resp::login::{Dialogue, LogIn};
 use crate::protocol::resp::{ReplyFeed, ReplyStep, RequestProgress};
@@ -239,6 +239,8 @@ pub struct Upstream {
     pub output: Vec<u8>,
     /// It is in the relay's list of connections to be flushed.
     pub output_ready: bool,
+    /// It is there once more, because there is much to be sent.
+    pub hurried: bool,
     pub awaited: VecDeque<Awaited>,
     pub probe: Probe,
     pub feed: ReplyFeed,
@@ -261,6 +263,7 @@ impl Upstream {
             server_client_id: 0,
             output: Vec::new(),
             output_ready: false,
+            hurried: false,
             awaited: VecDeque::new(),
             probe: Probe::default(),
             feed: ReplyFeed::default(),
@@ -268,5 +271,11 @@ impl Upstream {
             stalled: Vec::new(),
             retired: false,
         }
+    }
+
+    /// Its requests are not to wait for those of clients not heard yet.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.owner.is_some() || self.output.len() >= limits::UPSTREAM_FLUSH_BYTES
     }
 }

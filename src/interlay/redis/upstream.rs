@@ -159,19 +159,21 @@ impl RedisRelay {
 
     /// Moves a connection's unsent requests out; `recycled` becomes its next buffer.
     pub(super) fn upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
+        self.spares.give(recycled);
         let upstream = self.upstreams.get_mut(key)?;
         if let Some(logging_in) = upstream.log_in.as_mut() {
-            let output = std::mem::replace(&mut logging_in.output, recycled);
+            let output = std::mem::take(&mut logging_in.output);
             return (!output.is_empty()).then_some(output);
         }
         if !upstream.connected {
             return None;
         }
         upstream.output_ready = false;
+        upstream.hurried = false;
         if upstream.output.is_empty() {
             return None;
         }
-        let output = std::mem::replace(&mut upstream.output, recycled);
+        let output = std::mem::replace(&mut upstream.output, self.spares.take());
         self.resume.append(&mut upstream.stalled);
         self.settle();
         Some(output)
@@ -227,6 +229,9 @@ impl RedisRelay {
             None => return Err("a reply to nothing".to_owned()),
             Some(&Awaited::Forward(client_key)) => {
                 if let Some(client) = self.clients.get_mut(client_key) {
+                    if client.output.capacity() == 0 {
+                        client.output = self.spares.take();
+                    }
                     client.output.extend_from_slice(piece);
                     if last {
                         client.outstanding -= 1;
