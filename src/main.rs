@@ -2,6 +2,9 @@
 
 use crossfade::cli::{Cli, FilterCommand, Parser, Top};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let Cli { admin, output, command } = Cli::parse();
     let code = match command {

@@ -264,7 +264,7 @@ impl Lane {
             || matches!(entry.plan.shape, Shape::SetOutcome { keep_ttl: false, .. });
         if overwrites && !is_error(reply) && !effects.is_empty() {
             for key in entry.keys.iter() {
-                self.keys.set_clean(key.id);
+                self.note_clean(key.id);
                 if entry.plan.post != Post::Deadline {
                     self.keys.set_volatile(key.id, false);
                 }

@@ -206,9 +206,16 @@ impl Lane {
     pub(super) fn copy_on_first_write(&mut self, keys: &[KeyRef]) {
         for key in keys {
             if !self.is_known(key) && !self.keys.is_dirty(key.id) {
-                self.keys.set_clean(key.id);
+                self.note_clean(key.id);
                 self.emit_copy(key, CopyFor::FirstWrite, None);
             }
+        }
+    }
+
+    /// This key's shadow is right, or will be by what is queued. When the pass is over all are known.
+    pub(super) fn note_clean(&mut self, id: super::keys::KeyId) {
+        if !self.pass.done {
+            self.keys.set_clean(id);
         }
     }
 

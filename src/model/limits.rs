@@ -70,8 +70,8 @@ const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 /// buffer stays in the cache.
 pub const SOCKET_READ_BYTES: usize = 128 * 1024;
 /// Unsent requests of one upstream connection that are sent before all clients who are ready have been heard, so that the server
-/// works while the proxy goes on reading. Measured: docs/PERFORMANCE.md.
-pub const UPSTREAM_FLUSH_BYTES: usize = 4 * 1024;
+/// works while the proxy goes on reading; what Redis reads at once. Measured: docs/PERFORMANCE.md.
+pub const UPSTREAM_FLUSH_BYTES: usize = 16 * 1024;
 /// Buffers kept for the next output when they have been sent; one for each connection that is busy at the same moment is enough.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// A sent buffer larger than this is not kept.

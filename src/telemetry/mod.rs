@@ -20,6 +20,11 @@ impl SideCounters {
         self.errors += u64::from(is_error);
     }
 
+    pub fn answered_many(&mut self, replies: u64, errors: u64) {
+        self.requests += replies;
+        self.errors += errors;
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
@@ -53,6 +58,12 @@ impl Probe {
         }
         self.waiting = None;
         Some(now_us.saturating_sub(since))
+    }
+
+    /// The oldest `count` were answered; the latency of the one that is measured if it is among them.
+    pub fn answered_many(&mut self, count: u64, now_us: u64) -> Option<u64> {
+        self.answered += count.saturating_sub(1);
+        if count == 0 { None } else { self.answered(now_us) }
     }
 
     /// Nothing outstanding will be answered.

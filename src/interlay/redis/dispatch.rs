@@ -1,6 +1,6 @@
 //! From a client's bytes to commands on a path.
 
-use super::types::{Awaited, Client, Path, PoolKey, Wait};
+use super::types::{Awaited, Client, Path, PoolKey, ReplyMode, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
 use crate::lane::request::{LaneBatch, LaneItem};
 use crate::model::{CompareReads, limits};
@@ -47,6 +47,12 @@ impl RedisRelay {
                 used += self.stream_on(key, &bytes[used..]);
                 continue;
             }
+            let run = self.forward_run(key, &bytes[used..]);
+            if run > 0 {
+                used += run;
+                continue;
+            }
+            let Some(client) = self.clients.get_mut(key) else { return bytes.len() };
             let rest = &bytes[used..];
             let (frame_len, step) = match scan_request(&mut client.progress, rest) {
                 RequestScan::Empty { len } => (len, Step::Done),
@@ -75,6 +81,54 @@ impl RedisRelay {
                 Step::Close => return bytes.len(),
             }
         }
+        used
+    }
+
+    /// The commonest case in one go: whole requests that need nothing but to be sent on the shared connection this client uses
+    /// already. Returns how many bytes they were; 0 says nothing, whoever is first then takes the long way.
+    fn forward_run(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
+        let Some(client) = self.clients.get(key) else { return 0 };
+        let Path::Shared(upstream_key) = client.path else { return 0 };
+        let plain = client.transaction.is_none()
+            && !client.raw
+            && client.pinned.is_none()
+            && client.reply_mode == ReplyMode::On
+            && client.progress == RequestProgress::default();
+        let full = |upstream: &Upstream| upstream.output.len() > limits::UPSTREAM_OUTPUT_SOFT_BYTES;
+        if !plain
+            || self.is_dual()
+            || !self.fits(client, upstream_key)
+            || self.upstreams.get(upstream_key).is_none_or(full)
+        {
+            return 0;
+        }
+        let room = limits::CLIENT_OUTSTANDING_MAX.saturating_sub(client.outstanding);
+        let (mut used, mut count) = (0, 0);
+        while count < room {
+            let rest = &bytes[used..];
+            let RequestScan::Frame { len, inline: false } = scan_request(&mut RequestProgress::default(), rest) else {
+                break;
+            };
+            let Some(name) = Args::new(&rest[..len]).next() else { break };
+            let command = command::lookup(name);
+            if command.blocking || matches!(command.class, Class::Session(_) | Class::Refused(_)) {
+                break;
+            }
+            self.count(command);
+            used += len;
+            count += 1;
+        }
+        if count == 0 {
+            return 0;
+        }
+        let (Some(client), Some(upstream)) = (self.clients.get_mut(key), self.upstreams.get_mut(upstream_key)) else {
+            return 0;
+        };
+        upstream.output.extend_from_slice(&bytes[..used]);
+        upstream.probe.sent(upstream.awaited.len() + 1, self.now.mono_us);
+        upstream.awaited.extend(std::iter::repeat_n(Awaited::Forward(key), count as usize));
+        client.outstanding += count;
+        self.upstream_has_output(upstream_key);
         used
     }
 

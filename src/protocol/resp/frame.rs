@@ -114,6 +114,23 @@ enum Header {
 /// Reads `<type><number>\r\n` at `at`.
 fn header(bytes: &[u8], at: usize, too_long: &'static str) -> Header {
     let line = &bytes[at + 1..];
+    // Nearly every header is a short number that is all there.
+    let mut value = 0;
+    for (end, &byte) in line.iter().take(18).enumerate() {
+        match byte {
+            b'0'..=b'9' => value = value * 10 + i64::from(byte - b'0'),
+            b'\r' if end > 0 && end + 1 < line.len() => {
+                return Header::Number { end: at + 1 + end + 2, value: Some(value) };
+            }
+            _ => break,
+        }
+    }
+    header_with_care(bytes, at, too_long)
+}
+
+/// The same for headers that are long, incomplete or wrong.
+fn header_with_care(bytes: &[u8], at: usize, too_long: &'static str) -> Header {
+    let line = &bytes[at + 1..];
     // Numbers are short: looking a few bytes ahead by hand beats a call for nearly every header.
     let window = &line[..line.len().min(32)];
     let end = match window.iter().position(|&b| b == b'\r') {
@@ -194,6 +211,15 @@ impl ReplyFeed {
 
     /// Consumes up to the end of one reply.
     pub fn feed(&mut self, bytes: &[u8]) -> ReplyStep {
+        if self.values_left == 0
+            && let Some(consumed) = whole_simple(bytes)
+        {
+            return ReplyStep::Complete { consumed, first: bytes[0] };
+        }
+        self.follow(bytes)
+    }
+
+    fn follow(&mut self, bytes: &[u8]) -> ReplyStep {
         let mut at = 0;
         while at < bytes.len() {
             match self.state {
@@ -291,6 +317,21 @@ impl ReplyFeed {
             return Err(format!("an aggregate of {value} values"));
         }
         Ok(self.values_left == 0)
+    }
+}
+
+/// Length of the reply at the start of `bytes` if it is a line or a bulk string that is all there; `None` says nothing.
+fn whole_simple(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        b'+' | b'-' | b':' => Some(memchr(b'\n', bytes)? + 1),
+        b'$' => match header(bytes, 0, "") {
+            Header::Number { end, value: Some(length @ 0..=0xffff_ffff) } if bytes[end - 1] == b'\n' => {
+                let whole = end + length as usize + 2;
+                (whole <= bytes.len()).then_some(whole)
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 
