@@ -308,7 +308,7 @@ impl Lane {
     fn flushed(&mut self, entry: &WriteEntry, effects: Effects) {
         let all = Args::new(&entry.frame).next().is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"));
         self.keys.forget_dirty(if all { None } else { Some(entry.database) });
-        if !self.enqueue(entry.database, effects, &[], Because::Effect) {
+        if !self.enqueue(entry.database, effects, &Rc::from([]), Because::Effect) {
             self.begin_pass(PassKind::Full, "a FLUSH could not be sent to the shadow");
         }
     }
@@ -450,7 +450,7 @@ impl Lane {
         match integer(reply) {
             Some(-2) => {
                 effects.push(&[b"DEL", &key.name], Expect::NoError);
-                self.enqueue(key.database, effects, std::slice::from_ref(key), Because::Effect);
+                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
             }
             Some(at) if at > 0 => {
                 let exact = if self.keys.is_touched(key.id) { at } else { at - grace };
@@ -461,7 +461,7 @@ impl Lane {
                 }
                 let expect = Expect::Same(b":1\r\n".as_slice().into());
                 effects.push(&[b"PEXPIREAT", &key.name, &number(exact + grace)], expect);
-                self.enqueue(key.database, effects, std::slice::from_ref(key), Because::Effect);
+                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
             }
             Some(_) => {}
             None => self.mark_dirty(key),
@@ -513,11 +513,8 @@ impl Lane {
             self.counts.reads_not_comparable += 1;
             return;
         }
-        let database = read.keys[0].database;
         let latency_us = self.now.mono_us.saturating_sub(read.at_us);
-        let frame = read.frame.clone();
-        let compare = Purpose::Compare(Box::new(Compared { read, reply: reply.into(), latency_us }));
-        if !self.enqueue_read(database, &frame, compare) {
+        if !self.enqueue_compared(Box::new(Compared { read, reply: reply.into(), latency_us })) {
             self.counts.reads_not_comparable += 1;
         }
     }

@@ -9,7 +9,7 @@ use super::{Caller, Lane, Link, Ticket};
 use crate::bus::{LaneEvent, PassKind};
 use crate::model::{CoreId, limits};
 use crate::protocol::resp::Args;
-use crate::protocol::resp::command::{self, Class, Command, CompareRule, EffectKind};
+use crate::protocol::resp::command::{self, Class, Command, CompareRule, EffectKind, KeySpec};
 use crate::protocol::resp::copy::{DataType, typed_reads};
 use crate::protocol::resp::effect::{self, EffectPlan, Post, Shape};
 use crate::protocol::resp::encode::{self, push_request};
@@ -137,12 +137,11 @@ impl Lane {
             self.watches.break_all();
             return self.send_write(plan, Rc::from([]), incoming);
         }
-        let Some(names) = command.keys_of(incoming.frame) else {
+        let Some(keys) = keys_of(command, incoming) else {
             // The count of keys makes no sense: the server answers with an error. Should it not, every key is in doubt.
             let doubt = EffectPlan { shape: Shape::Copied, post: Post::Nothing, depends_on_old_value: false };
             return self.send_write(doubt, Rc::from([]), incoming);
         };
-        let keys: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(incoming.database, name)).collect();
         let plan = self.adapt_plan(plan, &keys);
         self.send_write(plan, keys, incoming);
     }
@@ -305,10 +304,7 @@ impl Lane {
 
     fn emit_compared_read(&mut self, incoming: Incoming<'_>) {
         let Some(command) = Args::new(incoming.frame).next().map(command::lookup) else { return };
-        let keys: Vec<KeyRef> = command
-            .keys_of(incoming.frame)
-            .map(|names| names.0.iter().map(|name| KeyRef::new(incoming.database, name)).collect())
-            .unwrap_or_default();
+        let keys = keys_of(command, incoming).unwrap_or_default();
         let known = !keys.is_empty() && keys.iter().all(|key| self.is_known(key) && !self.keys.is_dirty(key.id));
         let volatile = keys.iter().filter(|key| self.keys.is_volatile(key.id)).count();
         if !known || command.compare == CompareRule::Never || (volatile > 0 && keys.len() > 1) {
@@ -325,7 +321,7 @@ impl Lane {
             to: incoming.to,
             frame: incoming.frame.into(),
             command,
-            keys: keys.into(),
+            keys,
             checked: volatile > 0,
             resp: incoming.resp,
             at_us: self.now.mono_us,
@@ -378,6 +374,16 @@ impl Lane {
     /// Whether the effect of a command is to empty databases.
     pub(super) fn flushes(command: &Command) -> bool {
         command.effect == EffectKind::Flush
+    }
+}
+
+/// The keys of a command; `None` when they cannot be told.
+fn keys_of(command: &Command, incoming: Incoming<'_>) -> Option<Rc<[KeyRef]>> {
+    let key = |name: &[u8]| KeyRef::new(incoming.database, name);
+    match command.keys {
+        // Nearly all commands: no list is made for one.
+        KeySpec::Range(1, 1, 1) => Args::new(incoming.frame).nth(1).map(|name| Rc::from([key(name)])),
+        _ => command.keys_of(incoming.frame).map(|names| names.0.iter().map(|name| key(name)).collect()),
     }
 }
 

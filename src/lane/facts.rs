@@ -15,6 +15,19 @@ pub struct Asked<'a> {
     pub in_transaction: bool,
 }
 
+impl<'a> Asked<'a> {
+    /// The command's number in memos. Commands the table does not know share a row there, so nothing is remembered of them.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        (self.command.class != Class::Unknown).then(|| command::position(self.command) as u32)
+    }
+
+    #[must_use]
+    pub fn keys(&self) -> Keys<'a> {
+        Keys::Unread(self.command, self.frame)
+    }
+}
+
 /// The keys of one request, looked for when first asked for: most commands are answered without.
 #[derive(Debug, Clone)]
 pub enum Keys<'a> {
@@ -63,8 +76,7 @@ pub fn with_facts<'a, T>(asked: &Asked<'a>, ask: impl FnOnce(RequestFacts<'_, Ke
     };
     let transaction = if in_transaction { abi::flags::REQUEST_IN_TRANSACTION } else { 0 };
     ask(RequestFacts {
-        // Commands the table does not know share a row there, so nothing is remembered of them.
-        number: (command.class != Class::Unknown).then(|| command::position(command) as u32),
+        number: asked.number(),
         protocol: abi::Protocol::Redis,
         class: class(command),
         flags: flags(command.compare) | transaction,
@@ -72,7 +84,7 @@ pub fn with_facts<'a, T>(asked: &Asked<'a>, ask: impl FnOnce(RequestFacts<'_, Ke
         database_number: database,
         database: database_text,
         command: name,
-        keys: Keys::Unread(command, frame),
+        keys: asked.keys(),
         frame,
     })
 }

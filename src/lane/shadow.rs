@@ -71,7 +71,7 @@ pub(super) enum Because {
 
 impl Lane {
     /// Queues effects on `keys`. Where that cannot be done the keys become dirty; false then.
-    pub(super) fn enqueue(&mut self, database: u32, effects: Effects, keys: &[KeyRef], because: Because) -> bool {
+    pub(super) fn enqueue(&mut self, database: u32, effects: Effects, keys: &Rc<[KeyRef]>, because: Because) -> bool {
         if effects.is_empty() {
             return true;
         }
@@ -87,15 +87,14 @@ impl Lane {
         let token = (because == Because::Overwrite && keys.iter().any(|key| self.keys.is_dirty(key.id)))
             .then(|| self.keys.token());
         if let Some(token) = token {
-            for key in keys {
+            for key in keys.iter() {
                 self.keys.start_healing(key.id, token);
             }
         }
         self.select(database);
         self.shadow_link_output().extend_from_slice(&effects.bytes);
-        let keys: Rc<[KeyRef]> = keys.into();
         for expect in effects.expects {
-            self.push_sent(Purpose::Effect { keys: Rc::clone(&keys), expect, token });
+            self.push_sent(Purpose::Effect { keys: Rc::clone(keys), expect, token });
         }
         true
     }
@@ -126,13 +125,29 @@ impl Lane {
 
     /// Queues a read. False where the shadow does not take it.
     pub(super) fn enqueue_read(&mut self, database: u32, frame: &[u8], purpose: Purpose) -> bool {
-        if !self.shadow_takes() {
-            return false;
+        let taken = self.repeat(database, frame);
+        if taken {
+            self.push_sent(purpose);
         }
-        self.select(database);
-        self.shadow_link_output().extend_from_slice(frame);
-        self.push_sent(purpose);
-        true
+        taken
+    }
+
+    /// Queues the read that [`Purpose::Compare`] keeps. False where the shadow does not take it.
+    pub(super) fn enqueue_compared(&mut self, compared: Box<Compared>) -> bool {
+        let taken = self.repeat(compared.read.keys[0].database, &compared.read.frame);
+        if taken {
+            self.push_sent(Purpose::Compare(compared));
+        }
+        taken
+    }
+
+    fn repeat(&mut self, database: u32, frame: &[u8]) -> bool {
+        let takes = self.shadow_takes();
+        if takes {
+            self.select(database);
+            self.shadow_link_output().extend_from_slice(frame);
+        }
+        takes
     }
 
     fn push_sent(&mut self, purpose: Purpose) {

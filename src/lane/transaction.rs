@@ -174,7 +174,7 @@ impl Lane {
                 Outcome { frame, reply, deadline: None, first_entry: None, grace_ms: self.plan.ttl_grace_ms as i64 };
             let names =
                 Args::new(frame).next().map_or(&command::UNKNOWN, command::lookup).keys_of(frame).unwrap_or_default();
-            let keys: Vec<KeyRef> = names.0.iter().map(|name| KeyRef::new(block.database, name)).collect();
+            let keys: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(block.database, name)).collect();
             match effect::derive(*shape, &outcome, &mut effects) {
                 Ok(()) => {
                     let because = if *shape == Shape::Overwrite { Because::Overwrite } else { Because::Effect };

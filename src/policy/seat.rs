@@ -286,18 +286,31 @@ impl RequestSeat {
         self.memo.clear();
     }
 
+    /// What it has said of this command before, if that still holds. `number` and `database`: as in [`RequestFacts`].
+    pub fn recall<'a>(
+        &mut self,
+        number: u32,
+        database: u32,
+        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        now_ms: i64,
+    ) -> Option<RequestDecision> {
+        let known = self.memo.find(CommandTag { command: number, database }, keys)?;
+        let (action, text) = (known.action, known.text.clone());
+        self.memo_hits += 1;
+        Some(self.carry_out(action, || text.unwrap_or_default(), now_ms))
+    }
+
     /// What the policy says of one command.
     pub fn decide<'a, K: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
         facts: RequestFacts<'a, K>,
         now_ms: i64,
     ) -> RequestDecision {
-        let tag = facts.number.map(|command| CommandTag { command, database: facts.database_number });
-        if let Some(known) = tag.and_then(|tag| self.memo.find(tag, facts.keys.clone())) {
-            let (action, text) = (known.action, known.text.clone());
-            self.memo_hits += 1;
-            return self.carry_out(action, || text.unwrap_or_default(), now_ms);
+        let database = facts.database_number;
+        if let Some(known) = facts.number.and_then(|number| self.recall(number, database, facts.keys.clone(), now_ms)) {
+            return known;
         }
+        let tag = facts.number.map(|command| CommandTag { command, database });
         let sample = (self.samples.draw() >> 32) as u32;
         let view = facts.view(self.stage, sample);
         match self.seat.call(|instance| instance.on_request(&view, now_ms)) {

@@ -155,8 +155,11 @@ mod tests {
         assert_eq!((beside.get(zeroth), beside.get(first)), (None, Some(&1)));
         slab.remove(first);
         let second = slab.insert("c");
-        assert_eq!((beside.get(second), beside.remove(second)), (None, None), "the old one is not the new one's");
+        assert_eq!(beside.get(second), None, "the old one is not the new one's");
+        assert_eq!(beside.remove(second), None);
         beside.insert(second, 2);
-        assert_eq!((beside.get(first), beside.remove(second), beside.get(second)), (None, Some(2), None));
+        assert_eq!(beside.get(first), None);
+        assert_eq!(beside.remove(second), Some(2));
+        assert_eq!(beside.get(second), None);
     }
 }
