@@ -45,4 +45,4 @@ bench-postgres: build
 	ONLY=13-postgres-select,20-postgres-tpcb scripts/bench.sh --name postgres
 
 bench-ops:
-	cargo bench --locked --bench ops
+	cargo run --release --locked --quiet --package crossfade-benches --bin ops

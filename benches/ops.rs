@@ -19,6 +19,10 @@ use clap::Parser;
 use ops::harness::{Operation, measure};
 use ops::{bus, codec, lane, policy, relay};
 
+/// The binary's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What an operation costs; all of them, in a table, when nothing is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "ops")]
@@ -34,9 +38,6 @@ struct Args {
     /// So many rounds of it
     #[arg(long, value_name = "N", requires = "run")]
     rounds: Option<u64>,
-    /// Said by `cargo bench` to every benchmark
-    #[arg(long = "bench", hide = true)]
-    _bench: bool,
 }
 
 fn all() -> impl Iterator<Item = &'static Operation> {

@@ -29,14 +29,8 @@ trap 'rm -rf "$work"' EXIT
 valgrind --tool=callgrind --callgrind-out-file="$work/true" true >"$work/true.log" 2>&1 ||
     skip "valgrind does not run here: $(tail -1 "$work/true.log")"
 
-cargo bench --locked --quiet --bench ops --no-run --message-format=json >"$work/build.json"
-binary="$(python3 -c '
-import json, sys
-for line in sys.stdin:
-    built = json.loads(line)
-    if built.get("executable") and built["target"]["name"] == "ops":
-        print(built["executable"])
-' <"$work/build.json")"
+cargo build --release --locked --quiet --package crossfade-benches
+binary="${CARGO_TARGET_DIR:-target}/release/ops"
 "$binary" --list >"$work/operations"
 
 # NAME ROUNDS: writes how many instructions that took into the file counts/NAME.ROUNDS.

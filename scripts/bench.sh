@@ -17,6 +17,15 @@ if ! [ -x "$CROSSFADE_BIN" ]; then
 fi
 cargo build --release --locked --quiet --package crossfade-loadtest --bin bench --bin loadgen
 
+# For the row of telemetry; the binary that is measured otherwise is built again from what is there already.
+if [ "${QUICK:-}" != 1 ] && [ "$CROSSFADE_BIN" = "$target/release/crossfade" ]; then
+    cargo build --release --locked --quiet --features without-telemetry
+    cp "$CROSSFADE_BIN" "$target/crossfade-no-telemetry"
+    cargo build --release --locked --quiet
+    CROSSFADE_NO_TELEMETRY_BIN="$(realpath "$target/crossfade-no-telemetry")"
+    export CROSSFADE_NO_TELEMETRY_BIN
+fi
+
 # A copy: a build during the run must not change what is measured. Everything temporary is below this folder.
 TMPDIR="$(mktemp -d)"
 export TMPDIR

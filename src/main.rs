@@ -2,6 +2,7 @@
 
 use crossfade::cli::{Cli, FilterCommand, Parser, Top};
 
+/// The lane makes and drops several small values for each command; measured against the C library's: docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -236,6 +236,11 @@ pub fn start(name: &str, binary: &Path, server: u16) -> Result<Program, String> 
     match name {
         "crossfade" => crossfade.start(),
         "crossfade-2-cores" => Crossfade { cores: 2, ..crossfade }.start(),
+        "crossfade-no-telemetry" => {
+            let binary = std::env::var_os("CROSSFADE_NO_TELEMETRY_BIN")
+                .ok_or("CROSSFADE_NO_TELEMETRY_BIN does not name a binary built with the feature without-telemetry")?;
+            Crossfade { binary: Path::new(&binary), ..crossfade }.start()
+        }
         "crossfade-no-policies" => Crossfade { more: NO_POLICIES, ..crossfade }.start(),
         "haproxy" => haproxy(server),
         "nutcracker" => nutcracker(server),

@@ -11,11 +11,12 @@ const BAR: f64 = 15.0;
 const ROW_GAP: f64 = 10.0;
 const CURVE_HEIGHT: f64 = 260.0;
 
-const COLOURS: [(&str, &str); 12] = [
+const COLOURS: [(&str, &str); 13] = [
     ("direct", "#8a8f98"),
     ("crossfade", "#0b7285"),
     ("crossfade-2-cores", "#3bc9db"),
     ("crossfade-no-policies", "#99e9f2"),
+    ("crossfade-no-telemetry", "#66d9e8"),
     ("crossfade-dual", "#1864ab"),
     ("crossfade-migrating", "#4dabf7"),
     ("haproxy", "#e8590c"),
@@ -27,7 +28,7 @@ const COLOURS: [(&str, &str); 12] = [
 ];
 
 fn colour(contestant: &str) -> &'static str {
-    COLOURS.iter().find(|(name, _)| *name == contestant).unwrap_or(&COLOURS[11]).1
+    COLOURS.iter().find(|(name, _)| *name == contestant).unwrap_or(&COLOURS[12]).1
 }
 
 fn escaped(text: &str) -> String {

@@ -128,11 +128,12 @@ pub struct Scenario {
 }
 
 /// Every contestant that exists.
-pub const REDIS: [&str; 8] = [
+pub const REDIS: [&str; 9] = [
     "direct",
     "crossfade",
     "crossfade-2-cores",
     "crossfade-no-policies",
+    "crossfade-no-telemetry",
     "crossfade-dual",
     "crossfade-migrating",
     "haproxy",

@@ -8,6 +8,7 @@ use crate::policy::Mirroring;
 use crate::protocol::resp::command::{self, Class, Command, CompareRule};
 use crate::protocol::resp::frame::{RequestProgress, RequestScan, scan_request};
 use crate::protocol::resp::{Args, ReplyFeed, ReplyStep, args, effect, encode};
+use crate::telemetry;
 
 const NOPERM: &[u8] = b"-NOPERM Crossfade carries writes of the default user only while two servers are kept in step: an ACL user's rights cannot be checked in the lane yet\r\n";
 
@@ -178,6 +179,9 @@ impl RedisRelay {
     }
 
     fn count(&mut self, command: &'static Command) {
+        if !telemetry::ON {
+            return;
+        }
         self.counters.commands += 1;
         match command.class {
             Class::Read => self.counters.commands_read += 1,

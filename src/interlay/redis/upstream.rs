@@ -230,7 +230,9 @@ impl RedisRelay {
         let Some(upstream) = self.upstreams.get_mut(key) else { return Ok(0) };
         let Some(&Awaited::Forward(client_key)) = upstream.awaited.front() else { return Ok(0) };
         let (mut used, mut whole, mut errors, mut invalid) = (0, 0, 0, None);
-        while used < bytes.len() && matches!(upstream.awaited.get(whole), Some(Awaited::Forward(to)) if *to == client_key) {
+        while used < bytes.len()
+            && matches!(upstream.awaited.get(whole), Some(Awaited::Forward(to)) if *to == client_key)
+        {
             // A push is no reply.
             if upstream.feed.first() == b'>' || (upstream.feed.first() == 0 && bytes[used] == b'>') {
                 break;
