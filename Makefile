@@ -5,10 +5,11 @@
 #   make test                   everything that can fail: unit, property and end-to-end tests against real servers; instructions counted
 #   make check                  format, lints and the repository's own rules
 #   make bench [QUICK=1]        against the servers themselves and against peers, in turns; which targets are met; loadtest/results
+#   make bench-soak             ten minutes at the knee: latencies and memory minute by minute
 #   make bench-postgres         the part of it on PostgreSQL
 #   make bench-ops              nanoseconds of single operations: codec, relay, lane, policy, bus; benches/README.md
 
-.PHONY: help demo test check bench bench-postgres bench-ops servers build filters
+.PHONY: help demo test check bench bench-postgres bench-soak bench-ops servers build filters
 ARGS ?=
 
 help:
@@ -43,6 +44,10 @@ bench: build
 bench-postgres: build
 	@scripts/install-test-servers.sh --bench
 	ONLY=13-postgres-select,20-postgres-tpcb scripts/bench.sh --name postgres
+
+bench-soak: build
+	@scripts/install-test-servers.sh --bench
+	scripts/bench-soak.sh
 
 bench-ops:
 	cargo run --release --locked --quiet --package crossfade-benches --bin ops

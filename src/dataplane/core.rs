@@ -577,8 +577,10 @@ impl Core {
         for key in relay.take_ready_upstreams() {
             any = true;
             let Some(io) = interlay.upstreams.get(key) else { continue };
-            if relay.upstream_is_urgent(key) {
-                io.send(|recycled| relay.take_upstream_output(key, recycled));
+            if relay.upstream_is_urgent(key)
+                && io.send(|recycled| relay.take_upstream_output(key, recycled)) == Sending::All
+            {
+                continue;
             }
             io.writable.ring();
         }

@@ -176,6 +176,10 @@ pub fn svg(run: &Run) -> String {
     );
     let cpu = |cell: &Cell<'_>| cell.metrics.get("proxy_cpu_us").copied();
     drawing.bars("CPU time of the proxy, µs per request (each load has its own scale)", &cells, cpu, None);
+    let memory = |cell: &Cell<'_>| cell.metrics.get("bytes_each").copied();
+    drawing.bars("User memory per idle connection, bytes (the line: 4096)", &cells, memory, Some(4096.0));
+    let copied = |cell: &Cell<'_>| cell.metrics.get("keys_per_s").copied();
+    drawing.bars("Backfill, keys per second (each load has its own scale)", &cells, copied, None);
     let mut loads: Vec<&str> = run.samples.iter().filter(|s| s.curve.is_some()).map(|s| s.load.as_str()).collect();
     loads.dedup();
     loads.sort_unstable();

@@ -1,6 +1,7 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
 mod policies;
+mod runs;
 
 use std::sync::Arc;
 
