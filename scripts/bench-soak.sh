@@ -61,7 +61,7 @@ load=(--port "$proxy" --connections 50 --value-bytes 64 --keys 100000 --read-sha
 
 out="loadtest/results/soak.txt"
 {
-    echo "$("$binary" --version), $(redis-server --version | cut -d' ' -f3), kernel $(uname -r), $(nproc) processors, 1 proxy core; $(date -u +%F)"
+    echo "$("$binary" --version), Redis $(redis-server --version | sed 's/.*v=\([0-9.]*\).*/\1/'), kernel $(uname -r), $(nproc) processors, 1 proxy core; $(date -u +%F)"
     "$loadgen" "${load[@]}" --fill --find-knee --rate 5000 --duration 3 >"$work/knee.json"
     knee="$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["knee_per_s"] or 0)' "$work/knee.json")"
     rate="$(python3 -c 'import sys; print(round(float(sys.argv[1]) * float(sys.argv[2])))' "$knee" "${SHARE:-1.0}")"
