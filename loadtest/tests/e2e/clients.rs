@@ -255,3 +255,34 @@ fn goodbye_and_more(port: u16, made: &Certificates) -> usize {
     while let Ok(1..) = tls.read_tls(&mut rest.as_slice()).map(|taken| rest.drain(..taken).count()) {}
     tls.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
 }
+
+/// 32 MB of replies are more than all buffers between hold, so the proxy has to keep what the socket does not take, and go on where it was.
+#[test]
+fn a_client_that_reads_late_gets_every_reply_in_order() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    const VALUES: usize = 8;
+    const REPLIES: usize = 512;
+    const BYTES: usize = 64 * 1024;
+    let (proxy, server) = in_front();
+    for value in 0..VALUES {
+        let bytes = vec![b'a' + value as u8; BYTES];
+        let _: () = redis::cmd("SET").arg(value).arg(bytes).query(&mut server.connection()).expect("set");
+    }
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", proxy.port)).expect("the proxy listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    for reply in 0..REPLIES {
+        write!(stream, "*2\r\n$3\r\nGET\r\n$1\r\n{}\r\n", reply % VALUES).expect("small requests are taken");
+    }
+    // Whoever else is there is served meanwhile.
+    let length: usize = redis::cmd("STRLEN").arg(0).query(&mut proxy.connection()).expect("served");
+    assert_eq!(length, BYTES);
+    let mut reader = BufReader::new(stream);
+    for reply in 0..REPLIES {
+        let mut head = String::new();
+        reader.read_line(&mut head).expect("a reply");
+        assert_eq!(head, format!("${BYTES}\r\n"), "reply {reply}");
+        let mut body = vec![0; BYTES + 2];
+        reader.read_exact(&mut body).expect("all of it");
+        assert!(body[..BYTES].iter().all(|byte| *byte == b'a' + (reply % VALUES) as u8), "reply {reply}");
+    }
+}
