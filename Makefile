@@ -35,7 +35,7 @@ test: servers build filters
 check:
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --locked --lib tidy::
+	cargo test --locked -p crossfade-tidy
 
 bench: build
 	@scripts/install-test-servers.sh --bench

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use crossfade::bus::Mailbox;
+use ::bus::Mailbox;
 
 use super::harness::{Operation, Round};
 

@@ -2,11 +2,11 @@
 
 use std::hint::black_box;
 
-use crossfade::protocol::postgres::frame::{HEAD_BYTES, Head, server_head};
-use crossfade::protocol::resp::command::{self, Class};
-use crossfade::protocol::resp::encode::{push_bulk, push_header, push_request};
-use crossfade::protocol::resp::frame::scan_request;
-use crossfade::protocol::resp::{ReplyFeed, ReplyStep, RequestProgress, RequestScan};
+use wire::postgres::frame::{HEAD_BYTES, Head, server_head};
+use wire::resp::command::{self, Class};
+use wire::resp::encode::{push_bulk, push_header, push_request};
+use wire::resp::frame::scan_request;
+use wire::resp::{ReplyFeed, ReplyStep, RequestProgress, RequestScan};
 
 use super::harness::{Operation, Round};
 

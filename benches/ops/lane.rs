@@ -1,11 +1,11 @@
 //! Dual operation: commands into a lane, what it sends to both servers, their answers back in.
 
-use crossfade::bus::{LaneEvent, LaneOrder};
-use crossfade::lane::Lane;
-use crossfade::lane::request::{LaneBatch, LaneItem};
-use crossfade::model::{CoreId, PlanMode, Side};
-use crossfade::policy::SharedPolicies;
-use crossfade::stdx::clock::Now;
+use ::bus::{LaneEvent, LaneOrder};
+use ::policy::SharedPolicies;
+use base::model::{CoreId, PlanMode, Side};
+use base::stdx::clock::Now;
+use proxy::redis::lane::Lane;
+use proxy::redis::lane::request::{LaneBatch, LaneItem};
 
 use super::harness::{Operation, Round};
 use super::setting::{self, CLIENTS, PIECE_BYTES, SAME_BYTES, SAME_LENGTH, Same, Verb};

@@ -4,16 +4,16 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use crossfade::lane::Caller;
-use crossfade::lane::facts::{Asked, with_facts};
-use crossfade::model::{CoreId, FilterName, PolicySetting};
-use crossfade::policy::abi::host::Request;
-use crossfade::policy::abi::{Authority, Class, Phase, Protocol, RequestAction};
-use crossfade::policy::{
+use ::policy::abi::host::Request;
+use ::policy::abi::{Authority, Class, Phase, Protocol, RequestAction};
+use ::policy::{
     CorePolicies, Host, HostOptions, Instance, Mirroring, RequestDecision, RequestSeat, SeatSetup, builtin,
 };
-use crossfade::protocol::resp::command;
-use crossfade::protocol::resp::encode::request;
+use base::model::{CoreId, FilterName, PolicySetting};
+use proxy::redis::lane::Caller;
+use proxy::redis::lane::facts::{Asked, with_facts};
+use wire::resp::command;
+use wire::resp::encode::request;
 
 use super::harness::{Operation, Round};
 

@@ -1,10 +1,9 @@
 //! Pass-through: clients' bytes into the relay of an interlay and their replies out of it, as the data plane moves them.
 
-use crossfade::interlay;
-use crossfade::model::{CoreId, InterlaySpec, PlanMode, ProtocolKind};
-use crossfade::policy::SharedPolicies;
-use crossfade::relay::{Arrival, Ask, ClientKey, Relay, RelaySetup, UpstreamKey};
-use crossfade::stdx::clock::Now;
+use ::policy::SharedPolicies;
+use base::model::{CoreId, InterlayProtocol, InterlaySpec, PlanMode};
+use base::stdx::clock::Now;
+use proxy::contract::{Arrival, Ask, ClientKey, Relay, RelaySetup, UpstreamKey};
 
 use super::harness::{Operation, Round};
 use super::setting::{self, CLIENTS, PIECE_BYTES, SAME_BYTES, SAME_LENGTH, Same, Verb};
@@ -103,10 +102,9 @@ impl Stage {
 fn made() -> Box<dyn Relay> {
     let plan = setting::plan(PlanMode::PassThrough);
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let spec =
-        InterlaySpec { name: plan.interlay.clone(), kind: ProtocolKind::Redis, listen, tls: None, postgres: None };
+    let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
     let (core, policies) = (CoreId(0), SharedPolicies::default());
-    interlay::relay(RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies })
+    proxy::relay(RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies })
 }
 
 /// The first command makes the relay ask for a connection, which is then opened and logged in.

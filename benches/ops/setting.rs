@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use crossfade::model::{
+use base::model::{
     Authority, CompareReads, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind, RoutePlan,
 };
-use crossfade::protocol::resp::Args;
-use crossfade::protocol::resp::encode::{push_bulk, push_request};
-use crossfade::protocol::resp::frame::reply_len;
-use crossfade::stdx::clock::Now;
+use base::stdx::clock::Now;
+use wire::resp::Args;
+use wire::resp::encode::{push_bulk, push_request};
+use wire::resp::frame::reply_len;
 
 pub const CLIENTS: usize = 50;
 /// What a read of a socket brings at most.

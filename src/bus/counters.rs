@@ -1,7 +1,7 @@
 //! What a core counts: plain cells on its own core, merged on the control thread.
 
-use crate::model::Side;
-use crate::stdx::histogram::Histogram;
+use base::model::Side;
+use base::stdx::histogram::Histogram;
 
 /// False in a build with the feature `without-telemetry`, which exists to measure what the rest of this module costs.
 pub const ON: bool = !cfg!(feature = "without-telemetry");

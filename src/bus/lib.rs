@@ -2,15 +2,16 @@
 //!
 //! Control sends a [`Directive`], a core answers with a [`Report`]. Both travel in bounded [`Mailbox`]es woken by eventfd.
 
+pub mod counters;
 mod mailbox;
 
 use std::sync::Arc;
 
 pub use mailbox::Mailbox;
 
-use crate::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, Side, StatementSample};
-use crate::policy::{CorePolicies, PolicyNote, SeatStats};
-use crate::telemetry::CoreCounters;
+use crate::counters::CoreCounters;
+use base::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, Side, StatementSample};
+use policy::{CorePolicies, PolicyNote, SeatStats};
 
 /// From the control thread to one core.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ pub enum Report {
         ticket: u64,
         event: GateEvent,
     },
-    /// At most [`crate::model::limits::SESSIONS_LISTED_MAX`]; those that hold a closed gate up first, oldest first. `total` are all
+    /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that hold a closed gate up first, oldest first. `total` are all
     /// sessions of this core, `busy` those that are inside a unit of work.
     Sessions {
         core: CoreId,
@@ -279,7 +280,7 @@ impl Switchboard {
     /// # Errors
     /// The operating system's, when an eventfd cannot be made.
     pub fn new(cores: u16) -> std::io::Result<Self> {
-        use crate::model::limits;
+        use base::model::limits;
         let cores =
             (0..cores).map(|_| Mailbox::new(limits::DIRECTIVE_QUEUE_LEN)).collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self { cores, reports: Mailbox::new(limits::REPORT_QUEUE_LEN)? })

@@ -10,12 +10,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::bus::Switchboard;
+use crate::cli;
 use crate::cli::Output;
-use crate::config::Config;
-use crate::control::Intent;
-use crate::dataplane::{Dataplane, DataplaneConfig};
-use crate::{api, cli, control};
+use bus::Switchboard;
+use control::api;
+use control::config::Config;
+use control::reconcile::Intent;
+use proxy::cores::{Dataplane, DataplaneConfig};
 
 /// Serves until a signal. Returns the exit code.
 #[must_use]
@@ -35,7 +36,7 @@ pub fn serve(config: &Path) -> i32 {
 pub fn check(config: &Path, output: Output) -> i32 {
     let run = || -> Result<i32, String> {
         let config = Config::load(config).map_err(|error| error.to_string())?;
-        let found = LocalSet::new().block_on(&runtime()?, control::preflight(&config));
+        let found = LocalSet::new().block_on(&runtime()?, control::reconcile::preflight(&config));
         let (endpoints, pairs, filters) = api::preflight(&found?);
         Ok(cli::print_check(output, &endpoints, &pairs, &filters))
     };
@@ -99,7 +100,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         intent.send_filters(&bus)?;
         let interlays = intent.plans.iter().map(|(spec, plan)| (spec.clone(), Arc::clone(plan))).collect();
         let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
-        let (running, handle) = control::start(intent, bus, dataplane.driver.clone())?;
+        let (running, handle) = control::reconcile::start(intent, bus, dataplane.driver.clone())?;
         let api = tokio::task::spawn_local(api::serve(listener, handle));
         tracing::info!(admin = %admin, cores, driver = %dataplane.driver, "serving");
         let code = tokio::select! {

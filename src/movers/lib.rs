@@ -3,36 +3,24 @@
 //! Everything here is async on the control thread's current-thread tokio runtime and `!Send`. Nothing here decides; the
 //! workflow does. A job reports through a [`Progress`] cell that anyone on the thread may read.
 
-mod backfill;
-mod check;
-mod client;
-mod compat;
-mod content;
-mod digest;
-mod lane_client;
-mod names;
 mod postgres;
-mod smoke;
-mod verify;
-
-#[cfg(test)]
-mod tests;
+mod redis;
 
 use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-pub use backfill::{BackfillSpec, backfill};
-pub use check::{EndpointFacts, check_endpoint};
-pub use client::RedisClient;
-pub use compat::{Finding, PayloadProbe, Severity};
-pub use digest::{ServerDigest, TypeCount, compare_servers, digest_server};
-pub use lane_client::{Copied, LaneClient, Probed};
 pub use postgres::PostgresFacts;
-pub use smoke::smoke;
-pub use verify::{Divergence, Verified, VerifySpec, verify};
+pub use redis::backfill::{BackfillSpec, backfill};
+pub use redis::check::{EndpointFacts, check_endpoint};
+pub use redis::client::RedisClient;
+pub use redis::compat::{Finding, PayloadProbe, Severity};
+pub use redis::digest::{ServerDigest, TypeCount, compare_servers, digest_server};
+pub use redis::lane_client::{Copied, LaneClient, Probed};
+pub use redis::smoke::smoke;
+pub use redis::verify::{Divergence, Verified, VerifySpec, verify};
 
-use crate::model::{Endpoint, ProtocolKind};
+use base::model::{Endpoint, ProtocolKind};
 
 /// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by whoever made them.
 pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";
@@ -49,7 +37,7 @@ pub enum ServerFacts {
 /// # Errors
 /// [`JobError::Endpoint`] naming the endpoint and what to do.
 pub async fn look(endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
-    match endpoint.kind {
+    match endpoint.kind() {
         ProtocolKind::Redis => Ok(ServerFacts::Redis(Box::new(check_endpoint(endpoint).await?))),
         ProtocolKind::Postgres => Ok(ServerFacts::Postgres(Box::new(postgres::check(endpoint).await?))),
     }
@@ -64,8 +52,8 @@ pub async fn compatibility(
     target: &Endpoint,
     payloads: PayloadProbe,
 ) -> Result<Vec<Finding>, JobError> {
-    match (source.kind, target.kind) {
-        (ProtocolKind::Redis, ProtocolKind::Redis) => compat::compatibility(source, target, payloads).await,
+    match (source.kind(), target.kind()) {
+        (ProtocolKind::Redis, ProtocolKind::Redis) => redis::compat::compatibility(source, target, payloads).await,
         (ProtocolKind::Postgres, ProtocolKind::Postgres) => postgres::compatibility(source, target).await,
         (from, to) => Err(JobError::Endpoint(format!(
             "endpoint {} is of kind {} and endpoint {} of kind {}: nothing moves between them",

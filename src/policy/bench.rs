@@ -4,9 +4,9 @@
 
 use super::abi;
 use super::host::{Fault, Instance, Module};
-use crate::model::limits;
 use abi::host::{Pair, Record, ReplyParts, Request, Window};
 use abi::{Authority, Class, Encoding, Hook, Phase, Protocol, Purpose, RecordType, ReplyKind, Side, flags};
+use base::model::limits;
 
 /// One kind of call. Times are means over batches of calls; the percentiles are over the batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,8 +207,8 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::builtin;
-    use crate::policy::host::{Host, HostOptions};
+    use crate::builtin;
+    use crate::host::{Host, HostOptions};
 
     /// A clock whose every look is a hundred milliseconds later, so that measuring ends soon.
     fn clock() -> u64 {

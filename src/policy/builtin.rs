@@ -36,7 +36,7 @@ pub fn shipped() -> &'static [Shipped] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PolicySettings, PolicySlot};
+    use base::model::{PolicySettings, PolicySlot};
 
     #[test]
     fn every_default_is_part_of_the_program() {

@@ -11,8 +11,8 @@ use self::fields::Fields;
 use self::view::View;
 use super::abi;
 use super::host::{FaultKind, Instance, Module, RawVerdict};
-use crate::model::limits;
 use abi::{Hook, Memo, PairAction, RecordAction, RequestAction, WindowAction};
+use base::model::limits;
 
 /// Cases by name, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

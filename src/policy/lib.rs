@@ -20,7 +20,7 @@ mod seat;
 #[cfg(test)]
 mod seat_tests;
 mod stats;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use crossfade_filter_abi as abi;

@@ -14,8 +14,8 @@ use super::abi::{PairAction, RecordAction, RequestAction, WindowAction};
 use super::host::{Answer, Fault, Instance, RecordAnswer};
 use super::memo::{CommandTag, Memo, Remembered};
 use super::stats::{NoteKind, PolicyNote, SeatStats};
-use crate::model::{FilterName, OnFault, PolicyMode, PolicySetting, PolicySlot, limits};
-use crate::stdx::prng::SplitMix64;
+use base::model::{FilterName, OnFault, PolicyMode, PolicySetting, PolicySlot, limits};
+use base::stdx::prng::SplitMix64;
 
 /// Class of a divergence that a faulting comparison stands for.
 const FAULT_CLASS: &str = "policy_fault";

@@ -2,7 +2,7 @@
 
 use super::testing::{guest, host, setup, shipped};
 use super::*;
-use crate::model::{OnFault, PolicyMode};
+use base::model::{OnFault, PolicyMode};
 
 const REFUSE: &str = "(i32.store8 (i32.const 0) (i32.const 110)) (i32.store8 (i32.const 1) (i32.const 111)) \
                       (i64.const 0x2_0000_0013)"; // "no"

@@ -1,7 +1,7 @@
 //! What is counted of a filter in its place, and what it gives cause to tell. Crosses in reports.
 
-use crate::model::{FilterName, PolicySlot};
-use crate::stdx::histogram::Histogram;
+use base::model::{FilterName, PolicySlot};
+use base::stdx::histogram::Histogram;
 
 /// Faults by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::host::{Host, HostOptions, Instance};
 use super::seat::{CorePolicies, PairSeat, RecordSeat, RequestSeat, SeatSetup, SharedPolicies};
-use crate::model::{FilterName, OnFault, PolicyMode, PolicySetting};
+use base::model::{FilterName, OnFault, PolicyMode, PolicySetting};
 
 /// Exports that every guest has, and a host clock that does not matter.
 const COMMON: &str = r#"
@@ -18,7 +18,7 @@ pub fn host() -> Host {
 
 /// A file of `filters/dist`.
 pub fn shipped(host: &Host, name: &str, config: &str) -> Instance {
-    let path = format!("{}/filters/dist/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../filters/dist/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     made(host, name, &bytes, config)
 }

@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::bus::{GateEvent, GateOrder};
-use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
-pub use crate::policy::SharedPolicies;
-use crate::stdx::clock::Now;
-use crate::stdx::slab::SlabKey;
-use crate::telemetry::CoreCounters;
+use crate::redis::lane::request::{LaneBatch, LaneReply};
+use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
+use base::stdx::clock::Now;
+use base::stdx::slab::SlabKey;
+use bus::counters::CoreCounters;
+use bus::{GateEvent, GateOrder};
+pub use policy::SharedPolicies;
 
 /// Key of a client connection in its relay.
 pub type ClientKey = SlabKey;

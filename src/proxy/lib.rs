@@ -1,12 +1,18 @@
-//! The relays, one folder per protocol: what an interlay of that kind does with its clients' bytes, without I/O. Each lives on one core.
+//! The data plane: one relay per interlay and core, without I/O, and the cores that move its bytes.
 //!
-//! A further protocol is one folder here, one in `protocol`, and the match arms the compiler then asks for.
+//! * [`contract`]: what the cores ask of a protocol.
+//! * [`redis`], [`postgres`]: the relays and their companions, one folder per protocol, sans-io. Each value lives on one core.
+//! * [`cores`]: threads, listeners, connections, TLS; the only place that names monoio.
+//!
+//! A further protocol is one folder here, one in `wire`, one in `movers`, and the match arms the compiler then asks for.
 
+pub mod contract;
+pub mod cores;
 pub mod postgres;
 pub mod redis;
 
-use crate::model::ProtocolKind;
-use crate::relay::{Relay, RelaySetup};
+use crate::contract::{Relay, RelaySetup};
+use base::model::{InterlayProtocol, ProtocolKind};
 
 /// What a client of such an interlay may agree on inside TLS (ALPN); none where its protocol has no name.
 #[must_use]
@@ -21,8 +27,11 @@ pub fn application_protocols(kind: ProtocolKind) -> &'static [&'static [u8]] {
 /// The relay of an interlay on one core.
 #[must_use]
 pub fn relay(setup: RelaySetup) -> Box<dyn Relay> {
-    match setup.spec.kind {
-        ProtocolKind::Redis => Box::new(redis::RedisRelay::new(setup)),
-        ProtocolKind::Postgres => Box::new(postgres::PostgresRelay::new(setup)),
+    match &setup.spec.protocol {
+        InterlayProtocol::Redis => Box::new(redis::relay::RedisRelay::new(setup)),
+        InterlayProtocol::Postgres(postgres) => {
+            let postgres = postgres.clone();
+            Box::new(postgres::PostgresRelay::new(setup, postgres))
+        }
     }
 }

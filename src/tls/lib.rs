@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::model::{ClientTls, TlsMode};
+use base::model::{ClientTls, TlsMode};
 
 /// TLS as the client of an endpoint.
 ///

@@ -55,17 +55,37 @@ impl fmt::Display for Address {
     }
 }
 
-/// One server. `database` is the logical database Crossfade's own connections select (Redis: 0 to 15).
+/// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub name: EndpointName,
-    pub kind: ProtocolKind,
+    pub protocol: EndpointProtocol,
     pub address: Address,
     pub credentials: Option<Credentials>,
-    pub database: u32,
-    /// PostgreSQL: the database Crossfade's own connections use; `None` = that of the user's name, as libpq has it.
-    pub dbname: Option<String>,
     pub tls: ClientTls,
+}
+
+/// What a server speaks, with what only a server of that kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointProtocol {
+    Redis {
+        /// The logical database that Crossfade's own connections select, 0 to 15.
+        database: u32,
+    },
+    Postgres {
+        /// The database of Crossfade's own connections; `None` = the one named like the user, as in libpq.
+        dbname: Option<String>,
+    },
+}
+
+impl EndpointProtocol {
+    #[must_use]
+    pub fn kind(&self) -> ProtocolKind {
+        match self {
+            Self::Redis { .. } => ProtocolKind::Redis,
+            Self::Postgres { .. } => ProtocolKind::Postgres,
+        }
+    }
 }
 
 /// Why an endpoint URL was refused. Never contains the URL itself, which may hold a password.
@@ -85,6 +105,11 @@ pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T, UrlError> {
 }
 
 impl Endpoint {
+    #[must_use]
+    pub fn kind(&self) -> ProtocolKind {
+        self.protocol.kind()
+    }
+
     /// Reads `redis://[user][:password]@host[:port][/db]` and `unix:///path[?db=N]` (`redis+unix` too); for PostgreSQL what libpq
     /// reads: `postgres://user[:password]@host[:port]/dbname?sslmode=...&sslrootcert=...` (`postgresql://` too; see `postgres_url.rs`).
     ///
@@ -98,8 +123,8 @@ impl Endpoint {
             });
         };
         match (kind, scheme) {
-            (ProtocolKind::Redis, "redis") => Self::from_tcp(name, kind, rest),
-            (ProtocolKind::Redis, "unix" | "redis+unix") => Self::from_unix(name, kind, rest),
+            (ProtocolKind::Redis, "redis") => Self::from_tcp(name, rest),
+            (ProtocolKind::Redis, "unix" | "redis+unix") => Self::from_unix(name, rest),
             (ProtocolKind::Redis, "rediss") => {
                 refuse("TLS (rediss://) is not carried yet: use redis:// over a trusted network or a local TLS tunnel")
             }
@@ -113,7 +138,7 @@ impl Endpoint {
         }
     }
 
-    fn from_tcp(name: EndpointName, kind: ProtocolKind, rest: &str) -> Result<Self, UrlError> {
+    fn from_tcp(name: EndpointName, rest: &str) -> Result<Self, UrlError> {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, place) = match authority.rsplit_once('@') {
             Some((login, place)) => (Some(login), place),
@@ -124,16 +149,14 @@ impl Endpoint {
         let credentials = login.map(parse_login).transpose()?.flatten();
         Ok(Self {
             name,
-            kind,
+            protocol: EndpointProtocol::Redis { database },
             address: Address::Tcp { host, port },
             credentials,
-            database,
-            dbname: None,
             tls: ClientTls::disabled(),
         })
     }
 
-    fn from_unix(name: EndpointName, kind: ProtocolKind, rest: &str) -> Result<Self, UrlError> {
+    fn from_unix(name: EndpointName, rest: &str) -> Result<Self, UrlError> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !path.starts_with('/') {
             return refuse("a unix url needs an absolute path: unix:///run/redis.sock");
@@ -145,11 +168,9 @@ impl Endpoint {
         };
         Ok(Self {
             name,
-            kind,
+            protocol: EndpointProtocol::Redis { database },
             address: Address::Unix(PathBuf::from(path)),
             credentials: None,
-            database,
-            dbname: None,
             tls: ClientTls::disabled(),
         })
     }
@@ -233,12 +254,12 @@ mod tests {
     fn urls_are_read_whole() {
         let full = read("redis://user:p%40ss@10.0.0.1:6380/3").unwrap();
         assert_eq!(full.address, Address::Tcp { host: "10.0.0.1".into(), port: 6380 });
-        assert_eq!(full.database, 3);
+        assert_eq!(full.protocol, EndpointProtocol::Redis { database: 3 });
         let login = full.credentials.unwrap();
         assert_eq!((login.user.as_deref(), login.password.expose()), (Some("user"), b"p@ss".as_slice()));
         assert_eq!(read("redis://:pw@h").unwrap().credentials.unwrap().user, None);
         assert_eq!(read("redis://[::1]:7000").unwrap().address, Address::Tcp { host: "::1".into(), port: 7000 });
-        assert_eq!(read("unix:///run/r.sock?db=2").unwrap().database, 2);
+        assert_eq!(read("unix:///run/r.sock?db=2").unwrap().protocol, EndpointProtocol::Redis { database: 2 });
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub mod tls;
 
 pub use authority::{Authority, Epoch, Side};
 pub use divergence::{Ledger, LedgerEntry, Sighting};
-pub use endpoint::{Address, Credentials, Endpoint, Secret, UrlError};
+pub use endpoint::{Address, Credentials, Endpoint, EndpointProtocol, Secret, UrlError};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
 pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
     Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
-pub use plan::{CompareReads, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
+pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
 pub use policy::{
     BUILTIN_PREFIX, FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
 };

@@ -31,12 +31,27 @@ impl ProtocolKind {
 #[derive(Debug, Clone)]
 pub struct InterlaySpec {
     pub name: InterlayName,
-    pub kind: ProtocolKind,
+    pub protocol: InterlayProtocol,
     pub listen: SocketAddr,
     /// `None`: clients connect in the clear.
     pub tls: Option<ServerTls>,
-    /// Present exactly when `kind` is [`ProtocolKind::Postgres`].
-    pub postgres: Option<PostgresSpec>,
+}
+
+impl InterlaySpec {
+    #[must_use]
+    pub fn kind(&self) -> ProtocolKind {
+        match self.protocol {
+            InterlayProtocol::Redis => ProtocolKind::Redis,
+            InterlayProtocol::Postgres(_) => ProtocolKind::Postgres,
+        }
+    }
+}
+
+/// What an interlay speaks with its clients, with what only an interlay of that kind has.
+#[derive(Debug, Clone)]
+pub enum InterlayProtocol {
+    Redis,
+    Postgres(PostgresSpec),
 }
 
 /// Whether writes go straight to the authority or through the lane that keeps the shadow in step.

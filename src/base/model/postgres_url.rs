@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::endpoint::EndpointProtocol;
 use super::endpoint::{
     Address, Credentials, Endpoint, Secret, UrlError, parse_port, percent_decode, refuse, split_host_port,
 };
 use super::ids::EndpointName;
-use super::plan::ProtocolKind;
 use super::tls::{ClientTls, TlsMode};
 
 const EXAMPLE: &str = "postgres://user:password@host:5432/dbname?sslmode=verify-full&sslrootcert=/path/ca.pem";
@@ -35,11 +35,9 @@ pub fn read(name: EndpointName, rest: &str) -> Result<Endpoint, UrlError> {
     let dbname = text(dbname, "the database name")?;
     Ok(Endpoint {
         name,
-        kind: ProtocolKind::Postgres,
+        protocol: EndpointProtocol::Postgres { dbname: Some(dbname).filter(|dbname| !dbname.is_empty()) },
         address,
         credentials: read_login(login)?,
-        database: 0,
-        dbname: Some(dbname).filter(|dbname| !dbname.is_empty()),
         tls,
     })
 }
@@ -156,11 +154,15 @@ mod tests {
     use super::*;
 
     fn url(url: &str) -> Result<Endpoint, UrlError> {
-        Endpoint::from_url(EndpointName::new("e").unwrap(), ProtocolKind::Postgres, url)
+        Endpoint::from_url(EndpointName::new("e").unwrap(), super::super::plan::ProtocolKind::Postgres, url)
     }
 
     fn tcp(host: &str, port: u16) -> Address {
         Address::Tcp { host: host.into(), port }
+    }
+
+    fn named(dbname: &str) -> EndpointProtocol {
+        EndpointProtocol::Postgres { dbname: Some(dbname.to_owned()) }
     }
 
     #[test]
@@ -179,18 +181,18 @@ mod tests {
         for (text, address, mode) in cases {
             let endpoint = url(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((endpoint.address, endpoint.tls.mode), (address, mode), "{text}");
-            assert_eq!(endpoint.dbname.as_deref(), Some("db"), "{text}");
+            assert_eq!(endpoint.protocol, named("db"), "{text}");
         }
     }
 
     #[test]
     fn log_ins_may_lack_a_password_but_not_a_user() {
         let full = url("postgres://us%20er:p%40ss@h/d%2Fb").unwrap();
-        assert_eq!(full.dbname.as_deref(), Some("d/b"));
+        assert_eq!(full.protocol, named("d/b"));
         let login = full.credentials.unwrap();
         assert_eq!((login.user.as_deref(), login.password.expose()), (Some("us er"), b"p@ss".as_slice()));
         let bare = url("postgres://user@h").unwrap();
-        assert_eq!(bare.dbname, None);
+        assert_eq!(bare.protocol, EndpointProtocol::Postgres { dbname: None });
         assert!(bare.credentials.unwrap().password.expose().is_empty());
         assert_eq!(url("postgres://h/db").unwrap().credentials, None);
     }

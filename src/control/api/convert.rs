@@ -8,12 +8,12 @@ pub use sessions::*;
 
 use super::problem::Failure;
 use super::types as api;
-use crate::control::views::{
+use crate::reconcile::views::{
     self, ConflictPolicy, CoreCounters, DataMovement, DecisionError, EndpointName, EndpointView, FailureHandling,
     InterlayName, InterlayView, LaneStatus, MigrationId, MigrationView, PassKind, ReadRouting, ReportView, ShadowFrom,
     StatusView, Strategy, WriteConsistency,
 };
-use crate::control::{CreateRequest, Event};
+use crate::reconcile::{CreateRequest, Event};
 
 pub fn gate(from: &views::Gate) -> api::Gate {
     api::Gate {

@@ -5,8 +5,8 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::routing::get;
 
 use super::{Answer, Body, body_up_to, convert, interlay_name, json, migration_id, types};
-use crate::control::Handle;
-use crate::control::views::{Command, limits};
+use crate::reconcile::Handle;
+use crate::reconcile::views::{Command, limits};
 
 pub fn routes() -> Router<Handle> {
     let one = get(show).put(load).delete(unload).layer(DefaultBodyLimit::max(limits::FILTER_BODY_BYTES_MAX));

@@ -4,7 +4,7 @@ mod policies;
 
 use std::fmt::Write as _;
 
-use crate::control::views::{CoreCounters, InterlayView, MetricsView, MigrationView, Phase, Side};
+use crate::reconcile::views::{CoreCounters, InterlayView, MetricsView, MigrationView, Phase, Side};
 
 /// (name, kind, help, value) of one core.
 type CoreMetric = (&'static str, &'static str, &'static str, fn(&CoreCounters) -> u64);

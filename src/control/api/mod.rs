@@ -31,11 +31,11 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::control::views::{
+use crate::reconcile::views::{
     ApprovalScope, AutoThrough, Command, DecisionError, EndpointName, InterlayName, MigrationId, NameError, Phase,
     limits,
 };
-use crate::control::{self, CheckedFilter, Event, Handle, Preflight};
+use crate::reconcile::{self, CheckedFilter, Event, Handle, Preflight};
 use problem::Failure;
 
 type Answer = Result<Response, Failure>;
@@ -411,7 +411,7 @@ pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>, Vec<typ
 /// # Errors
 /// A sentence, when the module is refused or there are no cases.
 pub fn filter_test(file: &FilePath, cases: Option<&FilePath>) -> Result<types::FilterTest, String> {
-    control::test_file(file, cases).map(|found| convert::filter_test(&found))
+    reconcile::test_file(file, cases).map(|found| convert::filter_test(&found))
 }
 
 /// Measures the hooks of a file.
@@ -419,19 +419,20 @@ pub fn filter_test(file: &FilePath, cases: Option<&FilePath>) -> Result<types::F
 /// # Errors
 /// A sentence, when the module or its configuration is refused.
 pub fn filter_bench(file: &FilePath, config: &str) -> Result<types::FilterBench, String> {
-    control::bench_file(file, config).map(|found| convert::filter_bench(&found))
+    reconcile::bench_file(file, config).map(|found| convert::filter_bench(&found))
 }
 
 fn preflight_endpoint(
-    endpoint: &crate::control::views::Endpoint,
-    facts: &Result<crate::control::views::ServerFacts, String>,
+    endpoint: &crate::reconcile::views::Endpoint,
+    facts: &Result<crate::reconcile::views::ServerFacts, String>,
 ) -> types::Endpoint {
+    let (database, dbname) = crate::reconcile::views::databases(endpoint);
     types::Endpoint {
         name: endpoint.name.to_string(),
-        kind: endpoint.kind.as_str().to_owned(),
+        kind: endpoint.kind().as_str().to_owned(),
         address: endpoint.address.to_string(),
-        database: endpoint.database,
-        dbname: endpoint.dbname.clone(),
+        database,
+        dbname,
         user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
         health: if facts.is_ok() { "up" } else { "down" }.to_owned(),
         checked_at: None,

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::convert;
 use super::types::{Gate, Problem, Session};
-use crate::control::ControlError;
-use crate::control::views::Refusal;
+use crate::reconcile::ControlError;
+use crate::reconcile::views::Refusal;
 
 /// A request that was not done.
 #[derive(Debug)]

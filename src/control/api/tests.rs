@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 
 use super::types::{Migration, Problem};
 use super::*;
-use crate::control::fake;
+use crate::reconcile::fake;
 
 struct Scratch(PathBuf);
 
@@ -164,8 +164,8 @@ fn a_migration_is_created_shown_and_refused_by_its_gates() {
 fn a_filter_is_loaded_chosen_shown_and_unloaded() {
     use base64::Engine;
     let module =
-        base64::engine::general_purpose::STANDARD.encode(include_bytes!("../../filters/dist/deny_dangerous.wasm"));
-    let cases = include_str!("../../filters/dist/deny_dangerous.cases.jsonl");
+        base64::engine::general_purpose::STANDARD.encode(include_bytes!("../../../filters/dist/deny_dangerous.wasm"));
+    let cases = include_str!("../../../filters/dist/deny_dangerous.cases.jsonl");
     let body = |cases: &str| {
         serde_json::json!({"module_base64": module, "cases": cases, "file": "deny_dangerous.wasm"}).to_string()
     };

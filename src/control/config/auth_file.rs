@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::model::{StoredSecret, limits};
+use base::model::{StoredSecret, limits};
 
 /// # Errors
 /// A sentence that names the file, and the line when there is one.
@@ -69,7 +69,7 @@ fn quoted(text: &str) -> Result<(String, &str), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Secret;
+    use base::model::Secret;
 
     #[test]
     fn pgbouncers_format_is_read() {

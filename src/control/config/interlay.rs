@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::reader::{ConfigError, Item, Section};
 use super::{InterlayConfig, auth_file, policies, read_address, read_kind};
-use crate::model::{
-    AllowReplication, AuthMode, Endpoint, InterlayName, InterlaySpec, PostgresSpec, ProtocolKind, RequireTls, ServerTls,
+use base::model::{
+    AllowReplication, AuthMode, Endpoint, InterlayName, InterlayProtocol, InterlaySpec, PostgresSpec, ProtocolKind,
+    RequireTls, ServerTls,
 };
 
 pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -> Result<InterlayConfig, ConfigError> {
@@ -44,14 +45,14 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
         return Err(item.error(format!("is the source {} itself: name the server to move to", source.name)));
     }
     let tls = section.get("tls").map(|item| read_tls(&item.section()?)).transpose()?;
-    let postgres = match kind {
-        ProtocolKind::Redis => None,
-        ProtocolKind::Postgres => Some(read_postgres(section, source)?),
+    let protocol = match kind {
+        ProtocolKind::Redis => InterlayProtocol::Redis,
+        ProtocolKind::Postgres => InterlayProtocol::Postgres(read_postgres(section, source)?),
     };
     let policies =
         section.get("policies").map(|item| policies::read(&item.section()?)).transpose()?.unwrap_or_default();
     let (source, target) = (source.name.clone(), target.map(|target| target.name.clone()));
-    Ok(InterlayConfig { spec: InterlaySpec { name, kind, listen, tls, postgres }, source, target, policies })
+    Ok(InterlayConfig { spec: InterlaySpec { name, protocol, listen, tls }, source, target, policies })
 }
 
 fn read_end<'a>(item: &Item<'_>, kind: ProtocolKind, endpoints: &'a [Endpoint]) -> Result<&'a Endpoint, ConfigError> {
@@ -61,10 +62,10 @@ fn read_end<'a>(item: &Item<'_>, kind: ProtocolKind, endpoints: &'a [Endpoint]) 
         let names = names.join(", ");
         return Err(item.error(format!("names the endpoint {text:?}, which is not defined; defined are: {names}")));
     };
-    if endpoint.kind != kind {
+    if endpoint.kind() != kind {
         return Err(item.error(format!(
             "names the endpoint {text:?} of kind {:?}, but this interlay is of kind {:?}: both must be the same",
-            endpoint.kind.as_str(),
+            endpoint.kind().as_str(),
             kind.as_str()
         )));
     }

@@ -15,7 +15,7 @@ pub use reader::{ConfigError, Place};
 use reader::{Document, Item, Section};
 use toml::de::DeTable;
 
-use crate::model::{Endpoint, EndpointName, InterlayName, InterlaySpec, ProtocolKind, limits};
+use base::model::{Endpoint, EndpointName, InterlayName, InterlaySpec, ProtocolKind, limits};
 
 /// Everything the program is told at start.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ fn read_interlays(root: &Section<'_>, endpoints: &[Endpoint]) -> Result<Vec<Inte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AllowReplication, AuthMode, RequireTls};
+    use base::model::{AllowReplication, AuthMode, RequireTls};
 
     const GOOD: &str = r#"[admin]
 listen = "127.0.0.1:7272"
@@ -315,7 +315,11 @@ auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
     #[test]
     fn a_postgres_interlay_is_read_whole() {
         let config = Config::parse(Path::new("x.toml"), POSTGRES).unwrap();
-        let spec = config.interlays[0].spec.postgres.as_ref().unwrap();
+        let postgres = |config: &Config| match &config.interlays[0].spec.protocol {
+            base::model::InterlayProtocol::Postgres(spec) => spec.clone(),
+            base::model::InterlayProtocol::Redis => panic!("a Redis interlay"),
+        };
+        let spec = postgres(&config);
         assert_eq!((spec.auth, spec.replication), (AuthMode::Scram, AllowReplication::No));
         assert!(spec.users.is_empty() && spec.auth_query.as_ref().unwrap().starts_with("SELECT"));
         let cargo = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
@@ -325,7 +329,7 @@ auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
         let config = Config::parse(Path::new("x.toml"), &POSTGRES.replace("[interlays.shop.auth]", &more)).unwrap();
         let spec = &config.interlays[0].spec;
         assert_eq!(spec.tls.as_ref().unwrap().require, RequireTls::Yes);
-        assert_eq!(spec.postgres.as_ref().unwrap().replication, AllowReplication::Yes);
+        assert_eq!(postgres(&config).replication, AllowReplication::Yes);
     }
 
     #[test]
@@ -405,7 +409,7 @@ auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
 
     #[test]
     fn every_example_configuration_parses() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
         let mut seen = 0;
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

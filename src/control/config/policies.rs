@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::InterlayConfig;
 use super::interlay::read_file;
 use super::reader::{ConfigError, Item, Place, Section};
-use crate::model::{FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, limits};
+use base::model::{FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, limits};
 
 /// A filter that is loaded at start from a file, under the name of the file's stem.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn dist(name: &str) -> String {
-        format!("{}/filters/dist/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
+        format!("{}/../../filters/dist/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
     }
 
     #[test]

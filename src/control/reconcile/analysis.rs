@@ -12,10 +12,9 @@ use super::evidence::finding;
 use super::fingerprint::{Print, fingerprint};
 use super::handle::ControlError;
 use super::state::{Control, Interlay, now};
-use crate::jobs;
-use crate::model::{EndpointName, InterlayName, ProtocolKind, StatementSample, Timestamp, limits};
-use crate::stdx::histogram::Histogram;
 use crate::workflow::Finding;
+use base::model::{EndpointName, InterlayName, ProtocolKind, StatementSample, Timestamp, limits};
+use base::stdx::histogram::Histogram;
 
 /// Statements of all interlays since the process started.
 #[derive(Debug, Default)]
@@ -195,7 +194,7 @@ impl Control {
         limit: usize,
     ) -> Result<AnalysisView, ControlError> {
         let spec = &interlay.config.spec;
-        match spec.kind {
+        match spec.kind() {
             ProtocolKind::Postgres => {}
             ProtocolKind::Redis => {
                 return Err(ControlError::NotCarried(format!(
@@ -222,19 +221,19 @@ impl Control {
             let plan = interlay.plan.borrow();
             plan.endpoint(plan.authority.side).clone()
         };
-        if target.kind != source.kind {
+        if target.kind() != source.kind() {
             return Err(ControlError::Invalid(format!(
                 "{} is of kind {} and {} of kind {}: name a target of the same kind",
                 source.name,
-                source.kind.as_str(),
+                source.kind().as_str(),
                 target.name,
-                target.kind.as_str()
+                target.kind().as_str()
             )));
         }
         if target.name == source.name {
             return Err(ControlError::Invalid(format!("{} is the source itself: name another target", target.name)));
         }
-        let found = jobs::compatibility(&source, &target, jobs::PayloadProbe::Skip).await;
+        let found = movers::compatibility(&source, &target, movers::PayloadProbe::Skip).await;
         Ok(found.map(|findings| findings.into_iter().map(finding).collect()).map_err(|error| error.to_string()))
     }
 

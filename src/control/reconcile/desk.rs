@@ -8,8 +8,8 @@ use super::events::About;
 use super::handle::{ControlError, CreateRequest, Request};
 use super::state::{Control, Interlay, Migration, Observed, now};
 use super::views::{MigrationView, ReportView};
-use crate::model::{Authority, Endpoint, Ledger, MigrationId, ProtocolKind, Side};
 use crate::workflow::{Ended, MigrationRecord};
+use base::model::{Authority, Endpoint, Ledger, MigrationId, ProtocolKind, Side};
 
 impl Control {
     /// Takes requests until every handle is gone.
@@ -115,7 +115,7 @@ impl Control {
 
     async fn create(&self, request: CreateRequest) -> Result<Rc<Interlay>, ControlError> {
         let interlay = self.interlay(&request.interlay)?;
-        match interlay.config.spec.kind {
+        match interlay.config.spec.kind() {
             ProtocolKind::Redis => {}
             ProtocolKind::Postgres => {
                 return Err(ControlError::NotCarried(
@@ -198,13 +198,13 @@ impl Control {
             return Err(ControlError::Invalid(format!("{target} is both source and target: name another target")));
         }
         let (source, target) = (self.endpoint(&home)?, self.endpoint(&target)?);
-        if source.kind != target.kind {
+        if source.kind() != target.kind() {
             return Err(ControlError::Invalid(format!(
                 "{} is of kind {} and {} of kind {}: a migration moves between servers of one kind",
                 source.name,
-                source.kind.as_str(),
+                source.kind().as_str(),
                 target.name,
-                target.kind.as_str()
+                target.kind().as_str()
             )));
         }
         Ok((source, target))

@@ -7,9 +7,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::evidence::fresh_lane;
 use super::flip::FlipOutcome;
 use super::state::{Control, Interlay, Migration, now};
-use crate::bus::Directive;
-use crate::model::{MigrationStatus, PolicyChoice, ShadowFrom, Side, limits};
 use crate::workflow::{Check, Command, Evidence, MigrationRecord, Phase, auto_step, flip_gates, gates_now, is_dual};
+use base::model::{MigrationStatus, PolicyChoice, ShadowFrom, Side, limits};
+use bus::Directive;
 
 impl Control {
     pub async fn tick_forever(self: Rc<Self>) {
@@ -272,7 +272,7 @@ impl Control {
     /// [`super::ControlError`]; nothing changed.
     pub async fn command(
         self: &Rc<Self>,
-        id: &crate::model::MigrationId,
+        id: &base::model::MigrationId,
         command: Command,
     ) -> Result<(), super::ControlError> {
         self.command_if(id, command, |_| true).await
@@ -284,7 +284,7 @@ impl Control {
     /// As [`Self::command`].
     pub async fn command_if(
         self: &Rc<Self>,
-        id: &crate::model::MigrationId,
+        id: &base::model::MigrationId,
         command: Command,
         still: impl Fn(&MigrationRecord) -> bool,
     ) -> Result<(), super::ControlError> {

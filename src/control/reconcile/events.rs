@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use crate::model::{InterlayName, MigrationId, Timestamp, limits};
 use crate::store::{JournalEntry, Store, StoreError};
+use base::model::{InterlayName, MigrationId, Timestamp, limits};
 
 pub type Event = JournalEntry;
 

@@ -1,10 +1,9 @@
 //! Gathers what was measured of a migration into the plain values its gates are judged by.
 
 use super::state::{Control, Migration, Observed};
-use crate::bus::LaneStatus;
-use crate::jobs;
-use crate::model::limits;
 use crate::workflow::{Check, Evidence, Finding, LaneFacts, MigrationRecord, Severity, is_dual};
+use base::model::limits;
+use bus::LaneStatus;
 
 impl Control {
     #[must_use]
@@ -71,11 +70,11 @@ fn pass_done(record: &MigrationRecord, seen: &Observed) -> Result<(), String> {
 }
 
 /// A finding of the jobs, as the workflow knows it.
-pub(super) fn finding(from: jobs::Finding) -> Finding {
+pub(super) fn finding(from: movers::Finding) -> Finding {
     let severity = match from.severity {
-        jobs::Severity::Info => Severity::Info,
-        jobs::Severity::Warning => Severity::Warning,
-        jobs::Severity::Critical => Severity::Critical,
+        movers::Severity::Info => Severity::Info,
+        movers::Severity::Warning => Severity::Warning,
+        movers::Severity::Critical => Severity::Critical,
     };
     Finding { name: from.name, severity, detail: from.detail }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::rc::{Rc, Weak};
 
 use super::{Handle, Intent, Running, start};
-use crate::bus::{Directive, GateEvent, GateOrder, Report, Switchboard};
 use crate::config::Config;
-use crate::model::{CoreId, SessionInfo, SessionState, StatementSample};
+use base::model::{CoreId, SessionInfo, SessionState, StatementSample};
+use bus::{Directive, GateEvent, GateOrder, Report, Switchboard};
 
 /// Lets tests use what another has compiled, in an earlier run too: compiling is slow where the compiler itself is not optimised.
 pub fn share_compiled_filters(data_dir: &Path) {
-    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-compiled");
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-compiled");
     std::fs::create_dir_all(&shared).unwrap();
     std::fs::create_dir_all(data_dir).unwrap();
     // One that is there already is from an earlier start on this directory.
@@ -82,7 +82,7 @@ fn answer(directive: Directive) -> Option<Report> {
         Directive::Sample => {
             let text = "select 'hunter2'".into();
             let sample = StatementSample { text, cut: false, latency_us: 100, weight: 4, failed: false };
-            let interlay = crate::model::InterlayName::new("shop").unwrap();
+            let interlay = base::model::InterlayName::new("shop").unwrap();
             Some(Report::Statements { interlay, samples: vec![sample] })
         }
         Directive::Lane { .. } | Directive::Drain { .. } => None,

@@ -6,7 +6,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::limits;
+use base::model::limits;
 
 /// Stands for what was cut off.
 const REST: &str = "...";

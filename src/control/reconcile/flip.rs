@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::handle::ControlError;
 use super::state::{Control, Interlay, Migration, now};
-use crate::model::limits;
 use crate::workflow::{Command, Fact, transition};
+use base::model::limits;
 
 /// Releases tried before the lane is given up on and the operator is told.
 const RELEASE_TRIES: u32 = 3;

@@ -15,8 +15,8 @@ use super::events::About;
 use super::handle::ControlError;
 use super::state::{Control, Interlay, now};
 use super::views::{PauseView, ResumeView, SessionsView};
-use crate::bus::{Directive, GateEvent, GateOrder, Mailbox};
-use crate::model::{CoreId, ProtocolKind, SessionInfo, SessionState, Timestamp, limits};
+use base::model::{CoreId, ProtocolKind, SessionInfo, SessionState, Timestamp, limits};
+use bus::{Directive, GateEvent, GateOrder, Mailbox};
 
 /// Sessions named in a sentence; the answer lists all of them.
 const NAMED_IN_TEXT: usize = 3;
@@ -142,7 +142,7 @@ impl Interlay {
     /// # Errors
     /// [`ControlError::NotCarried`] for kinds without a gate.
     fn has_gate(&self, what: &str) -> Result<(), ControlError> {
-        match self.config.spec.kind {
+        match self.config.spec.kind() {
             ProtocolKind::Postgres => Ok(()),
             ProtocolKind::Redis => Err(ControlError::NotCarried(format!(
                 "interlay {} is of kind redis, which has no {what}: its changes of authority hold writes by a fence of their own",

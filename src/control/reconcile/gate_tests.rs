@@ -9,8 +9,8 @@ use tokio::task::{LocalSet, yield_now};
 
 use super::gate::GateState;
 use super::*;
-use crate::bus::{Directive, GateEvent, GateOrder, Report};
-use crate::model::{CoreId, InterlayName, SessionInfo, SessionState};
+use base::model::{CoreId, InterlayName, SessionInfo, SessionState};
+use bus::{Directive, GateEvent, GateOrder, Report};
 
 const CORES: u16 = 2;
 const SOON: Duration = Duration::from_millis(50);
@@ -238,8 +238,8 @@ fn an_interlay_without_a_gate_says_so() {
         rig.core_1.set(Some(GateEvent::Unsupported));
         assert!(matches!(rig.handle.pause(shop(), LONG, LONG).await, Err(ControlError::NotCarried(_))));
         assert!(matches!(rig.state(), GateState::Open));
-        let decisions = crate::model::Decisions::default();
-        let id = crate::model::MigrationId::new("m").unwrap();
+        let decisions = base::model::Decisions::default();
+        let id = base::model::MigrationId::new("m").unwrap();
         let request =
             CreateRequest { id, interlay: shop(), source: None, target: None, decisions, policies: Default::default() };
         let error = rig.handle.create(request).await.expect_err("not carried");

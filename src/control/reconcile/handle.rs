@@ -12,8 +12,8 @@ use super::views::{
     AnalysisView, DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, PauseView, ReadyView,
     ReportView, ResumeView, SessionsView, StatusView,
 };
-use crate::model::{EndpointName, FilterName, InterlayName, MigrationId, PolicySettings, SessionInfo, limits};
 use crate::workflow::{Command, NewMigration, Refusal};
+use base::model::{EndpointName, FilterName, InterlayName, MigrationId, PolicySettings, SessionInfo, limits};
 
 /// Why an operator's request was not done. Every text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct CreateRequest {
     pub interlay: InterlayName,
     pub source: Option<EndpointName>,
     pub target: Option<EndpointName>,
-    pub decisions: crate::model::Decisions,
+    pub decisions: base::model::Decisions,
     pub policies: PolicySettings,
 }
 

@@ -41,15 +41,15 @@ pub use handle::{ControlError, CreateRequest, Handle, Subscription};
 pub use policies::{CheckedFilter, bench_file, test_file};
 pub use preflight::{Preflight, preflight};
 
-use crate::bus::{Directive, Switchboard, lane_core};
 use crate::config::{Config, InterlayConfig};
-use crate::jobs::LaneClient;
-use crate::model::{
-    Authority, CompareReads, EndpointName, Generation, InterlaySpec, Ledger, PlanMode, RoutePlan, limits,
-};
 use crate::store::{Store, StoreError};
 use crate::workflow::{MigrationRecord, plan};
+use base::model::{
+    Authority, CompareReads, EndpointName, Generation, InterlaySpec, Ledger, PlanMode, RoutePlan, limits,
+};
+use bus::{Directive, Switchboard, lane_core};
 use events::EventHub;
+use movers::LaneClient;
 use policies::{FirstSets, Registry};
 use state::{Control, Cores, Interlay, Migration, Observed};
 
@@ -99,7 +99,7 @@ impl Intent {
             let of = self.records.iter().map(|(record, _)| record).filter(|record| record.interlay == *name);
             let newest = of.max_by_key(|record| record.authority.epoch).filter(|record| !record.is_over());
             let migration = newest.map(|record| (&record.id, &record.policies));
-            (name, interlay.spec.kind, &interlay.policies.settings, migration)
+            (name, interlay.spec.kind(), &interlay.policies.settings, migration)
         });
         self.first_sets = Some(policies::send_first(&self.filters, bus, interlays)?);
         Ok(())

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::events::About;
 use super::state::{Control, Interlay, Migration, Pass, now};
-use crate::bus::{LaneEvent, LaneStatus, PassKind, Report};
-use crate::jobs::Progress;
-use crate::model::{CoreId, Generation, InterlayName, Side, Sighting};
+use base::model::{CoreId, Generation, InterlayName, Side, Sighting};
+use bus::{LaneEvent, LaneStatus, PassKind, Report};
+use movers::Progress;
 
 /// Reports handled before others on this thread get a turn.
 const REPORTS_PER_TURN: usize = 256;

@@ -32,10 +32,10 @@ pub use start::{CheckedFilter, Registry, check_files};
 use tokio::sync::Mutex;
 pub use tools::{BenchView, CasesView, bench_file, test_file};
 
-use crate::model::{
+use base::model::{
     CoreId, FilterName, MigrationId, PolicyChoice, PolicySetting, PolicySettings, PolicySlot, Timestamp,
 };
-use crate::policy::{Module, SeatStats, WindowSeat, abi};
+use policy::{Module, SeatStats, WindowSeat, abi};
 
 /// Where a filter came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

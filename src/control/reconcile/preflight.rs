@@ -2,9 +2,9 @@
 
 use super::policies::{CheckedFilter, check_files};
 use crate::config::Config;
-use crate::jobs::{self, ServerFacts};
-use crate::model::{Endpoint, InterlayName};
 use crate::workflow::Finding;
+use base::model::{Endpoint, InterlayName};
+use movers::{self, ServerFacts};
 
 /// What was found.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub async fn preflight(config: &Config) -> Result<Preflight, String> {
     let filters = check_files(config)?;
     let mut endpoints = Vec::new();
     for endpoint in &config.endpoints {
-        let facts = jobs::look(endpoint).await.map_err(|error| error.to_string());
+        let facts = movers::look(endpoint).await.map_err(|error| error.to_string());
         endpoints.push((endpoint.clone(), facts));
     }
     let mut pairs = Vec::new();
     for interlay in &config.interlays {
         let target = interlay.target.as_ref().and_then(|target| config.endpoint(target));
         let (Some(source), Some(target)) = (config.endpoint(&interlay.source), target) else { continue };
-        let findings = jobs::compatibility(source, target, jobs::PayloadProbe::Write).await;
+        let findings = movers::compatibility(source, target, movers::PayloadProbe::Write).await;
         let findings = findings
             .map(|findings| findings.into_iter().map(super::evidence::finding).collect())
             .map_err(|error| error.to_string());

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::events::{About, Event};
 use super::handle::ControlError;
 use super::state::{Control, Interlay, Migration, now};
-use crate::bus::Directive;
-use crate::model::{CoreId, Generation, PlanMode, RoutePlan, limits};
 use crate::workflow::{Transition, is_dual, plan};
+use base::model::{CoreId, Generation, PlanMode, RoutePlan, limits};
+use bus::Directive;
 
 impl Control {
     /// Makes a transition true: durable, published, acked, announced. The caller holds the interlay's `change` lock.

@@ -17,13 +17,13 @@ use super::gate::Gate;
 use super::handle::ControlError;
 use super::policies::{InterlayPolicies, Registry};
 use super::window::Totals;
-use crate::bus::{LaneStatus, PassKind, Switchboard};
 use crate::config::{Config, InterlayConfig};
-use crate::jobs::{LaneClient, Progress, ServerFacts};
-use crate::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
 use crate::store::Store;
-use crate::telemetry::CoreCounters;
 use crate::workflow::{Check, Finding, MigrationRecord, Verification};
+use base::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
+use bus::counters::CoreCounters;
+use bus::{LaneStatus, PassKind, Switchboard};
+use movers::{LaneClient, Progress, ServerFacts};
 
 /// Wall-clock now. The only place of `control` that reads it.
 #[must_use]
@@ -229,8 +229,8 @@ impl Migration {
     /// (authority, shadow) now.
     pub fn sides(&self) -> (Endpoint, Endpoint) {
         match self.record.borrow().authority.side {
-            crate::model::Side::Source => (self.source.clone(), self.target.clone()),
-            crate::model::Side::Target => (self.target.clone(), self.source.clone()),
+            base::model::Side::Source => (self.source.clone(), self.target.clone()),
+            base::model::Side::Target => (self.target.clone(), self.source.clone()),
         }
     }
 }

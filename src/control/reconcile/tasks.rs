@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use super::evidence::{finding, passed};
 use super::state::{Control, Interlay, Migration, now};
-use crate::bus::PassKind;
-use crate::jobs::{self, BackfillSpec, JobError, Progress, ServerFacts, Verified, VerifySpec};
-use crate::model::{Endpoint, Sighting, Timestamp, limits};
 use crate::workflow::{Check, Fact, Verification};
+use base::model::{Endpoint, Sighting, Timestamp, limits};
+use bus::PassKind;
+use movers::{self, BackfillSpec, JobError, Progress, ServerFacts, Verified, VerifySpec};
 
 /// Every key; verification for a gate never samples.
 const EVERY_KEY: u16 = 10_000;
@@ -20,7 +20,7 @@ impl Control {
     /// # Errors
     /// [`JobError`] of the check.
     pub async fn look_at(&self, endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
-        let result = jobs::look(endpoint).await;
+        let result = movers::look(endpoint).await;
         let kept = match &result {
             Ok(facts) => Ok((facts.clone(), now())),
             Err(error) => Err(error.to_string()),
@@ -59,7 +59,7 @@ impl Control {
                 seen.checked_at = Some(Instant::now());
                 [&seen.source, &seen.target, &seen.exercised].iter().all(|check| matches!(check, Check::Passed(_)))
             };
-            let pending = migration.record.borrow().status == crate::model::MigrationStatus::Pending;
+            let pending = migration.record.borrow().status == base::model::MigrationStatus::Pending;
             if ready && pending {
                 let name = migration.record.borrow().interlay.clone();
                 if let Ok(interlay) = control.interlay(&name) {
@@ -71,7 +71,7 @@ impl Control {
     }
 
     async fn exercise(&self, migration: &Migration) -> Check {
-        match jobs::smoke(&migration.target).await {
+        match movers::smoke(&migration.target).await {
             Ok(lines) => {
                 let failed: Vec<_> = failures(&lines);
                 if failed.is_empty() {
@@ -89,8 +89,8 @@ impl Control {
         migration.seen.borrow_mut().comparing = true;
         tokio::task::spawn_local(async move {
             let dual = crate::workflow::is_dual(&migration.record.borrow());
-            let payloads = if dual { jobs::PayloadProbe::Skip } else { jobs::PayloadProbe::Write };
-            let result = jobs::compatibility(&migration.source, &migration.target, payloads).await;
+            let payloads = if dual { movers::PayloadProbe::Skip } else { movers::PayloadProbe::Write };
+            let result = movers::compatibility(&migration.source, &migration.target, payloads).await;
             let mut seen = migration.seen.borrow_mut();
             seen.findings = match result {
                 Ok(findings) => Ok(findings.into_iter().map(finding).collect()),
@@ -106,7 +106,7 @@ impl Control {
         let (control, migration) = (Rc::clone(self), Rc::clone(migration));
         migration.seen.borrow_mut().smoking = true;
         tokio::task::spawn_local(async move {
-            let fact = match jobs::smoke(&migration.target).await {
+            let fact = match movers::smoke(&migration.target).await {
                 Ok(lines) => {
                     let checks = u32::try_from(lines.len()).unwrap_or(u32::MAX);
                     Fact::Smoked { checks, failed: failures(&lines) }
@@ -141,7 +141,7 @@ impl Control {
                 let (authority, shadow) = migration.sides();
                 let spec = BackfillSpec { authority, shadow, pass, kind };
                 let about = migration.about();
-                match jobs::backfill(spec, interlay.lane.clone(), Rc::clone(&progress)).await {
+                match movers::backfill(spec, interlay.lane.clone(), Rc::clone(&progress)).await {
                     Ok(copied) => {
                         let mut seen = migration.seen.borrow_mut();
                         seen.bytes_copied.set(seen.bytes_copied.get() + copied.bytes);
@@ -182,7 +182,7 @@ impl Control {
             let ttl_tolerance_ms = grace.saturating_mul(2);
             let spec = VerifySpec { authority, shadow, ttl_tolerance_ms, sample_per_ten_thousand: EVERY_KEY };
             let began = now();
-            let result = jobs::verify(spec, interlay.lane.clone(), Rc::clone(&progress)).await;
+            let result = movers::verify(spec, interlay.lane.clone(), Rc::clone(&progress)).await;
             if progress.cancelled.get() || migration.is_over() {
                 return;
             }
@@ -202,7 +202,7 @@ impl Control {
         interlay: &Interlay,
         migration: &Migration,
         began: Timestamp,
-        epoch: crate::model::Epoch,
+        epoch: base::model::Epoch,
         verified: &Verified,
     ) {
         let at = now();

@@ -9,10 +9,10 @@ use tokio::task::{LocalSet, yield_now};
 use super::flip::FlipOutcome;
 use super::state::{Pass, now};
 use super::*;
-use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind, Report};
-use crate::jobs::Progress;
-use crate::model::{CoreId, InterlayName, MigrationId, Side};
 use crate::workflow::{Check, Command, Fact, Phase, Verification};
+use base::model::{CoreId, InterlayName, MigrationId, Side};
+use bus::{LaneEvent, LaneOrder, LaneStatus, PassKind, Report};
+use movers::Progress;
 
 const CORES: u16 = 2;
 
@@ -160,7 +160,7 @@ impl Rig {
 
     /// A migration in phase migrate, with everything measured that a flip needs.
     async fn at_the_flip(&self) -> Rc<Migration> {
-        let decisions = crate::model::Decisions { manual_approval: false, ..crate::model::Decisions::default() };
+        let decisions = base::model::Decisions { manual_approval: false, ..base::model::Decisions::default() };
         let request = CreateRequest {
             id: id(),
             interlay: name(),
@@ -183,7 +183,7 @@ impl Rig {
         record.phase = Phase::Migrate;
         record.phase_since = at;
         record.dual_since = Some(at);
-        record.status = crate::model::MigrationStatus::Running;
+        record.status = base::model::MigrationStatus::Running;
         self.control().store.commit(&record, &[]).unwrap();
         migration.record.replace(record);
         self.measure(&migration);
@@ -347,8 +347,8 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
             interlay: name(),
             source: None,
             target: None,
-            decisions: crate::model::Decisions::default(),
-            policies: crate::model::PolicySettings::default(),
+            decisions: base::model::Decisions::default(),
+            policies: base::model::PolicySettings::default(),
         };
         rig.handle.create(request("m")).await.unwrap();
         for (again, words) in [("m", "already"), ("n", "interlay orders is in migration m")] {
@@ -358,7 +358,7 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
         let abandon = Command::Abandon { reason: "changed our mind".to_owned() };
         rig.handle.command(id(), abandon).await.unwrap();
         let mut canary = request("n");
-        canary.decisions.strategy = crate::model::Strategy::Canary;
+        canary.decisions.strategy = base::model::Strategy::Canary;
         assert!(matches!(rig.handle.create(canary).await, Err(ControlError::NotCarried(_))));
         let view = rig.handle.create(request("n")).await.unwrap();
         assert_eq!(view.record.authority.epoch.0, 2, "no epoch is used twice on an interlay");
@@ -368,7 +368,7 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
 #[test]
 fn an_unmet_gate_refuses_and_changes_nothing() {
     run(async |rig| {
-        let decisions = crate::model::Decisions::default();
+        let decisions = base::model::Decisions::default();
         let request = CreateRequest {
             id: id(),
             interlay: name(),

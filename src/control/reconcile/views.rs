@@ -8,18 +8,18 @@ pub use super::gate::GateState;
 use super::handle::ControlError;
 pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadFilter, PoliciesView, SlotView};
 use super::state::{Control, Interlay, Migration};
-pub use crate::bus::{LaneStatus, PassKind};
-pub use crate::jobs::{EndpointFacts, PostgresFacts, ServerFacts};
-pub use crate::model::Endpoint;
-pub use crate::model::{
-    Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
-    FailureHandling, FilterName, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, NameError,
-    OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, ReadRouting, SessionInfo,
-    ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
-};
-pub use crate::policy::SeatStats;
-pub use crate::telemetry::CoreCounters;
 pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
+pub use base::model::Endpoint;
+pub use base::model::{
+    Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
+    EndpointProtocol, FailureHandling, FilterName, Flip, InterlayName, Ledger, LedgerEntry, MigrationId,
+    MigrationStatus, NameError, OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
+    ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
+};
+pub use bus::counters::CoreCounters;
+pub use bus::{LaneStatus, PassKind};
+pub use movers::{EndpointFacts, PostgresFacts, ServerFacts};
+pub use policy::SeatStats;
 
 #[derive(Debug, Clone)]
 pub struct StatusView {
@@ -201,12 +201,13 @@ impl Control {
     }
 
     pub(super) fn endpoint_view(&self, endpoint: &Endpoint) -> EndpointView {
+        let (database, dbname) = databases(endpoint);
         EndpointView {
             name: endpoint.name.to_string(),
-            kind: endpoint.kind.as_str(),
+            kind: endpoint.kind().as_str(),
             address: endpoint.address.to_string(),
-            database: endpoint.database,
-            dbname: endpoint.dbname.clone(),
+            database,
+            dbname,
             user: endpoint.credentials.as_ref().and_then(|login| login.user.clone()),
             last: self.facts.borrow().get(&endpoint.name).cloned(),
         }
@@ -222,7 +223,7 @@ impl Control {
         let spec = &interlay.config.spec;
         InterlayView {
             name: spec.name.to_string(),
-            kind: spec.kind.as_str(),
+            kind: spec.kind().as_str(),
             listen: spec.listen.to_string(),
             authority: plan.authority.side,
             epoch: plan.authority.epoch.0,
@@ -306,4 +307,12 @@ fn sum<'a>(all: impl IntoIterator<Item = &'a (InterlayName, CoreCounters)>) -> C
         total.add(one);
     }
     total
+}
+
+/// The database that Crossfade's own connections use: by number (Redis, else 0) and by name (PostgreSQL).
+pub fn databases(endpoint: &Endpoint) -> (u32, Option<String>) {
+    match &endpoint.protocol {
+        EndpointProtocol::Redis { database } => (*database, None),
+        EndpointProtocol::Postgres { dbname } => (0, dbname.clone()),
+    }
 }

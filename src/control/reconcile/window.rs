@@ -5,10 +5,10 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::state::{Control, Interlay, Migration, now};
-use crate::model::{Authority, InterlayName, Side, limits};
-use crate::policy::{Judgement, abi};
-use crate::telemetry::{CoreCounters, SideCounters};
 use crate::workflow::{Command, MigrationRecord, Phase};
+use base::model::{Authority, InterlayName, Side, limits};
+use bus::counters::{CoreCounters, SideCounters};
+use policy::{Judgement, abi};
 
 /// What had been counted at one moment, to tell what came after it.
 #[derive(Debug, Clone)]
@@ -141,7 +141,7 @@ impl Control {
         let mut flags = 0;
         let mut flag = |set: bool, bit: u32| flags |= if set { bit } else { 0 };
         flag(before.authority != after.authority, abi::flags::WINDOW_FLIPPED);
-        flag(record.status == crate::model::MigrationStatus::Paused, abi::flags::WINDOW_PAUSED);
+        flag(record.status == base::model::MigrationStatus::Paused, abi::flags::WINDOW_PAUSED);
         flag(before.phase != after.phase, abi::flags::WINDOW_PHASE_CHANGED);
         let serves_target = if after.authority.side == Side::Target { 10_000 } else { 0 };
         let window = abi::host::Window {
@@ -199,10 +199,10 @@ fn view_phase(phase: Phase) -> abi::Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
+    use crate::workflow::{NewMigration, plan};
+    use base::model::{
         Decisions, Endpoint, EndpointName, Generation, MigrationId, PolicySettings, ProtocolKind, Timestamp,
     };
-    use crate::workflow::{NewMigration, plan};
 
     /// A plan's number of the phase is the one views have.
     #[test]

@@ -9,12 +9,12 @@ use policies::DiskPolicies;
 use serde::{Deserialize, Serialize};
 
 use super::JournalEntry;
-use crate::model::{
+use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
+use base::model::{
     Approval, ApprovalScope, Authority, AutoThrough, ConflictPolicy, DataMovement, Decisions, EndpointName, Epoch,
     FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, ReadRouting, ShadowFrom,
     Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency,
 };
-use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct DiskThresholds {

@@ -12,8 +12,8 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{FilterName, InterlayName, Ledger, MigrationId, Timestamp};
 use crate::workflow::MigrationRecord;
+use base::model::{FilterName, InterlayName, Ledger, MigrationId, Timestamp};
 use disk::{DiskFilter, DiskJournal, DiskLedger, DiskMigration};
 
 const FILE_NAME: &str = "crossfade.redb";

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::model::*;
 use crate::workflow::{Ended, NewMigration, Phase, Rehearsal, SmokeResult};
+use base::model::*;
 
 /// A directory of its own for each test, removed at the end.
 struct Scratch(PathBuf);

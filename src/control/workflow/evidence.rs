@@ -1,6 +1,6 @@
 //! What control has measured, as plain values, for the gates to judge. Unknown is a state of its own.
 
-use crate::model::{Epoch, Timestamp};
+use base::model::{Epoch, Timestamp};
 
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]

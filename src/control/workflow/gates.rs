@@ -6,7 +6,7 @@ use super::evidence::{Check, Evidence, LaneFacts, Severity};
 use super::lower::is_dual;
 use super::phase::Phase;
 use super::record::MigrationRecord;
-use crate::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp};
+use base::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {

@@ -2,7 +2,7 @@
 
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord};
-use crate::model::{Authority, CompareReads, Endpoint, Generation, PlanMode, RoutePlan, ShadowFrom, Side};
+use base::model::{Authority, CompareReads, Endpoint, Generation, PlanMode, RoutePlan, ShadowFrom, Side};
 
 /// All comparable reads.
 const EVERY_READ: CompareReads = CompareReads { sample_per_ten_thousand: 10_000 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::Side;
+use base::model::Side;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {

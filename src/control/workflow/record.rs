@@ -3,7 +3,7 @@
 //! Plain data. Everything here is durable; what is only measured lives in [`super::Evidence`].
 
 use super::phase::Phase;
-use crate::model::{
+use base::model::{
     Approval, Authority, AutoThrough, Decisions, EndpointName, Flip, InterlayName, MigrationId, MigrationStatus,
     PolicySettings, Timestamp, Waiver,
 };

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
+use base::model::{
     ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, Endpoint, EndpointName, Generation, InterlayName,
     MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ProtocolKind, ShadowFrom, Side,
     Timestamp,

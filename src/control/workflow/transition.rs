@@ -8,7 +8,7 @@ use super::evidence::Evidence;
 use super::gates::{Gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
-use crate::model::{
+use base::model::{
     Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, PolicyChoice, PolicySlot, ShadowFrom, Side, Timestamp,
     Waiver, limits,
 };

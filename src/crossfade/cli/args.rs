@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::types::{CreateMigration, PolicyGiven};
+use control::api::types::{CreateMigration, PolicyGiven};
 
 /// Moves live Redis traffic from one server to another, and back, without losing a write; pauses and analyses PostgreSQL traffic.
 #[derive(Debug, Parser)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::types::{Event, Migration, Problem};
+use control::api::types::{Event, Migration, Problem};
 
 /// Longer than the API's own patience, so that its answer comes first.
 const PATIENCE: Duration = Duration::from_secs(60);

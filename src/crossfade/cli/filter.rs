@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::{FilterCommand, Output, PolicyArgs};
 use super::{Console, Done, print, put, text, to_json};
-use crate::api::types::{Filter, FilterBench, FilterTest, LoadFilter, Migration, Policy};
+use control::api::types::{Filter, FilterBench, FilterTest, LoadFilter, Migration, Policy};
 
 impl Console {
     pub(super) fn filter(&self, command: FilterCommand) -> Done {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_module_is_sent_with_the_cases_beside_it() {
-        let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/dist");
+        let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filters/dist");
         let body = load_body(&dist.join("deny_dangerous.wasm"), None).unwrap();
         assert!(body.cases.is_some_and(|cases| cases.contains("FLUSHALL")));
         let body = load_body(&dist.join("deny_dangerous.cases.jsonl"), None).unwrap();

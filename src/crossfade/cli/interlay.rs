@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::args::{InterlayCommand, Output};
 use super::{Console, Done, print, put, text, to_json};
-use crate::api::types::{Analysis, Interlay, InterlayPolicies, PauseBody, Paused, Problem, Resumed, Sessions};
 use crate::cli::ClientError;
+use control::api::types::{Analysis, Interlay, InterlayPolicies, PauseBody, Paused, Problem, Resumed, Sessions};
 
 impl Console {
     pub(super) fn interlay(&self, command: InterlayCommand) -> Done {

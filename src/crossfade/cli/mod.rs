@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::api::types::{
+use control::api::types::{
     AdvanceBody, ApproveBody, CheckedFilter, CommitBody, Divergences, Endpoint, Finding, Migration, ReasonBody, Report,
     RunBody, Status, WaiveBody,
 };
@@ -206,7 +206,7 @@ impl Console {
 
     /// Tries a step again and again while only gates are in the way, for as long as the operator said.
     fn until_possible(&self, wait: Option<u64>, step: impl Fn() -> Result<Migration, ClientError>) -> Done {
-        let deadline = Instant::now() + Duration::from_secs(wait.unwrap_or(0)).min(crate::api::types::WAIT_MAX);
+        let deadline = Instant::now() + Duration::from_secs(wait.unwrap_or(0)).min(control::api::types::WAIT_MAX);
         loop {
             match step() {
                 Ok(migration) => return self.tell(&migration),
@@ -239,7 +239,7 @@ impl Console {
     }
 
     fn events(&self, id: &str, follow: bool, after: u64) -> Done {
-        let each = |event: &crate::api::types::Event| {
+        let each = |event: &control::api::types::Event| {
             let line = match self.output {
                 Output::Json => serde_json::to_string(event).unwrap_or_default(),
                 Output::Table => print::event(event),

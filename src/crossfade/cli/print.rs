@@ -8,7 +8,7 @@ pub use super::print_filters::{
 };
 pub use super::print_sessions::{analysis, paused, resumed, session_table, sessions};
 use super::print_sessions::{pause_line, postgres, state};
-use crate::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
+use control::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
 
 pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
@@ -126,7 +126,7 @@ pub fn migration(migration: &Migration) -> String {
         parts.push(policies(&migration.policies));
     }
     if !migration.gates.is_empty() {
-        let row = |gate: &crate::api::types::Gate| {
+        let row = |gate: &control::api::types::Gate| {
             [gate.name.clone(), gate.measured.clone(), gate.threshold.clone(), yes(gate.met)]
         };
         parts.push(table(["gate of the next step", "measured", "needs", "met"], migration.gates.iter().map(row)));
@@ -200,7 +200,7 @@ pub fn endpoint(endpoint: &Endpoint) -> String {
 }
 
 pub fn divergences(found: &Divergences) -> String {
-    let row = |entry: &crate::api::types::Divergence| {
+    let row = |entry: &control::api::types::Divergence| {
         let state = if entry.resolved_at.is_some() { "resolved" } else { "open" };
         [
             entry.database.to_string(),

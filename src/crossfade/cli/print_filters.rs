@@ -1,7 +1,7 @@
 //! Tables for people, continued from `print.rs`: filters and policies.
 
 use super::print::{table, yes};
-use crate::api::types::{
+use control::api::types::{
     CheckedFilter, Filter, FilterBench, FilterTest, InterlayPolicies, Policies, Policy, PolicyStats,
 };
 
@@ -70,7 +70,7 @@ pub fn policies(policies: &Policies) -> String {
 }
 
 pub fn interlay_policies(found: &InterlayPolicies) -> String {
-    let row = |slot: &crate::api::types::PolicySlot| {
+    let row = |slot: &control::api::types::PolicySlot| {
         let by = match &slot.migration {
             Some(id) => format!("migration {id}"),
             None => slot.chosen_by.clone(),
@@ -147,7 +147,7 @@ pub fn filter_test(found: &FilterTest) -> String {
 }
 
 pub fn filter_bench(found: &FilterBench) -> String {
-    let row = |row: &crate::api::types::FilterBenchRow| {
+    let row = |row: &control::api::types::FilterBenchRow| {
         [
             row.hook.clone(),
             row.view.clone(),

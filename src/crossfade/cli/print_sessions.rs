@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::print::{findings, table, yes};
-use crate::api::types::{
+use control::api::types::{
     Analysis, Fingerprint, Interlay, Paused, PostgresFacts, Resumed, Session, SessionState, Sessions, StatementKind,
 };
 

@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::model::limits;
-use crate::protocol::resp::value::{Extent, Value, decode_whole, encode_request};
+use base::model::limits;
+use wire::resp::value::{Extent, Value, decode_whole, encode_request};
 
 /// A reply that takes longer is a failure the demo reports.
 const REPLY_PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ impl Connection {
     }
 
     pub fn receive(&mut self) -> io::Result<Value> {
-        let invalid = |error: crate::protocol::resp::value::Invalid| io::Error::new(io::ErrorKind::InvalidData, error);
+        let invalid = |error: wire::resp::value::Invalid| io::Error::new(io::ErrorKind::InvalidData, error);
         let mut extent = Extent::default();
         loop {
             let bytes = &self.buffer[self.begin..];

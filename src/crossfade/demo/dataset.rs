@@ -4,7 +4,7 @@ use std::io;
 
 use super::connection::Connection;
 use super::random::Random;
-use crate::protocol::resp::value::{Value, encode_request, encode_request_into};
+use wire::resp::value::{Value, encode_request, encode_request_into};
 
 /// Requests sent before their replies are read.
 const BATCH: usize = 1000;

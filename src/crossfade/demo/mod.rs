@@ -31,8 +31,8 @@ use self::report::{FlipSeen, PolicySeen, Report};
 use self::screen::Screen;
 use self::stage::{INTERLAY, Stage};
 use self::workload::{Tally, Workload};
-use crate::jobs::{compare_servers, digest_server};
-use crate::model::limits;
+use base::model::limits;
+use movers::{compare_servers, digest_server};
 
 /// What the command line asked for.
 #[derive(Debug, Clone)]
@@ -314,7 +314,7 @@ impl Director<'_> {
         let found = runtime.block_on(async {
             let divergences = compare_servers(&source, &target, TTL_TOLERANCE_MS).await?;
             let digests = tokio::try_join!(digest_server(&source), digest_server(&target))?;
-            Ok::<_, crate::jobs::JobError>((divergences, digests))
+            Ok::<_, movers::JobError>((divergences, digests))
         });
         let (divergences, (first, second)) = found.map_err(|error| format!("comparing the servers: {error}"))?;
         report.keys_compared = [first.keys, second.keys];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::random::Random;
-use crate::protocol::resp::value::{Value, encode_request};
+use wire::resp::value::{Value, encode_request};
 
 const COLLECTIONS: u64 = 8;
 const SLOTS: u64 = 64;

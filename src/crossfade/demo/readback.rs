@@ -5,7 +5,7 @@ use std::io;
 
 use super::connection::Connection;
 use super::model::{ACCOUNTS, ACCOUNTS_SUM, Model, SHARED_COUNTER};
-use crate::protocol::resp::value::Value;
+use wire::resp::value::Value;
 
 /// Losses kept as text; the rest are counted.
 const NOTES_MAX: usize = 10;

@@ -9,7 +9,7 @@ use super::brake::Brake;
 use super::connection::Connection;
 use super::judged::POLICIES;
 use super::process::{Running, WorkDir, free_port};
-use crate::model::{Address, ClientTls, Endpoint, EndpointName, ProtocolKind};
+use base::model::{Address, ClientTls, Endpoint, EndpointName, EndpointProtocol};
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Where `scripts/install-test-servers.sh` puts it, from the top of the repository.
@@ -121,11 +121,9 @@ impl Stage {
         let endpoint = |name: &str, port: u16| {
             Ok::<_, String>(Endpoint {
                 name: EndpointName::new(name).map_err(|error| error.to_string())?,
-                kind: ProtocolKind::Redis,
+                protocol: EndpointProtocol::Redis { database: 0 },
                 address: Address::Tcp { host: "127.0.0.1".to_owned(), port },
                 credentials: None,
-                database: 0,
-                dbname: None,
                 tls: ClientTls::disabled(),
             })
         };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::connection::Connection;
 use super::model::{ACCOUNTS, ACCOUNTS_SUM, Expect, Model, Step, Volatile, accounts_agree};
 use super::random::Random;
-use crate::protocol::resp::value::{Value, brief_bytes};
+use wire::resp::value::{Value, brief_bytes};
 
 /// Findings kept as text; the rest are counted.
 const NOTES_MAX: usize = 5;

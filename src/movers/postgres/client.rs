@@ -11,8 +11,8 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::JobError;
-use crate::model::{Address, Endpoint, ProtocolKind, TlsMode, limits};
-use crate::tls;
+use ::tls;
+use base::model::{Address, Endpoint, EndpointProtocol, TlsMode, limits};
 
 /// Values of one row, in order; `None` = NULL.
 pub type Row = Vec<Option<String>>;
@@ -36,13 +36,13 @@ impl PostgresClient {
     /// [`JobError::Endpoint`] naming the endpoint, the reason and what to do; never the password.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
-        if endpoint.kind != ProtocolKind::Postgres {
-            let kind = endpoint.kind.as_str();
+        let EndpointProtocol::Postgres { dbname } = &endpoint.protocol else {
+            let kind = endpoint.kind().as_str();
             return Err(JobError::Endpoint(format!(
                 "{who} is of kind {kind}: this is done on PostgreSQL servers only"
             )));
-        }
-        let config = config(endpoint).map_err(|why| JobError::Endpoint(format!("{who}: {why}")))?;
+        };
+        let config = config(endpoint, dbname.as_deref()).map_err(|why| JobError::Endpoint(format!("{who}: {why}")))?;
         let tls = tls::client_config(&endpoint.tls).map_err(|why| JobError::Endpoint(format!("{who}: {why}")))?;
         let connecting = config.connect(MakeRustlsConnect::new(tls));
         let (client, connection) = match within(limits::JOB_CONNECT_TIMEOUT, connecting, &who).await? {
@@ -94,7 +94,7 @@ async fn within<T>(time: Duration, what: impl Future<Output = T>, who: &str) -> 
     })
 }
 
-fn config(endpoint: &Endpoint) -> Result<Config, String> {
+fn config(endpoint: &Endpoint, dbname: Option<&str>) -> Result<Config, String> {
     let mut config = Config::new();
     config.application_name("crossfade").connect_timeout(limits::JOB_CONNECT_TIMEOUT);
     match &endpoint.address {
@@ -117,7 +117,7 @@ fn config(endpoint: &Endpoint) -> Result<Config, String> {
             config.password(login.password.expose());
         }
     }
-    if let Some(dbname) = &endpoint.dbname {
+    if let Some(dbname) = dbname {
         config.dbname(dbname);
     }
     config.ssl_mode(match endpoint.tls.mode {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::JobError;
 use super::client::{PostgresClient, Row};
-use crate::model::{Endpoint, Secret};
+use base::model::{Endpoint, Secret};
 
 /// Settings that are compared between two servers, beside those with a field of their own.
 const SETTINGS: &str = "'standard_conforming_strings','DateStyle','IntervalStyle','TimeZone','default_transaction_isolation',\

@@ -4,7 +4,7 @@
 
 use super::super::{Finding, JobError, Severity};
 use super::facts::{PostgresFacts, check};
-use crate::model::Endpoint;
+use base::model::Endpoint;
 
 /// (setting, severity when it differs, what it changes)
 const MEANING: &[(&str, Severity, &str)] = &[

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use super::facts::PostgresFacts;
 use super::findings::judge;
 use super::*;
-use crate::jobs::postgres::client::PostgresClient;
-use crate::jobs::{JobError, Severity};
-use crate::model::{Endpoint, EndpointName, ProtocolKind};
+use crate::postgres::client::PostgresClient;
+use crate::{JobError, Severity};
+use base::model::{Endpoint, EndpointName, ProtocolKind};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 const MISSING: &str = "PostgreSQL 15 is needed in /usr/lib/postgresql/15/bin: apt-get install postgresql-15";
@@ -114,7 +114,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn names(findings: &[crate::jobs::Finding], severity: Severity) -> Vec<&str> {
+fn names(findings: &[crate::Finding], severity: Severity) -> Vec<&str> {
     findings.iter().filter(|one| one.severity == severity).map(|one| one.name.as_str()).collect()
 }
 
@@ -251,15 +251,15 @@ fn jobs_of_one_kind_refuse_servers_of_the_other() {
         let redis =
             Endpoint::from_url(EndpointName::new("r").unwrap(), ProtocolKind::Redis, "redis://127.0.0.1:9").unwrap();
         for error in [
-            crate::jobs::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
-            crate::jobs::smoke(&postgres).await.map(drop).expect_err("redis only"),
+            crate::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
+            crate::smoke(&postgres).await.map(drop).expect_err("redis only"),
         ] {
             assert!(error.to_string().contains("on Redis servers only"), "{error}");
         }
         let error = check(&redis).await.expect_err("postgres only");
         assert!(error.to_string().contains("on PostgreSQL servers only"), "{error}");
-        let probe = crate::jobs::PayloadProbe::Skip;
-        let error = crate::jobs::compatibility(&redis, &postgres, probe).await.expect_err("kinds differ");
+        let probe = crate::PayloadProbe::Skip;
+        let error = crate::compatibility(&redis, &postgres, probe).await.expect_err("kinds differ");
         assert!(matches!(&error, JobError::Endpoint(text) if text.contains("nothing moves")), "{error}");
         let error = check(&postgres).await.expect_err("nobody listens").to_string();
         assert!(error.contains("endpoint pg (127.0.0.1:9): cannot connect"), "{error}");

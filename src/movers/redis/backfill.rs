@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::lane_client::PendingCopy;
 use super::names::NameScan;
-use super::{Copied, JobError, LaneClient, Meter, Progress};
-use crate::bus::PassKind;
-use crate::model::{Endpoint, limits};
+use crate::{Copied, JobError, LaneClient, Meter, Progress};
+use base::model::{Endpoint, limits};
+use bus::PassKind;
 
 #[derive(Debug, Clone)]
 pub struct BackfillSpec {

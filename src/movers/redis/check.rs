@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use super::verify::now_ms;
-use super::{JobError, RedisClient};
-use crate::model::Endpoint;
-use crate::protocol::resp::value::Value;
+use crate::{JobError, RedisClient};
+use base::model::Endpoint;
+use wire::resp::value::Value;
 
 /// What one look at a server found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

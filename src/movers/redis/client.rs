@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::JobError;
-use crate::model::{Address, Endpoint, ProtocolKind, limits};
-use crate::protocol::resp::value::{Extent, Value, decode_whole, encode_request};
+use crate::JobError;
+use base::model::{Address, Endpoint, EndpointProtocol, limits};
+use wire::resp::value::{Extent, Value, decode_whole, encode_request};
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
@@ -36,11 +36,11 @@ impl RedisClient {
     /// [`JobError::Endpoint`] naming the endpoint, the reason and what to look at.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
-        if endpoint.kind != ProtocolKind::Redis {
-            let kind = endpoint.kind.as_str();
+        let EndpointProtocol::Redis { database } = endpoint.protocol else {
+            let kind = endpoint.kind().as_str();
             return Err(JobError::Endpoint(format!("{who} is of kind {kind}: this is done on Redis servers only")));
-        }
-        match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, &who)).await {
+        };
+        match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, database, &who)).await {
             Ok(result) => result,
             Err(_) => Err(JobError::Endpoint(format!(
                 "{who}: no answer within {} s: is the address right and the server up?",
@@ -49,7 +49,7 @@ impl RedisClient {
         }
     }
 
-    async fn connect_within(endpoint: &Endpoint, who: &str) -> Result<Self, JobError> {
+    async fn connect_within(endpoint: &Endpoint, database: u32, who: &str) -> Result<Self, JobError> {
         let lost = |error: std::io::Error| JobError::Endpoint(format!("{who}: cannot connect: {error}"));
         let stream: Box<dyn Duplex> = match &endpoint.address {
             Address::Tcp { host, port } => {
@@ -61,11 +61,11 @@ impl RedisClient {
         };
         let (read, writer) = tokio::io::split(stream);
         let mut client = Self { reader: ReplyReader::new(read), writer, who: who.to_owned() };
-        client.log_in(endpoint).await?;
+        client.log_in(endpoint, database).await?;
         Ok(client)
     }
 
-    async fn log_in(&mut self, endpoint: &Endpoint) -> Result<(), JobError> {
+    async fn log_in(&mut self, endpoint: &Endpoint, database: u32) -> Result<(), JobError> {
         if let Some(login) = &endpoint.credentials {
             let password = login.password.expose();
             let reply = match &login.user {
@@ -81,7 +81,7 @@ impl RedisClient {
             let hint = if error.starts_with("NOAUTH") { ": put user and password into the endpoint's url" } else { "" };
             return Err(JobError::Endpoint(format!("{}: {error}{hint}", self.who)));
         }
-        if endpoint.database == 0 { Ok(()) } else { self.select(endpoint.database).await }
+        if database == 0 { Ok(()) } else { self.select(database).await }
     }
 
     #[must_use]
@@ -164,7 +164,7 @@ impl ReplyReader {
     }
 
     async fn next(&mut self, who: &str) -> Result<Value, JobError> {
-        let broken = |why: crate::protocol::resp::value::Invalid| JobError::Protocol(format!("{who}: {why}"));
+        let broken = |why: wire::resp::value::Invalid| JobError::Protocol(format!("{who}: {why}"));
         loop {
             let found = self.extent.find(&self.buffer[self.begin..], limits::JOB_REPLY_BYTES_MAX).map_err(broken)?;
             if let Some(length) = found {

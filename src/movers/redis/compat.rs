@@ -4,9 +4,9 @@
 //! the workflow's gates read its severity.
 
 use super::verify::now_ms;
-use super::{EndpointFacts, JobError, RedisClient, check_endpoint};
-use crate::model::{Endpoint, limits};
-use crate::protocol::resp::value::Value;
+use crate::{EndpointFacts, JobError, RedisClient, check_endpoint};
+use base::model::{Endpoint, limits};
+use wire::resp::value::Value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {

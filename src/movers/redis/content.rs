@@ -4,7 +4,7 @@
 
 use std::hash::Hasher;
 
-use crate::protocol::resp::value::{Value, brief_bytes, encode_request};
+use wire::resp::value::{Value, brief_bytes, encode_request};
 
 /// The type of a key as TYPE names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

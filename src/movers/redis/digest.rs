@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hasher};
 use super::content::{Content, Kind};
 use super::names::{Batch, NameScan};
 use super::verify::{Seen, Verdict, judge, now_ms};
-use super::{Divergence, JobError};
-use crate::model::{Endpoint, limits};
-use crate::protocol::resp::value::{Value, encode_request, encode_request_into};
+use crate::{Divergence, JobError};
+use base::model::{Endpoint, limits};
+use wire::resp::value::{Value, encode_request, encode_request_into};
 
 /// How many keys of one type.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::JobError;
-use crate::bus::{Directive, LaneEvent, LaneOrder, Mailbox};
-use crate::model::{InterlayName, limits};
+use crate::JobError;
+use base::model::{InterlayName, limits};
+use bus::{Directive, LaneEvent, LaneOrder, Mailbox};
 
 /// Tickets are unique in the process, so that a late answer to one client can never be taken for an answer to another.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);

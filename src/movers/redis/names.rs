@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use tokio::time::sleep;
 
 use super::check::{Info, read_info};
-use super::{JobError, RESERVED_PREFIX, RedisClient};
-use crate::model::{Endpoint, limits};
-use crate::protocol::resp::value::{Value, encode_request};
+use crate::{JobError, RESERVED_PREFIX, RedisClient};
+use base::model::{Endpoint, EndpointProtocol, limits};
+use wire::resp::value::{Value, encode_request};
 
 /// Some keys of one logical database.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl NameScan {
     /// [`JobError::Endpoint`] when the server stays out of reach.
     pub(super) async fn begin(endpoint: &Endpoint, count: usize) -> Result<Self, JobError> {
         let mut scan = Self {
-            endpoint: Endpoint { database: 0, ..endpoint.clone() },
+            endpoint: Endpoint { protocol: EndpointProtocol::Redis { database: 0 }, ..endpoint.clone() },
             count,
             connection: None,
             run_id: String::new(),

@@ -3,9 +3,9 @@
 //! Lives on the control thread. It asks whether the server can hold and give back every type, not whether it holds the right data.
 
 use super::verify::now_ms;
-use super::{JobError, RedisClient};
-use crate::model::Endpoint;
-use crate::protocol::resp::value::Value;
+use crate::{JobError, RedisClient};
+use base::model::Endpoint;
+use wire::resp::value::Value;
 
 /// Large enough to cross every buffer on the way, small enough to harm nobody.
 const LARGE_VALUE_BYTES: usize = 1024 * 1024;

@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::bus::{Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
-use crate::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, InterlayName, ProtocolKind, Secret};
-use crate::protocol::resp::value::{Value, decode, encode_request};
+use super::super::*;
+use base::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, EndpointProtocol, InterlayName, Secret};
+use bus::{Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
+use wire::resp::value::{Value, decode, encode_request};
 
 struct Server {
     child: Child,
@@ -54,11 +54,9 @@ impl Drop for Server {
 fn endpoint(name: &str, socket: &Path) -> Endpoint {
     Endpoint {
         name: EndpointName::new(name).unwrap(),
-        kind: ProtocolKind::Redis,
+        protocol: EndpointProtocol::Redis { database: 0 },
         address: Address::Unix(socket.to_owned()),
         credentials: None,
-        database: 0,
-        dbname: None,
         tls: ClientTls::disabled(),
     }
 }
@@ -320,7 +318,7 @@ fn a_scan_goes_on_when_its_connection_is_killed_and_starts_over_when_the_server_
             requests.extend(encode_request(&[b"SET", format!("key:{n}").as_bytes(), b"v"]));
         }
         client.pipeline(&requests, 2000).await.unwrap();
-        let mut scan = names::NameScan::begin(&source, 100).await.unwrap();
+        let mut scan = super::names::NameScan::begin(&source, 100).await.unwrap();
         let mut seen = HashSet::new();
         while let Some(batch) = scan.next_batch().await.unwrap() {
             seen.extend(batch.keys);
@@ -360,14 +358,14 @@ fn a_server_is_described_and_smoke_tested_without_a_trace() {
         let facts = check_endpoint(&source).await.unwrap();
         assert_eq!((facts.server.as_str(), facts.role.as_str()), ("redis", "master"));
         assert!(facts.commands.contains(&"xautoclaim".to_owned()) && facts.clock_skew_ms.abs() < 1000, "{facts:?}");
-        let names: Vec<String> = compatibility(&source, &target, super::PayloadProbe::Write)
+        let names: Vec<String> = compatibility(&source, &target, crate::PayloadProbe::Write)
             .await
             .unwrap()
             .into_iter()
             .map(|f| f.name)
             .collect();
         assert_eq!(names, ["target-memory-too-small", "restore-refused-by-target", "target-refuses-writes"]);
-        let same = compatibility(&source, &source, super::PayloadProbe::Write).await.unwrap();
+        let same = compatibility(&source, &source, crate::PayloadProbe::Write).await.unwrap();
         assert!(same.iter().any(|finding| finding.name == "same-server"));
         for (name, outcome) in smoke(&source).await.unwrap() {
             assert_eq!(outcome, Ok(()), "{name}");

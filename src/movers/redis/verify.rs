@@ -11,9 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::content::{Content, Kind};
 use super::lane_client::PendingProbe;
 use super::names::{Batch, NameScan};
-use super::{JobError, LaneClient, Meter, Probed, Progress};
-use crate::model::{Endpoint, limits};
-use crate::protocol::resp::value::{Value, decode_whole, encode_request, encode_request_into};
+use crate::{JobError, LaneClient, Meter, Probed, Progress};
+use base::model::{Endpoint, limits};
+use wire::resp::value::{Value, decode_whole, encode_request, encode_request_into};
 
 /// One key proven different at one lane position (or by a whole-server digest).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,7 +282,7 @@ impl Run {
 }
 
 fn decode_all(frames: &[Box<[u8]>]) -> Vec<Value> {
-    let broken = |error: crate::protocol::resp::value::Invalid| Value::Error(format!("broken reply: {error}").into());
+    let broken = |error: wire::resp::value::Invalid| Value::Error(format!("broken reply: {error}").into());
     frames.iter().map(|frame| decode_whole(frame).unwrap_or_else(broken)).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::limits;
+use base::model::limits;
 
 /// An object on its way to being empty. Errors say where in the case it stands.
 pub(super) struct Fields {

@@ -1,15 +1,15 @@
 //! Cases that pass, cases that must not, and lines that are none.
 
 use super::*;
-use crate::policy::builtin;
-use crate::policy::host::{Host, HostOptions};
+use crate::builtin;
+use crate::host::{Host, HostOptions};
 
 fn host() -> Host {
     Host::new(HostOptions { instances_max: 8, cache_dir: None, clock: || 0 }).expect("a host")
 }
 
 fn dist(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/dist").join(name)
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filters/dist").join(name)
 }
 
 #[test]

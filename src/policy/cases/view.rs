@@ -1,8 +1,8 @@
 //! A view as a recorded case describes it, byte by byte as the case says: nothing is cut and no flag is set for its author.
 
 use super::fields::{Fields, bytes};
-use crate::policy::abi;
-use crate::policy::host::CaseFrame;
+use crate::abi;
+use crate::host::CaseFrame;
 use abi::{
     Authority, Class, Encoding, Hook, Phase, Protocol, Purpose, RecordType, ReplyKind, VIEW_VERSION, flags, layout,
     limits,

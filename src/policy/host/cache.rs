@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::{Engine, Module};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::model::limits;
+use base::model::limits;
 
 const CHECKSUM_BYTES: usize = 32;
 const EXTENSION: &str = "cwasm";

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use wasmparser::{FuncType, MemoryType, ValType, Validator, WasmFeatures, types};
 
 use super::{Refused, abi};
-use crate::model::limits;
 use abi::{Hook, limits as own, names};
+use base::model::limits;
 
 /// What a module may use; everything else is switched off here and in the engine. `GC_TYPES` is absent: of the reference types it
 /// leaves `funcref`, and no import of ours takes another.

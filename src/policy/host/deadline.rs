@@ -11,7 +11,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::abi::limits as own;
 use super::imports::State;
 use super::ticker::Waker;
-use crate::model::limits;
+use base::model::limits;
 
 /// How much time a call has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

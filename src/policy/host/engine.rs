@@ -11,8 +11,8 @@ use super::cache::Cache;
 use super::imports::{State, linker};
 use super::ticker::TickerThread;
 use super::{HostOptions, Module, Refused, abi, check};
-use crate::model::limits;
 use abi::limits as own;
+use base::model::limits;
 
 const PAGE_BYTES: usize = 64 * 1024;
 /// All the memory that an instance may ever have, which is reserved for it and never moves.

@@ -7,9 +7,9 @@ use wasmtime::{Caller, Engine, Linker, Memory};
 use super::deadline::{self, Deadline};
 use super::text::printable;
 use super::{LogLine, abi};
-use crate::model::limits;
-use crate::stdx::prng::SplitMix64;
 use abi::{Status, limits as own, names};
+use base::model::limits;
+use base::stdx::prng::SplitMix64;
 
 /// What `random` answers.
 #[derive(Debug)]

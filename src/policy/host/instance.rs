@@ -13,11 +13,11 @@ use super::imports::State;
 use super::text::printable;
 use super::ticker::Waker;
 use super::{Answer, Fault, FaultKind, InstanceStats, LogLine, Module, RecordAnswer, abi, deadline, slot};
-use crate::model::limits;
-use crate::policy::stats::FaultCounts;
-use crate::stdx::histogram::Histogram;
+use crate::stats::FaultCounts;
 use abi::host::{BadVerdict, Verdict};
 use abi::{Encoding, Hook, PairAction, RecordAction, RequestAction, WindowAction, layout, limits as own};
+use base::model::limits;
+use base::stdx::histogram::Histogram;
 
 type HookFunc = TypedFunc<u32, u64>;
 
@@ -44,11 +44,11 @@ pub struct Instance {
 }
 
 /// One frame that a recorded case gives to `frame_read`.
-pub(in crate::policy) type CaseFrame<'a> = (u32, &'a [u8]);
+pub(crate) type CaseFrame<'a> = (u32, &'a [u8]);
 
 /// A verdict as recorded cases look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::policy) struct RawVerdict {
+pub(crate) struct RawVerdict {
     pub word: &'static str,
     pub memo: abi::Memo,
     pub text: Vec<u8>,
@@ -158,7 +158,7 @@ impl Instance {
     }
 
     /// Calls a hook with a view of somebody else's making, which must fit into the buffer.
-    pub(in crate::policy) fn call_for_case(
+    pub(crate) fn call_for_case(
         &mut self,
         hook: Hook,
         view: &[u8],
@@ -197,11 +197,11 @@ impl Instance {
         Ok(RawVerdict { word, memo, text: self.buffer()[..length].to_vec() })
     }
 
-    pub(in crate::policy) fn has_hook(&self, hook: Hook) -> bool {
+    pub(crate) fn has_hook(&self, hook: Hook) -> bool {
         self.parts.hooks[slot(hook)].is_some()
     }
 
-    pub(in crate::policy) fn buffer_length(&self) -> usize {
+    pub(crate) fn buffer_length(&self) -> usize {
         self.parts.buffer.len()
     }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use super::abi;
 use super::stats::FaultCounts;
-use crate::stdx::histogram::Histogram;
+use base::stdx::histogram::Histogram;
 
 pub use engine::Host;
 pub use instance::Instance;

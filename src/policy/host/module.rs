@@ -14,8 +14,8 @@ use super::instance::{Instance, Parts};
 use super::text::printable;
 use super::ticker::Waker;
 use super::{Refused, abi, deadline, slot};
-use crate::stdx::prng::SplitMix64;
 use abi::{Hook, limits as own, names};
+use base::stdx::prng::SplitMix64;
 
 /// Process-wide; any thread.
 #[derive(Clone)]
@@ -103,7 +103,7 @@ impl Module {
     }
 
     /// An instance for one recorded case: `random` counts, and the time is known from the beginning.
-    pub(in crate::policy) fn instantiate_for_case(&self, config: &str, now_ms: i64) -> Result<Instance, Refused> {
+    pub(crate) fn instantiate_for_case(&self, config: &str, now_ms: i64) -> Result<Instance, Refused> {
         self.begin(config, State::new(Random::Counted(0), now_ms))
     }
 

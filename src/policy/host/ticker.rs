@@ -10,7 +10,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 use super::abi::limits as own;
-use crate::model::limits;
+use base::model::limits;
 
 /// No deadline is longer.
 const DEADLINE_TICKS_MAX: u64 = own::LOAD_DEADLINE_US / limits::POLICY_TICK.as_micros() as u64;

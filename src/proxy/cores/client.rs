@@ -9,8 +9,8 @@ use monoio::net::TcpStream;
 use super::connect::Stream;
 use super::core::{SharedCore, pump};
 use super::pipe::{self, Owner, SocketIo, Written};
-use crate::model::limits;
-use crate::relay::{Arrival, ClientKey, Secured};
+use crate::contract::{Arrival, ClientKey, Secured};
+use base::model::limits;
 
 /// What a refused client still says is read in pieces of this size, and thrown away.
 const REFUSED_READ_BYTES: usize = 4096;

@@ -7,8 +7,8 @@ use std::path::Path;
 use monoio::net::{TcpStream, UnixStream};
 
 use super::sys;
-use crate::bus::Mailbox;
-use crate::model::Address;
+use base::model::Address;
+use bus::Mailbox;
 
 /// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`sys::receive`] and [`sys::send`].
 #[derive(Debug)]

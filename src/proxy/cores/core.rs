@@ -14,15 +14,14 @@ use super::pipe::{Sending, SocketIo};
 use super::tally;
 use super::tls::{Tls, TlsKit};
 use super::{connect, lane_link, listener, sys, upstream};
-use crate::bus::{Directive, GateEvent, GateOrder, Mailbox, Report, lane_core};
-use crate::interlay;
-use crate::lane::Lane;
-use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
-use crate::relay::{Ask, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
-use crate::stdx::clock::Now;
-use crate::stdx::slab::SlabMap;
-use crate::telemetry::CoreCounters;
+use crate::contract::{Ask, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
+use crate::redis::lane::Lane;
+use crate::redis::lane::request::{LaneBatch, LaneReply};
+use base::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
+use base::stdx::clock::Now;
+use base::stdx::slab::SlabMap;
+use bus::counters::CoreCounters;
+use bus::{Directive, GateEvent, GateOrder, Mailbox, Report, lane_core};
 
 /// What a core's thread is started with.
 pub struct CoreSetup {
@@ -107,7 +106,7 @@ pub async fn run(setup: CoreSetup) {
         built.push(Interlay {
             name: spec.name.clone(),
             policies: Rc::clone(&policies),
-            relay: interlay::relay(RelaySetup { spec, plan, core: id, cores, token, seed, policies }),
+            relay: crate::relay(RelaySetup { spec, plan, core: id, cores, token, seed, policies }),
             tls,
             past_lanes: CoreCounters::default(),
             lane: None,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::connect;
 use super::core::{SharedCore, pump};
 use super::pipe::{self, Owner, SocketIo};
-use crate::model::{Side, limits};
-use crate::relay::Secured;
+use crate::contract::Secured;
+use base::model::{Side, limits};
 
 /// Pause between two tries to reach a server: long enough not to be a burden, short enough to be back at once.
 const RETRY_MS: u64 = 100;

@@ -1,6 +1,6 @@
 //! The data plane: one pinned thread per core, each with its own monoio runtime, listeners, connections and counters.
 //!
-//! The only place that names monoio. Learns by [`crate::bus::Directive`]s, answers with [`Report`]s, shares nothing else.
+//! The only place that names monoio. Learns by [`bus::Directive`]s, answers with [`Report`]s, shares nothing else.
 
 mod client;
 mod connect;
@@ -18,8 +18,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::bus::{Mailbox, Report, Switchboard};
-use crate::model::{ClientTls, CoreId, InterlaySpec, RoutePlan, limits};
+use base::model::{ClientTls, CoreId, InterlaySpec, RoutePlan, limits};
+use bus::{Mailbox, Report, Switchboard};
 use core::{CoreMessage, CoreSetup, InterlayStart};
 use tls::TlsKit;
 
@@ -35,7 +35,7 @@ pub struct DataplaneConfig {
     pub endpoint_tls: Vec<ClientTls>,
 }
 
-/// The running cores. Stop them with [`crate::bus::Directive::Drain`] to each, then [`Dataplane::join`].
+/// The running cores. Stop them with [`bus::Directive::Drain`] to each, then [`Dataplane::join`].
 #[derive(Debug)]
 pub struct Dataplane {
     threads: Vec<JoinHandle<()>>,

@@ -7,8 +7,8 @@ use super::connect::Stream;
 use super::notify::Notify;
 use super::sys;
 use super::tls::Tls;
-use crate::model::limits;
-use crate::relay::Secured;
+use crate::contract::Secured;
+use base::model::limits;
 
 thread_local! {
     /// What is read into; whoever is handed the bytes copies what it keeps. One for each core.

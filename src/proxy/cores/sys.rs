@@ -6,8 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::model::limits;
-use crate::stdx::clock::Now;
+use base::model::limits;
+use base::stdx::clock::Now;
 
 /// Pins the calling thread to one CPU; failure is not worth more than a log line.
 pub fn pin_to_cpu(cpu: usize) {

@@ -1,11 +1,11 @@
 //! Filters and counters of one core: what is put in place, and what control is told of it.
 
 use super::core::{Core, Interlay};
-use crate::bus::Report;
-use crate::lane::Lane;
-use crate::model::{InterlayName, RoutePlan, Side};
-use crate::policy::{CorePolicies, Stage, abi};
-use crate::telemetry::CoreCounters;
+use crate::redis::lane::Lane;
+use base::model::{InterlayName, RoutePlan, Side};
+use bus::Report;
+use bus::counters::CoreCounters;
+use policy::{CorePolicies, Stage, abi};
 
 impl Interlay {
     pub fn counters(&self) -> CoreCounters {

@@ -9,10 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use crate::interlay;
-use crate::model::{Address, ClientTls, Endpoint, InterlaySpec, ServerTls, TlsMode};
-use crate::relay::Secured;
-use crate::tls;
+use crate::contract::Secured;
+use ::tls;
+use base::model::{Address, ClientTls, Endpoint, InterlaySpec, ServerTls, TlsMode};
 
 /// Every TLS configuration of the process. Crosses to each core.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +61,7 @@ impl TlsKit {
 pub fn server_config(spec: &InterlaySpec) -> Result<Option<Arc<ServerConfig>>, String> {
     let Some(tls) = &spec.tls else { return Ok(None) };
     let mut config = read_server(tls).map_err(|why| format!("interlay {}: {why}", spec.name))?;
-    config.alpn_protocols = interlay::application_protocols(spec.kind).iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = crate::application_protocols(spec.kind()).iter().map(|name| name.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

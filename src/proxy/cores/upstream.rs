@@ -5,8 +5,8 @@ use std::rc::Rc;
 use super::connect;
 use super::core::{SharedCore, pump};
 use super::pipe::{self, Owner, SocketIo};
-use crate::model::{Side, limits};
-use crate::relay::{Failure, Secured, UpstreamKey};
+use crate::contract::{Failure, Secured, UpstreamKey};
+use base::model::{Side, limits};
 
 struct UpstreamOf {
     core: SharedCore,

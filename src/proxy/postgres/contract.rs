@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::PostgresRelay;
 use super::types::{Purpose, Server, ServerStage, Stage};
-use crate::bus::{GateEvent, GateOrder};
-use crate::model::{Generation, RoutePlan, StatementSample, limits};
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey};
-use crate::stdx::clock::Now;
-use crate::telemetry::CoreCounters;
+use crate::contract::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey};
+use base::model::{Generation, RoutePlan, StatementSample, limits};
+use base::stdx::clock::Now;
+use bus::counters::CoreCounters;
+use bus::{GateEvent, GateOrder};
 
 impl Relay for PostgresRelay {
     fn client_opened(&mut self, arrival: Arrival) -> Result<ClientKey, Vec<u8>> {

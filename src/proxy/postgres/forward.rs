@@ -4,10 +4,10 @@
 
 use super::types::Stage;
 use super::{PostgresRelay, Refusal, statements};
-use crate::model::limits;
-use crate::protocol::postgres::frame::command_tag;
-use crate::protocol::postgres::{Boundary, Copy, HEAD_BYTES, Head, Violation, client_head, server_head};
-use crate::relay::{ClientKey, UpstreamKey};
+use crate::contract::{ClientKey, UpstreamKey};
+use base::model::limits;
+use wire::postgres::frame::command_tag;
+use wire::postgres::{Boundary, Copy, HEAD_BYTES, Head, Violation, client_head, server_head};
 
 /// Whether a client's frame may pass.
 enum Pass {
@@ -225,7 +225,7 @@ impl PostgresRelay {
         let may_go_on = !tracker.is_busy() || tracker.is_mid_batch() || tracker.copy() == Copy::Both;
         if session.at_boundary && may_go_on {
             session.at_boundary = false;
-            self.asks.push(crate::relay::Ask::ReadClient(client));
+            self.asks.push(crate::contract::Ask::ReadClient(client));
             self.advance(client);
         }
     }

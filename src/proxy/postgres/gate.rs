@@ -4,10 +4,10 @@
 
 use super::PostgresRelay;
 use super::types::{Busy, Session, Stage};
-use crate::bus::{GateEvent, GateOrder};
-use crate::model::{SessionInfo, limits};
-use crate::relay::{Ask, ClientKey, SessionList};
-use crate::stdx::clock::Now;
+use crate::contract::{Ask, ClientKey, SessionList};
+use base::model::{SessionInfo, limits};
+use base::stdx::clock::Now;
+use bus::{GateEvent, GateOrder};
 
 /// One core's gate.
 #[derive(Debug, Default)]

@@ -5,11 +5,11 @@
 
 use super::types::{Proof, Question, Server, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::{AuthMode, Md5Hash, ScramVerifier, Secret, StoredSecret};
-use crate::protocol::postgres::auth::{self, md5_password, md5_response, same_secret};
-use crate::protocol::postgres::scram::{self, AuthFailure, ScramServer, TlsEnds};
-use crate::protocol::postgres::{HEAD_BYTES, Head, client_head, encode};
-use crate::relay::ClientKey;
+use crate::contract::ClientKey;
+use base::model::{AuthMode, Md5Hash, ScramVerifier, Secret, StoredSecret};
+use wire::postgres::auth::{self, md5_password, md5_response, same_secret};
+use wire::postgres::scram::{self, AuthFailure, ScramServer, TlsEnds};
+use wire::postgres::{HEAD_BYTES, Head, client_head, encode};
 
 /// What PostgreSQL itself uses for a new password.
 const ITERATIONS: u32 = 4096;

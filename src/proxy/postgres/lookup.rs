@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use super::server::LogIn;
 use super::types::{Busy, Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::{StoredSecret, limits};
-use crate::protocol::postgres::encode;
-use crate::protocol::postgres::frame::{data_row, error_field};
-use crate::protocol::postgres::startup::build_startup;
-use crate::relay::{Ask, ClientKey, Failure, UpstreamKey};
+use crate::contract::{Ask, ClientKey, Failure, UpstreamKey};
+use base::model::{EndpointProtocol, StoredSecret, limits};
+use wire::postgres::encode;
+use wire::postgres::frame::{data_row, error_field};
+use wire::postgres::startup::build_startup;
 
 /// Questions and the connection they are asked on. Lives on one core.
 #[derive(Debug, Default)]
@@ -56,7 +56,11 @@ impl PostgresRelay {
             return self.lookup_lost(&Failure::Unreachable("its URL names no user for auth_query".to_owned()));
         };
         let user = own.user.clone().unwrap_or_default();
-        let database = endpoint.dbname.clone().unwrap_or_else(|| user.clone());
+        let dbname = match &endpoint.protocol {
+            EndpointProtocol::Postgres { dbname } => dbname.clone(),
+            EndpointProtocol::Redis { .. } => None,
+        };
+        let database = dbname.unwrap_or_else(|| user.clone());
         let parameters = [("user", user.as_str()), ("database", database.as_str()), ("application_name", "crossfade")];
         let log_in = LogIn::new(&user, build_startup(0, &parameters), Proof::of_credentials(&own));
         let side = self.side();

@@ -26,16 +26,16 @@ use lookup::Lookups;
 use statements::Sampler;
 use types::{Busy, Entropy, Server, Session, Stage};
 
-use crate::model::{
+use crate::contract::{Ask, ClientKey, RelaySetup, UpstreamKey};
+use base::model::{
     AuthMode, CoreId, Endpoint, Generation, InterlaySpec, PostgresSpec, RequireTls, RoutePlan, ScramVerifier, Side,
     limits,
 };
-use crate::protocol::postgres::encode::{self, More};
-use crate::relay::{Ask, ClientKey, RelaySetup, UpstreamKey};
-use crate::stdx::clock::Now;
-use crate::stdx::slab::Slab;
-use crate::stdx::spares::Spares;
-use crate::telemetry::CoreCounters;
+use base::stdx::clock::Now;
+use base::stdx::slab::Slab;
+use base::stdx::spares::Spares;
+use bus::counters::CoreCounters;
+use wire::postgres::encode::{self, More};
 
 /// One interlay on one core.
 #[derive(Debug)]
@@ -87,12 +87,8 @@ impl Refusal {
 }
 
 impl PostgresRelay {
-    /// # Panics
-    /// When `setup.spec` is not that of a PostgreSQL interlay.
     #[must_use]
-    pub fn new(setup: RelaySetup) -> Self {
-        let postgres =
-            setup.spec.postgres.clone().expect("the configuration gives every PostgreSQL interlay its log-in");
+    pub fn new(setup: RelaySetup, postgres: PostgresSpec) -> Self {
         Self {
             postgres,
             entropy: Entropy::new(setup.seed, setup.core, &setup.spec.name),

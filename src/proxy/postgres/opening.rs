@@ -2,10 +2,10 @@
 
 use super::types::{Session, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::{AllowReplication, AuthMode, CoreId, limits};
-use crate::protocol::postgres::encode::{self, More};
-use crate::protocol::postgres::{Opening, Startup, opening};
-use crate::relay::{Arrival, Ask, ClientKey, Interrupt, Secured};
+use crate::contract::{Arrival, Ask, ClientKey, Interrupt, Secured};
+use base::model::{AllowReplication, AuthMode, CoreId, limits};
+use wire::postgres::encode::{self, More};
+use wire::postgres::{Opening, Startup, opening};
 
 /// The newest protocol minor version spoken with clients (PostgreSQL 18).
 const MINOR_MAX: u16 = 2;

@@ -2,13 +2,13 @@
 
 use super::types::{Busy, Cancel, Proof, Purpose, Server, ServerStage, Stage};
 use super::{PostgresRelay, Refusal};
-use crate::model::{AuthMode, Side, TlsMode, limits};
-use crate::protocol::postgres::auth::{AuthRequest, md5_password, md5_response, same_secret};
-use crate::protocol::postgres::frame::{backend_key_data, error_field};
-use crate::protocol::postgres::scram::{self, ScramClient};
-use crate::protocol::postgres::startup::build_startup;
-use crate::protocol::postgres::{HEAD_BYTES, Head, encode, server_head};
-use crate::relay::{Ask, ClientKey, Failure, Interrupt, UpstreamKey};
+use crate::contract::{Ask, ClientKey, Failure, Interrupt, UpstreamKey};
+use base::model::{AuthMode, Side, TlsMode, limits};
+use wire::postgres::auth::{AuthRequest, md5_password, md5_response, same_secret};
+use wire::postgres::frame::{backend_key_data, error_field};
+use wire::postgres::scram::{self, ScramClient};
+use wire::postgres::startup::build_startup;
+use wire::postgres::{HEAD_BYTES, Head, encode, server_head};
 
 /// A log-in in progress.
 #[derive(Debug)]
@@ -355,7 +355,7 @@ impl PostgresRelay {
 
 /// The client's startup packet as the server is to get it: protocol 3.0, which every server speaks, without protocol options; with
 /// another user where users are mapped.
-fn startup_for_server(startup: &crate::protocol::postgres::Startup, mapped: Option<&str>) -> Vec<u8> {
+fn startup_for_server(startup: &wire::postgres::Startup, mapped: Option<&str>) -> Vec<u8> {
     if startup.minor == 0 && mapped.is_none() && startup.unsupported_options().is_empty() {
         return startup.raw.clone();
     }

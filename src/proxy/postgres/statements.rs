@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::PostgresRelay;
-use crate::model::{StatementSample, limits};
-use crate::protocol::postgres::facts::{Class, Facts, Keeps, facts};
-use crate::protocol::postgres::frame::{self, Bind, Close, Kind, Parse};
-use crate::relay::ClientKey;
+use crate::contract::ClientKey;
+use base::model::{StatementSample, limits};
+use wire::postgres::facts::{Class, Facts, Keeps, facts};
+use wire::postgres::frame::{self, Bind, Close, Kind, Parse};
 
 /// Counts and samples of one interlay on one core.
 #[derive(Debug)]

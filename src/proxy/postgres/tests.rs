@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::PostgresRelay;
-use crate::bus::{GateEvent, GateOrder};
-use crate::model::{
+use crate::contract::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SharedPolicies, UpstreamKey};
+use base::model::{
     AllowReplication, AuthMode, Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName,
-    InterlaySpec, PlanMode, PostgresSpec, ProtocolKind, RoutePlan, SessionState, StoredSecret,
+    InterlayProtocol, InterlaySpec, PlanMode, PostgresSpec, ProtocolKind, RoutePlan, SessionState, StoredSecret,
 };
-use crate::protocol::postgres::encode::{self, More};
-use crate::protocol::postgres::scram::{ScramClient, ScramServer, TlsEnds, verifier_from_password};
-use crate::protocol::postgres::startup::build_startup;
-use crate::protocol::postgres::{HEAD_BYTES, Head, client_head, server_head};
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, RelaySetup, SharedPolicies, UpstreamKey};
-use crate::stdx::clock::Now;
+use base::stdx::clock::Now;
+use bus::{GateEvent, GateOrder};
+use wire::postgres::encode::{self, More};
+use wire::postgres::scram::{ScramClient, ScramServer, TlsEnds, verifier_from_password};
+use wire::postgres::startup::build_startup;
+use wire::postgres::{HEAD_BYTES, Head, client_head, server_head};
 
 const SALT: [u8; 16] = [7; 16];
 const REAL_BACKEND: (u32, &[u8]) = (4711, &[1, 2, 3, 4]);
@@ -100,13 +100,13 @@ impl Stage {
         let plan = plan();
         let spec = InterlaySpec {
             name: plan.interlay.clone(),
-            kind: ProtocolKind::Postgres,
+            protocol: InterlayProtocol::Postgres(postgres.clone()),
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
-            postgres: Some(postgres),
         };
         let (core, policies) = (CoreId(1), SharedPolicies::default());
-        let relay = PostgresRelay::new(RelaySetup { spec, plan, core, cores: 2, token: 1, seed: [9; 32], policies });
+        let relay =
+            PostgresRelay::new(RelaySetup { spec, plan, core, cores: 2, token: 1, seed: [9; 32], policies }, postgres);
         Self {
             relay,
             servers: Vec::new(),
@@ -264,7 +264,7 @@ fn a_proof_for_crossfade_logs_in_to_the_server() {
     encode::authentication_sasl(&mut out, &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
     stage.answers(0, &out);
     let initial = stage.hears(0);
-    let (_, data) = crate::protocol::postgres::auth::sasl_initial(&initial[HEAD_BYTES..]).unwrap();
+    let (_, data) = wire::postgres::auth::sasl_initial(&initial[HEAD_BYTES..]).unwrap();
     let mut out = Vec::new();
     encode::authentication_sasl_continue(&mut out, &server.first(data.unwrap()).unwrap());
     stage.answers(0, &out);
@@ -279,7 +279,7 @@ fn a_proof_for_crossfade_logs_in_to_the_server() {
 
 #[test]
 fn a_server_that_does_not_prove_itself_is_not_believed() {
-    let password = StoredSecret::Plain(crate::model::Secret::new(b"pencil"));
+    let password = StoredSecret::Plain(base::model::Secret::new(b"pencil"));
     let mut stage = Stage::new(AuthMode::Trust, &[("app", password)]);
     let client = stage.client();
     stage.says(client, &build_startup(0, &[("user", "app")]));
@@ -641,7 +641,7 @@ fn every_statement_of_a_pipeline_is_sampled_with_its_own_end() {
 fn samples_weigh_what_passed_however_much_it_was() {
     let mut stage = trusting();
     let (client, server) = stage.ready_client();
-    for (statements, most) in [(10, 10), (10_000, crate::model::limits::STATEMENT_SAMPLES_MAX), (3, 3)] {
+    for (statements, most) in [(10, 10), (10_000, base::model::limits::STATEMENT_SAMPLES_MAX), (3, 3)] {
         for _ in 0..statements {
             stage.says(client, &query("SELECT 1"));
             stage.answers(server, &done("SELECT 1", b'I'));

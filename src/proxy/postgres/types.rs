@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::server::LogIn;
-use crate::model::{CoreId, Credentials, InterlayName, Md5Hash, Secret, SessionState, Side, StoredSecret};
-use crate::protocol::postgres::scram::{ClientKey as ScramKey, Nonce, ScramServer};
-use crate::protocol::postgres::{Copy, Registry, Startup, Tracker, Violation};
-use crate::relay::{ClientKey, UpstreamKey};
+use crate::contract::{ClientKey, UpstreamKey};
+use base::model::{CoreId, Credentials, InterlayName, Md5Hash, Secret, SessionState, Side, StoredSecret};
+use wire::postgres::scram::{ClientKey as ScramKey, Nonce, ScramServer};
+use wire::postgres::{Copy, Registry, Startup, Tracker, Violation};
 
 /// Randomness out of the seed the operating system gave: SHA-256 over seed and counter.
 pub(super) struct Entropy {
@@ -107,7 +107,7 @@ pub(super) enum Proof {
     Password(Secret),
     Md5(Md5Hash),
     /// The key a client's SCRAM proof revealed, good wherever the verifier is the same.
-    Key(ScramKey, Box<crate::model::ScramVerifier>),
+    Key(ScramKey, Box<base::model::ScramVerifier>),
     /// The client answers the server's questions itself.
     Relay,
 }
@@ -173,7 +173,7 @@ pub(super) struct Session {
     pub units: u64,
     pub last_bound: super::statements::LastBound,
     pub sampled: std::collections::VecDeque<super::statements::Sampled>,
-    pub keeps_seen: crate::protocol::postgres::Keeps,
+    pub keeps_seen: wire::postgres::Keeps,
     /// The server has said that it ends the session.
     pub fatal_seen: bool,
     /// The client has said goodbye: that its server goes away is what it wants.
@@ -212,7 +212,7 @@ impl Session {
             units: 0,
             last_bound: super::statements::LastBound::default(),
             sampled: std::collections::VecDeque::new(),
-            keeps_seen: crate::protocol::postgres::Keeps::default(),
+            keeps_seen: wire::postgres::Keeps::default(),
             fatal_seen: false,
             terminated: false,
         }

@@ -5,7 +5,7 @@ use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
 use super::frame::{be32, cstr};
-use crate::model::login::Md5Hash;
+use base::model::login::Md5Hash;
 
 /// What a server's Authentication frame (R) says (protocol-message-formats).
 #[derive(Debug, Clone, PartialEq, Eq)]

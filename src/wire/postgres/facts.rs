@@ -5,7 +5,7 @@
 //! be exact is asked of the server when a session is moved (design: introspection at drain time).
 
 use super::lex::{Lexer, Token};
-use crate::model::limits;
+use base::model::limits;
 
 /// What a statement does, the strongest last: of several in one text the strongest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

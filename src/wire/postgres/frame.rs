@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use crate::model::limits;
+use base::model::limits;
 
 /// Tag and length.
 pub const HEAD_BYTES: usize = 5;

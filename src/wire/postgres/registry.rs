@@ -12,7 +12,7 @@ use super::facts::{Class, Facts, Keeps, facts};
 use super::frame::Parse;
 use super::lex::statements;
 use super::settings::{Effect, Setting, effects};
-use crate::model::limits;
+use base::model::limits;
 
 /// What was sent and not yet answered.
 #[derive(Debug)]

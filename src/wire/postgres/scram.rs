@@ -11,8 +11,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::model::limits;
-use crate::model::login::ScramVerifier;
+use base::model::limits;
+use base::model::login::ScramVerifier;
 
 /// The one mechanism offered and used.
 pub const MECHANISM: &str = "SCRAM-SHA-256";

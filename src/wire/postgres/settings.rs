@@ -5,7 +5,7 @@
 
 use super::facts::{self, Class, Keeps, config_call};
 use super::lex::{Lexer, Token};
-use crate::model::limits;
+use base::model::limits;
 
 /// One change to the session, taking effect when the statement's CommandComplete arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]

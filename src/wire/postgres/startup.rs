@@ -4,7 +4,7 @@
 //! (src/backend/tcop/backend_startup.c, `ProcessStartupPacket`).
 
 use super::frame::{Violation, be32, cstr};
-use crate::model::limits;
+use base::model::limits;
 
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;

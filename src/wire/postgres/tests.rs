@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::frame::{self, Head};
 use super::tracker::{Boundary, Copy, Tracker};
 use super::{encode, startup};
-use crate::model::session::SessionState;
+use base::model::session::SessionState;
 
 /// Tags the client sends, tags the server answers (Z with its status after it), and how the tracker sees the session then: I idle,
 /// B busy, T in transaction, E in a failed one, F fed by a COPY.

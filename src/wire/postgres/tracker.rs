@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::session::SessionState;
+use base::model::session::SessionState;
 
 /// Whether rows travel outside of frames of their own query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use crate::model::limits;
+use base::model::limits;
 
 /// How far [`scan_request`] has come in one incomplete request; reset it when a frame was taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

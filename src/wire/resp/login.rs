@@ -3,7 +3,7 @@
 use super::effect::{integer, is_error};
 use super::encode::push_request;
 use super::frame::{ReplyFeed, ReplyStep};
-use crate::model::{Credentials, limits};
+use base::model::{Credentials, limits};
 
 /// The state a connection is to have before it is used.
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Secret;
+    use base::model::Secret;
 
     #[test]
     fn a_log_in_is_read_at_every_split_point() {

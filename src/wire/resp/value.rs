@@ -6,7 +6,7 @@
 use std::fmt;
 
 pub use super::encode::{push_request as encode_request_into, request as encode_request};
-use crate::model::limits;
+use base::model::limits;
 
 /// One reply. RESP3 types keep their meaning; RESP2's null bulk and null array are both [`Value::Null`].
 #[derive(Debug, Clone, PartialEq)]

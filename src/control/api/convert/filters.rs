@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::problem::Failure;
 use crate::api::types as api;
-use crate::control::views::{
+use crate::reconcile::views::{
     BenchView, CasesView, DecisionError, FilterName, FilterUseView, FilterView, LoadFilter, OnFault, PoliciesView,
     PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, SeatStats, SlotView, limits,
 };

@@ -1,7 +1,7 @@
 //! Pauses, sessions, analysis and facts of PostgreSQL servers into the API's types. Nothing is decided here.
 
 use crate::api::types as api;
-use crate::control::views::{self, GateState, Totals};
+use crate::reconcile::views::{self, GateState, Totals};
 
 pub fn paused(from: &views::PauseView) -> api::Paused {
     api::Paused {

@@ -1,7 +1,7 @@
 //! What filters have done, in the Prometheus text format.
 
 use super::{head, line};
-use crate::control::views::{MetricsView, SeatStats};
+use crate::reconcile::views::{MetricsView, SeatStats};
 
 /// (name, kind, help, value) of one filter in one place.
 type PolicyMetric = (&'static str, &'static str, &'static str, fn(&SeatStats) -> u64);
@@ -65,7 +65,7 @@ fn of(interlay: &str, stats: &SeatStats) -> String {
 mod tests {
     use super::super::render as whole;
     use super::*;
-    use crate::control::views::{CoreCounters, FilterName, PolicySlot, StatusView, Timestamp};
+    use crate::reconcile::views::{CoreCounters, FilterName, PolicySlot, StatusView, Timestamp};
 
     #[test]
     fn what_a_filter_has_done_is_shown_by_place_and_filter() {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::{InterlayPolicies, Occupant, Registry, Standing, standings, told};
-use crate::bus::{Directive, Switchboard, lane_core};
-use crate::control::events::About;
-use crate::control::state::{Control, Interlay, monotonic_ns, now};
-use crate::model::{
+use crate::reconcile::events::About;
+use crate::reconcile::state::{Control, Interlay, monotonic_ns, now};
+use base::model::{
     CoreId, InterlayName, MigrationId, OnFault, PolicySetting, PolicySettings, PolicySlot, ProtocolKind, limits,
 };
-use crate::policy::{CorePolicies, Module, PairSeat, RecordSeat, RequestSeat, SeatSetup, SeatStats, WindowSeat};
-use crate::stdx::prng::SplitMix64;
+use base::stdx::prng::SplitMix64;
+use bus::{Directive, Switchboard, lane_core};
+use policy::{CorePolicies, Module, PairSeat, RecordSeat, RequestSeat, SeatSetup, SeatStats, WindowSeat};
 
 /// What every seat of a set is made of. Crosses to the thread that makes the instances.
 #[derive(Debug)]
@@ -279,8 +279,8 @@ impl Control {
     }
 
     /// As [`Self::assign`], if what is chosen is not what is in force.
-    pub(in crate::control) async fn settle_policies(&self, interlay: &Interlay, why: &str) {
-        match interlay.config.spec.kind {
+    pub(in crate::reconcile) async fn settle_policies(&self, interlay: &Interlay, why: &str) {
+        match interlay.config.spec.kind() {
             ProtocolKind::Redis => {}
             ProtocolKind::Postgres => return,
         }
@@ -376,7 +376,7 @@ impl Control {
     }
 
     /// The sets that were sent before the cores ran: waited for, and announced.
-    pub(in crate::control) async fn announce_first(&self, interlay: &Interlay) {
+    pub(in crate::reconcile) async fn announce_first(&self, interlay: &Interlay) {
         let policies = &interlay.policies;
         let _turn = policies.turn.lock().await;
         if policies.generation.get() != 1 {
@@ -394,7 +394,7 @@ impl Control {
         About { migration, interlay: Some(name.clone()) }
     }
 
-    pub(in crate::control) fn on_policies_adopted(
+    pub(in crate::reconcile) fn on_policies_adopted(
         &self,
         core: CoreId,
         interlay: &InterlayName,
@@ -412,14 +412,14 @@ impl Control {
         }
     }
 
-    pub(in crate::control) fn on_policy_stats(&self, core: CoreId, interlay: &InterlayName, seats: Vec<SeatStats>) {
+    pub(in crate::reconcile) fn on_policy_stats(&self, core: CoreId, interlay: &InterlayName, seats: Vec<SeatStats>) {
         if let Some(interlay) = self.interlays.get(interlay) {
             interlay.policies.current.borrow_mut().insert(core, seats);
         }
     }
 
     /// Once a second, never more often: an endless loop costs a core one deadline in that time.
-    pub(in crate::control) fn replace_spent(self: &Rc<Self>) {
+    pub(in crate::reconcile) fn replace_spent(self: &Rc<Self>) {
         for interlay in self.interlays.values() {
             let policies = &interlay.policies;
             if policies.window.borrow().as_ref().is_some_and(WindowSeat::is_spent) {

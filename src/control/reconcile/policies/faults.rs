@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Occupant, Standing, Stopped};
-use crate::control::state::{Control, Interlay, now};
-use crate::model::{CoreId, PolicySetting, PolicySlot, limits};
-use crate::policy::{FaultKind, NoteKind, PolicyNote, abi};
+use crate::reconcile::state::{Control, Interlay, now};
+use base::model::{CoreId, PolicySetting, PolicySlot, limits};
+use policy::{FaultKind, NoteKind, PolicyNote, abi};
 
 const FAULT_WINDOW: Duration = Duration::from_secs(abi::limits::FAULT_WINDOW_S as u64);
 

@@ -2,13 +2,13 @@
 
 use super::start::{Examined, examine, fits};
 use super::{FilterView, Occupant, Origin};
-use crate::control::events::About;
-use crate::control::handle::ControlError;
-use crate::control::state::{Control, Interlay, now};
-use crate::model::{
+use crate::reconcile::events::About;
+use crate::reconcile::handle::ControlError;
+use crate::reconcile::state::{Control, Interlay, now};
+use crate::store::StoredFilter;
+use base::model::{
     BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySettings, PolicySlot, ProtocolKind, limits,
 };
-use crate::store::StoredFilter;
 
 /// A filter an operator brings.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`]; what was loaded before goes on.
-    pub(in crate::control) async fn load_filter(&self, load: LoadFilter) -> Result<FilterView, ControlError> {
+    pub(in crate::reconcile) async fn load_filter(&self, load: LoadFilter) -> Result<FilterView, ControlError> {
         let name = load.name.clone();
         shipped_stays(&name)?;
         let loads = &self.filters.loads;
@@ -113,7 +113,7 @@ impl Control {
 
     /// # Errors
     /// [`ControlError::NotFound`] naming those there are.
-    pub(in crate::control) async fn unload_filter(&self, name: &FilterName) -> Result<FilterView, ControlError> {
+    pub(in crate::reconcile) async fn unload_filter(&self, name: &FilterName) -> Result<FilterView, ControlError> {
         shipped_stays(name)?;
         let _loading = self.filters.loading.lock().await;
         let loaded = self.filters.get(name).ok_or_else(|| self.no_filter(name))?;
@@ -145,7 +145,7 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError`] in the filter's own words when it refuses its configuration.
-    pub(in crate::control) async fn try_policy(
+    pub(in crate::reconcile) async fn try_policy(
         &self,
         slot: PolicySlot,
         setting: &PolicySetting,
@@ -161,7 +161,7 @@ impl Control {
 
     /// # Errors
     /// As [`Self::try_policy`].
-    pub(in crate::control) async fn try_policies(&self, settings: &PolicySettings) -> Result<(), ControlError> {
+    pub(in crate::reconcile) async fn try_policies(&self, settings: &PolicySettings) -> Result<(), ControlError> {
         for &slot in PolicySlot::ALL {
             if let Some(PolicyChoice::Filter(setting)) = settings.get(slot) {
                 self.try_policy(slot, setting).await?;
@@ -171,7 +171,7 @@ impl Control {
     }
 
     /// A choice is made anew, so a filter that was taken out for its faults may try again.
-    pub(in crate::control) async fn policy_chosen(&self, interlay: &Interlay, slot: PolicySlot) {
+    pub(in crate::reconcile) async fn policy_chosen(&self, interlay: &Interlay, slot: PolicySlot) {
         let was_stopped = {
             let mut stopped = interlay.policies.stopped.borrow_mut();
             let before = stopped.len();
@@ -209,7 +209,7 @@ impl Control {
     }
 
     fn uses_filter(&self, interlay: &Interlay, name: &FilterName) -> bool {
-        match interlay.config.spec.kind {
+        match interlay.config.spec.kind() {
             ProtocolKind::Redis => {}
             ProtocolKind::Postgres => return false,
         }

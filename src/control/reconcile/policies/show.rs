@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::{ChosenBy, LoadedFilter, Occupant, Origin, Standing, told};
-use crate::control::handle::ControlError;
-use crate::control::state::{Control, Interlay};
-use crate::model::{FilterName, PolicySetting, PolicySlot, ProtocolKind, Timestamp};
-use crate::policy::SeatStats;
+use crate::reconcile::handle::ControlError;
+use crate::reconcile::state::{Control, Interlay};
+use base::model::{FilterName, PolicySetting, PolicySlot, ProtocolKind, Timestamp};
+use policy::SeatStats;
 
 #[derive(Debug, Clone)]
 pub struct FilterView {
@@ -61,11 +61,11 @@ pub struct SlotView {
 }
 
 impl Control {
-    pub(in crate::control) fn filters_view(&self) -> Vec<FilterView> {
+    pub(in crate::reconcile) fn filters_view(&self) -> Vec<FilterView> {
         self.filters.all().iter().map(|filter| self.filter_view(filter)).collect()
     }
 
-    pub(in crate::control) fn filter(&self, name: &FilterName) -> Result<FilterView, ControlError> {
+    pub(in crate::reconcile) fn filter(&self, name: &FilterName) -> Result<FilterView, ControlError> {
         self.filters.get(name).map(|filter| self.filter_view(&filter)).ok_or_else(|| self.no_filter(name))
     }
 
@@ -96,7 +96,7 @@ impl Control {
         }
     }
 
-    pub(in crate::control) fn policies_view(&self, interlay: &Interlay) -> Result<PoliciesView, ControlError> {
+    pub(in crate::reconcile) fn policies_view(&self, interlay: &Interlay) -> Result<PoliciesView, ControlError> {
         carried(interlay)?;
         let policies = &interlay.policies;
         Ok(PoliciesView {
@@ -109,7 +109,7 @@ impl Control {
     }
 
     /// One sentence for each place whose filter is not there.
-    pub(in crate::control) fn absent_policies(&self) -> Vec<String> {
+    pub(in crate::reconcile) fn absent_policies(&self) -> Vec<String> {
         let absent = |interlay: &Interlay| -> Vec<_> {
             let in_force = interlay.policies.in_force.borrow();
             let gone = in_force.iter().filter(|standing| matches!(standing.occupant, Occupant::Absent(..)));
@@ -118,7 +118,7 @@ impl Control {
         self.interlays.values().flat_map(|interlay| absent(interlay)).collect()
     }
 
-    pub(in crate::control) fn policy_stats(&self) -> Vec<(String, Vec<SeatStats>)> {
+    pub(in crate::reconcile) fn policy_stats(&self) -> Vec<(String, Vec<SeatStats>)> {
         let of = |interlay: &Rc<Interlay>| (interlay.config.spec.name.to_string(), interlay.policies.stats());
         self.interlays.values().map(of).collect()
     }
@@ -126,8 +126,8 @@ impl Control {
 
 /// # Errors
 /// [`ControlError::NotCarried`] where there is no migration to make decisions in.
-pub(in crate::control) fn carried(interlay: &Interlay) -> Result<(), ControlError> {
-    match interlay.config.spec.kind {
+pub(in crate::reconcile) fn carried(interlay: &Interlay) -> Result<(), ControlError> {
+    match interlay.config.spec.kind() {
         ProtocolKind::Redis => Ok(()),
         ProtocolKind::Postgres => Err(ControlError::NotCarried(format!(
             "interlay {} is of kind postgres: policies decide within a migration, and PostgreSQL has none yet",

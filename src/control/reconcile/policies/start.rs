@@ -9,10 +9,10 @@ use tokio::sync::Mutex;
 
 use super::{LoadedFilter, Origin, lacks_hook};
 use crate::config::Config;
-use crate::control::state::{monotonic_ns, now};
-use crate::model::{BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySlot, Timestamp, limits};
-use crate::policy::{Host, HostOptions, Module, builtin, cases};
+use crate::reconcile::state::{monotonic_ns, now};
 use crate::store::{Store, StoredFilter};
+use base::model::{BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySlot, Timestamp, limits};
+use policy::{Host, HostOptions, Module, builtin, cases};
 
 /// Compiled modules are kept here, in the data directory.
 const CACHE_DIR: &str = "filter-cache";

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::bus::{Directive, Report, Switchboard};
 use crate::config::Config;
-use crate::control::state::Control;
-use crate::control::{ControlError, CreateRequest, Handle, Intent, Running, start};
-use crate::model::{Decisions, InterlayName, OnFault, PolicyMode};
-use crate::policy::{CorePolicies, RequestDecision, RequestFacts};
+use crate::reconcile::state::Control;
+use crate::reconcile::{ControlError, CreateRequest, Handle, Intent, Running, start};
 use crate::workflow::Command;
+use base::model::{Decisions, InterlayName, OnFault, PolicyMode};
+use bus::{Directive, Report, Switchboard};
+use policy::{CorePolicies, RequestDecision, RequestFacts};
 
 const CORES: u16 = 2;
 
@@ -52,7 +52,7 @@ impl Drop for Scratch {
 }
 
 fn config(dir: &Path, policies: &str) -> Config {
-    crate::control::fake::share_compiled_filters(&dir.join("data"));
+    crate::reconcile::fake::share_compiled_filters(&dir.join("data"));
     let text = format!(
         "[data]\ndir = {:?}\n[cores]\ncount = {CORES}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n\
          [endpoints.new]\nkind = \"redis\"\nurl = \"redis://127.0.0.2:9\"\n\
@@ -125,7 +125,7 @@ impl Rig {
         &self.running.control
     }
 
-    fn interlay(&self) -> &Rc<crate::control::state::Interlay> {
+    fn interlay(&self) -> &Rc<crate::reconcile::state::Interlay> {
         &self.control().interlays[&orders()]
     }
 
@@ -334,13 +334,9 @@ fn what_a_filter_that_is_replaced_has_done_unloads_nothing() {
         rig.handle.load_filter(load("mine", guest("request", NONSENSE), None)).await.unwrap();
         rig.handle.command(id(), choose(PolicySlot::Mirror, setting("mine"))).await.unwrap();
         let old = rig.handle.policies(orders()).await.unwrap().generation - 1;
-        let fault = || crate::policy::PolicyNote {
+        let fault = || policy::PolicyNote {
             slot: PolicySlot::Mirror,
-            kind: crate::policy::NoteKind::Fault {
-                kind: crate::policy::FaultKind::Trap,
-                text: "late".to_owned(),
-                spent: true,
-            },
+            kind: policy::NoteKind::Fault { kind: policy::FaultKind::Trap, text: "late".to_owned(), spent: true },
         };
         let notes = (0..9).map(|_| fault()).collect();
         rig.say(Report::PolicyNotes { core: CoreId(0), interlay: orders(), generation: old, notes });

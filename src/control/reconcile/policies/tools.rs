@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::start::read_files;
-use crate::control::state::monotonic_ns;
-use crate::model::{FilterName, limits};
-use crate::policy::{Host, HostOptions, Module, bench, cases};
+use crate::reconcile::state::monotonic_ns;
+use base::model::{FilterName, limits};
+use policy::{Host, HostOptions, Module, bench, cases};
 
 #[derive(Debug, Clone)]
 pub struct CasesView {

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::{Misread, misread};
-use crate::model::{
+use crate::store::StoredFilter;
+use base::model::{
     FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, Timestamp,
 };
-use crate::store::StoredFilter;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct DiskChoice {

@@ -23,7 +23,7 @@ use self::stage::{AGAIN, INTERLAY, Stage};
 use super::DemoOptions;
 use super::process::{WorkDir, rest, stop_requested};
 use super::screen::Screen;
-use crate::api::types::Analysis;
+use control::api::types::Analysis;
 
 /// How long the load runs when nobody says, and at least.
 const SECONDS_DEFAULT: u64 = 20;

@@ -11,7 +11,7 @@ use super::client::{Login, Sql};
 use super::ledger::Tally;
 use super::server::{APPLICATION_USER, DATABASE};
 use super::stage::INTERLAY;
-use crate::api::types::{Paused, Resumed, Session};
+use control::api::types::{Paused, Resumed, Session};
 
 /// How long a pause may take to drain.
 const DEADLINE: Duration = Duration::from_secs(2);

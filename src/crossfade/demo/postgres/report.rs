@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ledger::Audit;
 use super::pauses::{FailedPause, PauseSeen, SHORT_DEADLINE};
-use crate::api::types::Analysis;
+use control::api::types::Analysis;
 
 /// Pauses that must hold.
 pub const PAUSES: usize = 20;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::model::limits;
+use base::model::limits;
 
 /// A folder of the test's own, removed with it.
 struct Folder(PathBuf);

@@ -3,8 +3,8 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
-use crate::model::limits;
 use abi::{PairAction, WindowAction, flags, layout};
+use base::model::limits;
 
 /// Copies `which` of a frame, from `offset`, to 70000; answers what `frame_read` answered as the length of a replacement.
 fn reads(hook: &str, which: u32, offset: u32) -> String {

@@ -16,7 +16,7 @@ struct Row {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/conformance")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filters/conformance")
 }
 
 /// Lines like "| `good` | what it does | forward | and |".

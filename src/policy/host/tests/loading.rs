@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::builtin;
+use crate::builtin;
 use abi::Hook;
 
 const HOOK: &str = "(func (export \"cf_on_request\") (param i32) (result i64) (i64.const 0x10))";

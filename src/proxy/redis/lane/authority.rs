@@ -8,16 +8,14 @@ use super::keys::KeyRef;
 use super::pair::{Compared, ComparedRead};
 use super::shadow::{Because, Purpose};
 use super::{Caller, Lane};
-use crate::bus::{LaneEvent, PassKind};
-use crate::model::limits;
-use crate::protocol::resp::Args;
-use crate::protocol::resp::command::{self, Command, CompareRule};
-use crate::protocol::resp::copy::{self, DataType};
-use crate::protocol::resp::effect::{
-    self, EffectPlan, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil,
-};
-use crate::protocol::resp::encode::{number, push_request};
-use crate::telemetry::Probe;
+use base::model::limits;
+use bus::counters::Probe;
+use bus::{LaneEvent, PassKind};
+use wire::resp::Args;
+use wire::resp::command::{self, Command, CompareRule};
+use wire::resp::copy::{self, DataType};
+use wire::resp::effect::{self, EffectPlan, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil};
+use wire::resp::encode::{number, push_request};
 
 /// One reply the authority still owes, or an answer that waits its turn among them.
 #[derive(Debug)]

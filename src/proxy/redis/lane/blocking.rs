@@ -9,11 +9,11 @@ use super::authority::{Awaiting, WriteEntry};
 use super::emit::Incoming;
 use super::keys::{KeyId, KeyRef};
 use super::{Caller, Lane};
-use crate::model::limits;
-use crate::protocol::resp::Args;
-use crate::protocol::resp::command;
-use crate::protocol::resp::effect::{self, elements, is_error, is_nil};
-use crate::protocol::resp::encode::{self, request};
+use base::model::limits;
+use wire::resp::Args;
+use wire::resp::command;
+use wire::resp::effect::{self, elements, is_error, is_nil};
+use wire::resp::encode::{self, request};
 
 /// How the reply of the non-blocking form becomes the reply of the blocking one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use super::authority::{Awaiting, CopyFor, Probing, WriteEntry};
 use super::keys::KeyRef;
 use super::request::{LaneBatch, LaneItem};
 use super::{Caller, Lane, Link, Ticket};
-use crate::bus::{LaneEvent, PassKind};
-use crate::model::{CoreId, limits};
-use crate::protocol::resp::Args;
-use crate::protocol::resp::command::{self, Class, Command, CompareRule, EffectKind, KeySpec};
-use crate::protocol::resp::copy::{DataType, typed_reads};
-use crate::protocol::resp::effect::{self, EffectPlan, Post, Shape};
-use crate::protocol::resp::encode::{self, push_request};
+use base::model::{CoreId, limits};
+use bus::{LaneEvent, PassKind};
+use wire::resp::Args;
+use wire::resp::command::{self, Class, Command, CompareRule, EffectKind, KeySpec};
+use wire::resp::copy::{DataType, typed_reads};
+use wire::resp::effect::{self, EffectPlan, Post, Shape};
+use wire::resp::encode::{self, push_request};
 
 /// A client's command on its way into the lane.
 #[derive(Debug, Clone, Copy)]

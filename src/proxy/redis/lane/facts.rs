@@ -1,9 +1,9 @@
 //! A Redis command in the words of policies, which know no protocol: class, keys, what kind of reply is to come.
 
 use super::Caller;
-use crate::policy::{RequestFacts, abi};
-use crate::protocol::resp::Args;
-use crate::protocol::resp::command::{self, Class, Command, CompareRule, KeySpec};
+use policy::{RequestFacts, abi};
+use wire::resp::Args;
+use wire::resp::command::{self, Class, Command, CompareRule, KeySpec};
 
 /// One request, as far as it is needed to ask a policy.
 #[derive(Debug, Clone, Copy)]
@@ -142,8 +142,8 @@ pub fn reply_kind(reply: &[u8]) -> abi::ReplyKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::CoreId;
-    use crate::protocol::resp::encode::request;
+    use base::model::CoreId;
+    use wire::resp::encode::request;
 
     fn of(line: &str) -> (Option<u32>, abi::Class, u32, String, Vec<String>) {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Lane;
-use crate::bus::{LaneEvent, PassKind};
-use crate::model::Side;
+use base::model::Side;
+use bus::{LaneEvent, PassKind};
 
 /// Writes are held.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Lane {
 
     /// The shadow becomes the authority. Both hold the same values; deadlines on the new shadow are G too early, so every volatile
     /// key is uncopied again.
-    fn exchange_roles(&mut self, plan: &Arc<crate::model::RoutePlan>) {
+    fn exchange_roles(&mut self, plan: &Arc<base::model::RoutePlan>) {
         assert!(self.awaiting.is_empty() && self.sent.is_empty(), "I6: nothing is in flight at a flip");
         assert!(self.keys.dirty_count() == 0, "I6: nothing is dirty at a flip");
         self.plan = Arc::clone(plan);
@@ -105,7 +105,7 @@ impl Lane {
         if resp != 2 {
             let link = self.link(self.authority.other());
             link.resp = 2;
-            crate::protocol::resp::encode::push_request(&mut link.output, &[b"HELLO", b"2"]);
+            wire::resp::encode::push_request(&mut link.output, &[b"HELLO", b"2"]);
             self.sent.push_back(super::Sent { purpose: super::shadow::Purpose::Swallow, at_us: self.now.mono_us });
         }
         self.watches.break_all();

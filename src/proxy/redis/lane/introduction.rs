@@ -1,10 +1,10 @@
 //! What the lane asks of a server before it uses a connection to it: no connection of a predecessor may still execute anything, and
 //! who is the server?
 
-use crate::model::Endpoint;
-use crate::protocol::resp::effect::bulk;
-use crate::protocol::resp::encode::push_request;
-use crate::protocol::resp::login::{Dialogue, LogIn, connection_name};
+use base::model::Endpoint;
+use wire::resp::effect::bulk;
+use wire::resp::encode::push_request;
+use wire::resp::login::{Dialogue, LogIn, connection_name};
 
 /// One connection's introduction. Lives on the lane's core until the server has answered.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ fn zombies(list: &[u8], interlay: &str, token: u64) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EndpointName, ProtocolKind};
+    use base::model::{EndpointName, ProtocolKind};
 
     #[test]
     fn only_connections_of_dead_processes_for_this_interlay_are_zombies() {

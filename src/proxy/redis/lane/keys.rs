@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use crate::model::limits;
-use crate::protocol::resp::copy::DataType;
+use base::model::limits;
+use wire::resp::copy::DataType;
 
 /// 128-bit hash of database and name. Two keys with one hash would have to be found on purpose (XXH3 is not cryptographic, but
 /// the set lives for one pass of one migration).

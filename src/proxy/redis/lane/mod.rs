@@ -27,20 +27,20 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::bus::{LaneEvent, LaneOrder, LaneStatus, PassKind};
-use crate::model::{CoreId, RoutePlan, Side, limits};
-use crate::policy::SharedPolicies;
-use crate::protocol::resp::{ReplyFeed, ReplyStep};
-pub use crate::stdx::clock::Now;
-use crate::telemetry::{Probe, SideCounters};
 use authority::{Awaiting, Finishing};
+use base::model::{CoreId, RoutePlan, Side, limits};
+pub use base::stdx::clock::Now;
 use blocking::Waiters;
+use bus::counters::{Probe, SideCounters};
+use bus::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 use fence::Fence;
 use introduction::Introduction;
 use keys::KeyStates;
+use policy::SharedPolicies;
 use request::{LaneBatch, LaneItem, LaneReply};
 use shadow::Sent;
 use transaction::Watches;
+use wire::resp::{ReplyFeed, ReplyStep};
 
 /// A sent buffer larger than this is not used again.
 const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use super::facts::{Asked, reply_kind, with_facts};
 use super::keys::KeyRef;
 use super::{Caller, Lane};
-use crate::bus::LaneEvent;
-use crate::policy::{Opinion, abi};
-use crate::protocol::resp::command::{Command, CompareRule};
-use crate::protocol::resp::compare::{Comparison, compare};
-use crate::protocol::resp::effect::integer;
-use crate::protocol::resp::resp2::to_resp2;
+use bus::LaneEvent;
+use policy::{Opinion, abi};
+use wire::resp::command::{Command, CompareRule};
+use wire::resp::compare::{Comparison, compare};
+use wire::resp::effect::integer;
+use wire::resp::resp2::to_resp2;
 
 /// A read that is repeated on the shadow and compared.
 #[derive(Debug)]

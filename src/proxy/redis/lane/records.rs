@@ -7,12 +7,12 @@ use super::Lane;
 use super::authority::CopyFor;
 use super::keys::KeyRef;
 use super::shadow::Purpose;
-use crate::bus::LaneEvent;
-use crate::model::{Side, limits};
-use crate::policy::{RecordSeat, RecordVerdict, abi};
-use crate::protocol::resp::copy::{self, DataType};
-use crate::protocol::resp::effect::{Effects, Expect, bulk, bulks, is_nil};
-use crate::protocol::resp::encode;
+use base::model::{Side, limits};
+use bus::LaneEvent;
+use policy::{RecordSeat, RecordVerdict, abi};
+use wire::resp::copy::{self, DataType};
+use wire::resp::effect::{Effects, Expect, bulk, bulks, is_nil};
+use wire::resp::encode;
 
 /// A value as a record shows it.
 struct Shown<'a> {

@@ -6,11 +6,11 @@ use super::Lane;
 use super::authority::CopyFor;
 use super::keys::KeyRef;
 use super::pair::Compared;
-use crate::bus::{LaneEvent, PassKind};
-use crate::model::limits;
-use crate::protocol::resp::copy::data_type;
-use crate::protocol::resp::effect::{Effects, Expect, is_error};
-use crate::protocol::resp::encode::push_request;
+use base::model::limits;
+use bus::{LaneEvent, PassKind};
+use wire::resp::copy::data_type;
+use wire::resp::effect::{Effects, Expect, is_error};
+use wire::resp::encode::push_request;
 
 /// One request sent to (or queued for) the shadow and not yet answered.
 #[derive(Debug)]

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use super::request::{LaneBatch, LaneItem};
 use super::{Lane, Now};
-use crate::bus::{LaneEvent, LaneOrder, PassKind};
-use crate::model::{
+use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind,
     RoutePlan, Side,
 };
-use crate::policy::SharedPolicies;
-use crate::protocol::resp::Args;
-use crate::protocol::resp::encode::request;
-use crate::protocol::resp::frame::reply_len;
+use bus::{LaneEvent, LaneOrder, PassKind};
+use policy::SharedPolicies;
+use wire::resp::Args;
+use wire::resp::encode::request;
+use wire::resp::frame::reply_len;
 
 const WALL_MS: i64 = 1_700_000_000_000;
 

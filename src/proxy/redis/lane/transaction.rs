@@ -8,11 +8,11 @@ use super::emit::Incoming;
 use super::keys::{KeyId, KeyRef};
 use super::shadow::Because;
 use super::{Caller, Lane};
-use crate::protocol::resp::Args;
-use crate::protocol::resp::command::{self, Class, Command};
-use crate::protocol::resp::effect::{self, EffectPlan, Effects, Outcome, Post, Shape, elements, is_error};
-use crate::protocol::resp::encode::{self, push_request};
-use crate::protocol::resp::frame::reply_len;
+use wire::resp::Args;
+use wire::resp::command::{self, Class, Command};
+use wire::resp::effect::{self, EffectPlan, Effects, Outcome, Post, Shape, elements, is_error};
+use wire::resp::encode::{self, push_request};
+use wire::resp::frame::reply_len;
 
 /// A MULTI block on its way.
 #[derive(Debug)]

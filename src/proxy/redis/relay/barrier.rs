@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::types::Path;
 use super::{ClientKey, RedisRelay, UpstreamKey};
-use crate::model::{Generation, PlanMode, RoutePlan};
-use crate::protocol::resp::encode;
-use crate::relay::{Ask, Failure};
+use crate::contract::{Ask, Failure};
+use base::model::{Generation, PlanMode, RoutePlan};
+use wire::resp::encode;
 
 /// A plan adopted and not yet acked.
 #[derive(Debug)]

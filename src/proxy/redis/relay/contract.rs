@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::RedisRelay;
 use super::types::Upstream;
-use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{Generation, RoutePlan};
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, UpstreamKey};
-use crate::stdx::clock::Now;
-use crate::telemetry::CoreCounters;
+use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, UpstreamKey};
+use crate::redis::lane::request::{LaneBatch, LaneReply};
+use base::model::{Generation, RoutePlan};
+use base::stdx::clock::Now;
+use bus::counters::CoreCounters;
 
 impl Relay for RedisRelay {
     fn client_opened(&mut self, _arrival: Arrival) -> Result<ClientKey, Vec<u8>> {

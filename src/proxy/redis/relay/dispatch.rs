@@ -2,13 +2,13 @@
 
 use super::types::{Awaited, Client, Path, PoolKey, ReplyMode, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
-use crate::lane::request::{LaneBatch, LaneItem};
-use crate::model::{CompareReads, limits};
-use crate::policy::Mirroring;
-use crate::protocol::resp::command::{self, Class, Command, CompareRule};
-use crate::protocol::resp::frame::{RequestProgress, RequestScan, scan_request};
-use crate::protocol::resp::{Args, ReplyFeed, ReplyStep, args, effect, encode};
-use crate::telemetry;
+use crate::redis::lane::request::{LaneBatch, LaneItem};
+use base::model::{CompareReads, limits};
+use bus::counters;
+use policy::Mirroring;
+use wire::resp::command::{self, Class, Command, CompareRule};
+use wire::resp::frame::{RequestProgress, RequestScan, scan_request};
+use wire::resp::{Args, ReplyFeed, ReplyStep, args, effect, encode};
 
 const NOPERM: &[u8] = b"-NOPERM Crossfade carries writes of the default user only while two servers are kept in step: an ACL user's rights cannot be checked in the lane yet\r\n";
 
@@ -179,7 +179,7 @@ impl RedisRelay {
     }
 
     fn count(&mut self, command: &'static Command) {
-        if !telemetry::ON {
+        if !counters::ON {
             return;
         }
         self.counters.commands += 1;

@@ -21,14 +21,14 @@ use std::sync::Arc;
 
 use types::{Client, Path, PoolKey, Upstream, Wait};
 
-use crate::lane::request::{LaneBatch, LaneReply};
-use crate::model::{CoreId, Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
-use crate::protocol::resp::command;
-use crate::relay::{Ask, ClientKey, RelaySetup, SharedPolicies, UpstreamKey};
-use crate::stdx::clock::Now;
-use crate::stdx::slab::Slab;
-use crate::stdx::spares::Spares;
-use crate::telemetry::{self, CoreCounters};
+use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, UpstreamKey};
+use crate::redis::lane::request::{LaneBatch, LaneReply};
+use base::model::{CoreId, Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
+use base::stdx::clock::Now;
+use base::stdx::slab::Slab;
+use base::stdx::spares::Spares;
+use bus::counters::{self, CoreCounters};
+use wire::resp::command;
 
 /// The first byte of a TLS handshake record; no request begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -142,7 +142,7 @@ impl RedisRelay {
 
     /// Bytes arrived from a client.
     fn client_bytes(&mut self, key: ClientKey, bytes: &[u8]) {
-        self.counters.bytes_from_clients += if telemetry::ON { bytes.len() as u64 } else { 0 };
+        self.counters.bytes_from_clients += if counters::ON { bytes.len() as u64 } else { 0 };
         if self.begin_encryption(key, bytes) {
             return;
         }
@@ -195,7 +195,7 @@ impl RedisRelay {
         if client.output.is_empty() {
             return None;
         }
-        self.counters.bytes_to_clients += if telemetry::ON { client.output.len() as u64 } else { 0 };
+        self.counters.bytes_to_clients += if counters::ON { client.output.len() as u64 } else { 0 };
         Some(std::mem::take(&mut client.output))
     }
 

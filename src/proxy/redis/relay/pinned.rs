@@ -4,12 +4,12 @@ use super::dispatch::Step;
 use super::policy::as_error;
 use super::types::{Awaited, Path, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
-use crate::lane::request::LaneItem;
-use crate::model::limits;
-use crate::policy::RequestDecision;
-use crate::protocol::resp::command::{Class, Command};
-use crate::protocol::resp::{Args, ReplyStep, effect, encode};
-use crate::relay::Ask;
+use crate::contract::Ask;
+use crate::redis::lane::request::LaneItem;
+use base::model::limits;
+use policy::RequestDecision;
+use wire::resp::command::{Class, Command};
+use wire::resp::{Args, ReplyStep, effect, encode};
 
 impl RedisRelay {
     /// Gives the client a connection of its own; `Err` with what the client must do first.
@@ -111,7 +111,7 @@ impl RedisRelay {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.outstanding = client.outstanding.saturating_sub(1);
         let frame = client.blocked.take();
-        let again = std::mem::take(&mut client.unblocking) && crate::protocol::resp::effect::is_nil(reply);
+        let again = std::mem::take(&mut client.unblocking) && wire::resp::effect::is_nil(reply);
         if let (true, Some(frame)) = (again, frame) {
             // Ended by us for a change of plan: it goes on waiting under the new plan, in front of what else was read.
             let rest = std::mem::replace(&mut client.input, frame);
@@ -145,7 +145,7 @@ impl RedisRelay {
     }
 
     pub(super) fn dispatch_raw(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
-        use crate::protocol::resp::command::Session;
+        use wire::resp::command::Session;
         match command.class {
             Class::Session(Session::Quit) => {
                 if let Some(client) = self.clients.get_mut(key) {

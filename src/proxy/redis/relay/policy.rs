@@ -2,11 +2,11 @@
 
 use super::dispatch::Step;
 use super::{ClientKey, RedisRelay};
-use crate::lane::Caller;
-use crate::lane::facts::{Asked, with_facts};
-use crate::policy::{Mirroring, RequestDecision};
-use crate::protocol::resp::command::Command;
-use crate::protocol::resp::encode;
+use crate::redis::lane::Caller;
+use crate::redis::lane::facts::{Asked, with_facts};
+use policy::{Mirroring, RequestDecision};
+use wire::resp::command::Command;
+use wire::resp::encode;
 
 impl RedisRelay {
     /// Asks once for each command: one that has to wait keeps its answer.

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use super::dispatch::Step;
 use super::types::{Awaited, Path, PoolKey, ReplyMode, SessionChange, Wait};
 use super::{ClientKey, RedisRelay};
-use crate::model::{Credentials, Secret};
-use crate::protocol::resp::command::{self, Session};
-use crate::protocol::resp::frame::decimal;
-use crate::protocol::resp::{Args, encode};
+use base::model::{Credentials, Secret};
+use wire::resp::command::{self, Session};
+use wire::resp::frame::decimal;
+use wire::resp::{Args, encode};
 
 impl RedisRelay {
     pub(super) fn session_command(&mut self, key: ClientKey, what: Session, frame: &[u8]) -> Step {

@@ -6,14 +6,14 @@ mod runs;
 use std::sync::Arc;
 
 use super::RedisRelay;
-use crate::lane::request::{LaneBatch, LaneItem, LaneReply};
-use crate::model::{
-    Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlaySpec, PlanMode,
-    ProtocolKind, RoutePlan,
+use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, UpstreamKey};
+use crate::redis::lane::request::{LaneBatch, LaneItem, LaneReply};
+use base::model::{
+    Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
+    PlanMode, ProtocolKind, RoutePlan,
 };
-use crate::protocol::resp::encode::request;
-use crate::relay::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, UpstreamKey};
-use crate::stdx::clock::Now;
+use base::stdx::clock::Now;
+use wire::resp::encode::request;
 
 fn endpoint(name: &str, port: u16) -> Endpoint {
     let name = EndpointName::new(name).expect("a good name");
@@ -52,8 +52,7 @@ impl Stage {
     fn new(mode: PlanMode) -> Self {
         let plan = plan(1, Authority::initial(), mode);
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let spec =
-            InterlaySpec { name: plan.interlay.clone(), kind: ProtocolKind::Redis, listen, tls: None, postgres: None };
+        let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
         let (core, policies) = (CoreId(0), SharedPolicies::default());
         let shared = SharedPolicies::clone(&policies);
         let setup = RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies: shared };
@@ -140,9 +139,9 @@ impl Stage {
 
 fn lines(mut bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
-    while let Some(len) = crate::protocol::resp::frame::reply_len(bytes) {
+    while let Some(len) = wire::resp::frame::reply_len(bytes) {
         let words: Vec<_> =
-            crate::protocol::resp::Args::new(&bytes[..len]).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+            wire::resp::Args::new(&bytes[..len]).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
         lines.push(words.join(" "));
         bytes = &bytes[len..];
     }
@@ -395,7 +394,7 @@ fn after_a_flip_reads_go_to_the_other_side() {
             _ => None,
         })
         .collect();
-    assert_eq!(sides, [crate::model::Side::Target]);
+    assert_eq!(sides, [base::model::Side::Target]);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use super::dispatch::{Step, refused_in_dual};
 use super::types::{Awaited, Path, Transaction, Wait};
 use super::{ClientKey, RedisRelay};
-use crate::lane::request::LaneItem;
-use crate::model::limits;
-use crate::policy::RequestDecision;
-use crate::protocol::resp::command::{Class, Command, Session};
-use crate::protocol::resp::{Args, encode};
+use crate::redis::lane::request::LaneItem;
+use base::model::limits;
+use policy::RequestDecision;
+use wire::resp::command::{Class, Command, Session};
+use wire::resp::{Args, encode};
 
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Credentials, Side, limits};
-use crate::policy::RequestDecision;
-use crate::protocol::resp::login::{Dialogue, LogIn};
-use crate::protocol::resp::{ReplyFeed, ReplyStep, RequestProgress};
-use crate::relay::{ClientKey, UpstreamKey};
-use crate::telemetry::Probe;
+use crate::contract::{ClientKey, UpstreamKey};
+use base::model::{Credentials, Side, limits};
+use bus::counters::Probe;
+use policy::RequestDecision;
+use wire::resp::login::{Dialogue, LogIn};
+use wire::resp::{ReplyFeed, ReplyStep, RequestProgress};
 
 /// What makes two clients able to share an upstream connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use super::types::{Awaited, LoggingIn, Path, PoolKey, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
-use crate::model::{Credentials, Side};
-use crate::protocol::resp::login::{LogIn, LoggedIn, connection_name};
-use crate::protocol::resp::{ReplyStep, encode};
-use crate::relay::{Ask, Failure};
+use crate::contract::{Ask, Failure};
+use base::model::{Credentials, Side};
+use wire::resp::login::{LogIn, LoggedIn, connection_name};
+use wire::resp::{ReplyStep, encode};
 
 impl RedisRelay {
     /// The connection shared by all with this key, made if there is none.

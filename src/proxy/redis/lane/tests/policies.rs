@@ -1,7 +1,7 @@
 //! Comparison and records policies in the lane: real filters, scripted servers.
 
 use super::*;
-use crate::policy::testing::{Seats, guest, host, shipped};
+use policy::testing::{Seats, guest, host, shipped};
 
 fn compared_stage(seats: Seats) -> Stage {
     let mut stage = Stage::in_step();

@@ -1,10 +1,10 @@
 //! What a mirror policy decides of commands on their way: real filters, scripted connections.
 
 use super::*;
-use crate::policy::testing::{Seats, guest, host, shipped};
+use policy::testing::{Seats, guest, host, shipped};
 
 /// Dual operation, every read may be compared, and this is the mirror policy.
-fn stage(filter: Option<crate::policy::Instance>) -> Stage {
+fn stage(filter: Option<policy::Instance>) -> Stage {
     let mut stage = Stage::new(PlanMode::Dual);
     stage.relay.publish(plan_comparing(2, Authority::initial(), PlanMode::Dual, 10_000));
     stage.perform();

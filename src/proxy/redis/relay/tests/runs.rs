@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::Stage;
-use crate::model::PlanMode;
-use crate::protocol::resp::encode::request;
-use crate::relay::{ClientKey, Relay};
-use crate::stdx::clock::Now;
+use crate::contract::{ClientKey, Relay};
+use base::model::PlanMode;
+use base::stdx::clock::Now;
+use wire::resp::encode::request;
 
 const PUSH: &[u8] = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n";
 
