@@ -44,7 +44,6 @@ pub fn plan(mode: PlanMode) -> Arc<RoutePlan> {
         target: Some(endpoint("new", 2)),
         mode,
         compare: CompareReads { sample_per_ten_thousand: 0 },
-        stage: 0,
         ttl_grace_ms: 1000,
     })
 }

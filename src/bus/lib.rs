@@ -1,28 +1,41 @@
-//! The landing: the only place where the control thread and the cores meet.
+//! The bus: the only place where the control thread and the cores meet.
 //!
 //! Control sends a [`Directive`], a core answers with a [`Report`]. Both travel in bounded [`Mailbox`]es woken by eventfd.
 
+mod companion;
 pub mod counters;
+mod hold;
+mod lane;
 mod mailbox;
 
 use std::sync::Arc;
 
+pub use companion::{CompanionEvent, CompanionOrder, companion_core};
+pub use hold::{HoldEvent, HoldOrder};
+pub use lane::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 pub use mailbox::Mailbox;
 
 use crate::counters::CoreCounters;
-use base::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, Side, StatementSample};
-use policy::{CorePolicies, PolicyNote, SeatStats};
+use base::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, StatementSample};
+use policy::{CorePolicies, PolicyNote, SeatStats, ViewContext};
+
+/// A plan, and what the views of policies say while it is in force.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub plan: Arc<RoutePlan>,
+    pub view: ViewContext,
+}
 
 /// From the control thread to one core.
 #[derive(Debug)]
 pub enum Directive {
     /// Adopt this plan; answered by [`Report::PlanAcked`] once no command of the previous plan is outstanding on this core.
-    /// When a plan changes the authority of a dual interlay, the lane stays fenced until [`LaneOrder::Release`].
-    Publish(Arc<RoutePlan>),
-    /// For the lane of an interlay; sent to core [`lane_core`] only.
-    Lane { interlay: InterlayName, order: LaneOrder },
-    /// For the gate of an interlay: whether new units of work may begin. Answered by [`Report::Gate`].
-    Gate { interlay: InterlayName, order: GateOrder },
+    /// A plan that changes the authority in dual operation comes while the lane is fenced; it stays so until [`LaneOrder::Release`].
+    Publish(Published),
+    /// For the companion of an interlay; sent to core [`companion_core`] only.
+    Companion { interlay: InterlayName, order: CompanionOrder },
+    /// Whether clients of an interlay may begin new units of work. Answered by [`Report::Hold`].
+    Hold { interlay: InterlayName, order: HoldOrder },
     /// From now on these filters decide, beginning with the next command. Answered by [`Report::PoliciesAdopted`].
     Policies { interlay: InterlayName, policies: Box<CorePolicies> },
     /// Send [`Report::Sessions`].
@@ -33,57 +46,6 @@ pub enum Directive {
     Drain { deadline_ms: u64 },
 }
 
-/// What control asks of the gate of an interlay on one core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GateOrder {
-    /// Let no client begin a new unit of work (a statement or transaction from idle; an open transaction goes on). Answered by
-    /// [`GateEvent::Drained`] when nothing is outstanding any more, which may be never: the deadline is control's.
-    /// New sessions are still let in, because a thread that waits for one may have another open in a transaction.
-    Close { ticket: u64 },
-    /// After every core has drained: hold those who want to be let in as well. Answered by [`GateEvent::Drained`] when nobody is being
-    /// let in any more.
-    Shut { ticket: u64 },
-    /// Let everybody go on. Answered by [`GateEvent::Opened`]. Harmless when the gate is open; passed over when a `Close` with a higher
-    /// ticket came before it.
-    Open { ticket: u64 },
-}
-
-/// What a core's gate answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GateEvent {
-    /// The gate is closed and no unit of work is outstanding on this core: nothing reaches the server until it opens.
-    Drained,
-    /// `held` clients had been waiting, the longest for `longest_hold_us`.
-    Opened { held: u64, longest_hold_us: u64 },
-    /// This kind of interlay has no gate.
-    Unsupported,
-}
-
-/// What control and its jobs ask of a lane. Every order carries a ticket that comes back in the answer.
-#[derive(Debug)]
-pub enum LaneOrder {
-    /// Every core has acked the plan that began dual operation, so no write goes past the lane any more: begin the first pass.
-    /// What was copied before is not trusted. Harmless when repeated. No answer but [`LaneEvent::PassStarted`].
-    Open,
-    /// Every core has acked the plan that ended dual operation, so no command is on its way to the lane any more: it may end. No answer.
-    Close,
-    /// Copy these keys of logical database `database` at the lane's present position, unless the pass already holds them clean.
-    /// Answered by [`LaneEvent::Copied`] when the shadow has applied (or refused into dirty) every one. Ignored if `pass` is over.
-    Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },
-    /// Both scans of this pass have named every key: nothing is uncopied any more. Ignored if `pass` is over.
-    PassDone { pass: u64 },
-    /// Run the same read-only commands (requests as the lane's servers take them) at one position on both sides: the lane and the
-    /// shadow queue. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
-    Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>> },
-    /// This key was proven different: mark it dirty so that the lane copies it again. No answer.
-    Repair { database: u32, keys: Vec<Box<[u8]>> },
-    /// Hold new writes and drain everything. Answered by [`LaneEvent::Fenced`] or [`LaneEvent::FenceExpired`] within `budget_us`.
-    Fence { ticket: u64, budget_us: u64 },
-    /// Ends a fence under the authority of the plan published last (roles exchanged or as before) and releases held writes.
-    /// Answered by [`LaneEvent::Released`].
-    Release { ticket: u64 },
-}
-
 /// From one core to the control thread.
 #[derive(Debug)]
 pub enum Report {
@@ -92,22 +54,22 @@ pub enum Report {
         interlay: InterlayName,
         generation: Generation,
     },
-    Lane {
+    Companion {
         interlay: InterlayName,
-        event: LaneEvent,
+        event: CompanionEvent,
     },
     Counters {
         core: CoreId,
         interlays: Vec<(InterlayName, CoreCounters)>,
     },
-    Gate {
+    Hold {
         core: CoreId,
         interlay: InterlayName,
         ticket: u64,
-        event: GateEvent,
+        event: HoldEvent,
     },
-    /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that hold a closed gate up first, oldest first. `total` are all
-    /// sessions of this core, `busy` those that are inside a unit of work.
+    /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that a hold waits for first, oldest first. `total` are all sessions
+    /// of this core, `busy` those that are inside a unit of work.
     Sessions {
         core: CoreId,
         interlay: InterlayName,
@@ -123,14 +85,14 @@ pub enum Report {
         generation: u64,
         before: Vec<SeatStats>,
     },
-    /// What the filters in force have done since they were put there.
+    /// What the filters in force have done since they were adopted.
     Policies {
         core: CoreId,
         interlay: InterlayName,
         generation: u64,
         seats: Vec<SeatStats>,
     },
-    /// What the filters of this generation give cause to tell; sent as it comes.
+    /// What the operator should hear about the filters of this generation; sent as it comes.
     PolicyNotes {
         core: CoreId,
         interlay: InterlayName,
@@ -150,123 +112,6 @@ pub enum Report {
         core: CoreId,
         reason: String,
     },
-}
-
-/// Why the lane wants every key named again, and which of them it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PassKind {
-    /// Copy every key of the authority, and look at every key of the shadow (it may hold keys the authority does not).
-    Full,
-    /// After a flip: both sides are equal, only deadlines of volatile keys must be written again. Naming persistent keys too is harmless.
-    Volatile,
-}
-
-/// What a lane tells control.
-#[derive(Debug)]
-pub enum LaneEvent {
-    /// From now on every key is uncopied until [`LaneOrder::PassDone`] with this number. `reason` is for the journal.
-    PassStarted {
-        pass: u64,
-        kind: PassKind,
-        reason: String,
-    },
-    /// `copied` keys exist and were copied, `absent` do not exist on the authority (and were removed from the shadow), `clean` needed nothing.
-    Copied {
-        ticket: u64,
-        copied: u64,
-        absent: u64,
-        clean: u64,
-        failed: u64,
-        bytes: u64,
-    },
-    /// Replies in request order, as the servers sent them. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
-    /// the shadow, so a difference proves nothing yet.
-    Probed {
-        ticket: u64,
-        authority: Vec<Box<[u8]>>,
-        shadow: Vec<Box<[u8]>>,
-        doubtful: Vec<bool>,
-    },
-    ProbeFailed {
-        ticket: u64,
-        reason: String,
-    },
-    /// Writes are held, nothing is dirty, in flight or queued: both sides are equal. Control now persists, publishes and releases.
-    Fenced {
-        ticket: u64,
-    },
-    /// The budget ran out; held writes were released to the current authority and nothing changed. `reason` says what was left.
-    FenceExpired {
-        ticket: u64,
-        reason: String,
-    },
-    /// `pause_us`: from the moment the fence began to hold writes until they were released.
-    Released {
-        ticket: u64,
-        pause_us: u64,
-        held: u64,
-    },
-    /// Sent every 100 ms while dual, and after each change of a set from or to zero.
-    Status(LaneStatus),
-    /// A compared read differed at one position. The key is marked dirty by the lane itself.
-    ReadDivergence {
-        database: u32,
-        key: Box<[u8]>,
-        /// What kind of difference: the comparison policy's word, or the built-in comparison's.
-        class: String,
-        /// What each side answered, without its contents.
-        authority: String,
-        shadow: String,
-    },
-    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and tried again. One in a minute is told.
-    RecordNotCopied {
-        database: u32,
-        key: Box<[u8]>,
-    },
-    SideLost {
-        side: Side,
-        reason: String,
-    },
-    SideBack {
-        side: Side,
-    },
-}
-
-/// The lane's sets and queues at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LaneStatus {
-    /// When this was true: milliseconds since the Unix epoch. Whoever waits for a drained lane must see a status from after his last write.
-    pub at_ms: u64,
-    /// Positions handed out since the lane began.
-    pub position: u64,
-    pub pass: u64,
-    /// True until [`LaneOrder::PassDone`]: some key may be uncopied.
-    pub uncopied: bool,
-    pub dirty: u64,
-    /// Entries sent to or queued for the shadow and not yet answered.
-    pub in_flight: u64,
-    pub shadow_queue_bytes: u64,
-    pub shadow_lag_us: u64,
-    pub copied_keys: u64,
-    pub copied_bytes: u64,
-    pub effects: u64,
-    /// Times a key was marked dirty, by any cause, since the lane began.
-    pub dirtied: u64,
-    /// Keys whose value on the shadow a records policy has changed or left out.
-    pub altered: u64,
-    pub reads_compared: u64,
-    /// Of those, different bytes with one meaning.
-    pub reads_equivalent: u64,
-    pub reads_not_comparable: u64,
-    pub read_divergences: u64,
-    pub authority_connected: bool,
-    pub shadow_connected: bool,
-}
-
-/// The core that owns the lane of an interlay: the first, for every interlay, until a measurement says otherwise.
-#[must_use]
-pub fn lane_core(_interlay: &InterlayName) -> CoreId {
-    CoreId(0)
 }
 
 /// Control's end of the bus: one mailbox per core in, one shared mailbox out.

@@ -4,7 +4,6 @@
 //! Everything that can be refused is refused before a client is accepted.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -98,7 +97,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         })?;
         let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be made: {error}"))?;
         intent.send_filters(&bus)?;
-        let interlays = intent.plans.iter().map(|(spec, plan)| (spec.clone(), Arc::clone(plan))).collect();
+        let interlays = intent.plans.clone();
         let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
         let (running, handle) = control::reconcile::start(intent, bus, dataplane.driver.clone())?;
         let api = tokio::task::spawn_local(api::serve(listener, handle));

@@ -22,12 +22,14 @@ mod seat_tests;
 mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod view_context;
 
 pub use crossfade_filter_abi as abi;
 
 pub use host::{Fault, FaultKind, Host, HostOptions, Instance, Module, Refused};
 pub use seat::{
     CorePolicies, Judgement, Mirroring, Opinion, PairSeat, RecordSeat, RecordVerdict, RequestDecision, RequestFacts,
-    RequestSeat, SeatSetup, SharedPolicies, Stage, WindowSeat,
+    RequestSeat, SeatSetup, SharedPolicies, WindowSeat,
 };
 pub use stats::{FaultCounts, NoteKind, PolicyNote, SeatStats};
+pub use view_context::ViewContext;

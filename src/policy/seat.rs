@@ -14,6 +14,7 @@ use super::abi::{PairAction, RecordAction, RequestAction, WindowAction};
 use super::host::{Answer, Fault, Instance, RecordAnswer};
 use super::memo::{CommandTag, Memo, Remembered};
 use super::stats::{NoteKind, PolicyNote, SeatStats};
+use super::view_context::ViewContext;
 use base::model::{FilterName, OnFault, PolicyMode, PolicySetting, PolicySlot, limits};
 use base::stdx::prng::SplitMix64;
 
@@ -33,19 +34,6 @@ pub struct SeatSetup {
     pub identity: u64,
 }
 
-/// Where the migration stands, as views say it. A core passes it on unread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stage {
-    pub phase: abi::Phase,
-    pub authority: abi::Authority,
-}
-
-impl Default for Stage {
-    fn default() -> Self {
-        Self { phase: abi::Phase::PreTest, authority: abi::Authority::Source }
-    }
-}
-
 /// All seats of one interlay on one core.
 #[derive(Debug, Default)]
 pub struct CorePolicies {
@@ -61,12 +49,12 @@ pub type SharedPolicies = Rc<RefCell<CorePolicies>>;
 
 impl CorePolicies {
     /// A new plan: what was remembered under the old one is forgotten.
-    pub fn enter(&mut self, stage: Stage) {
+    pub fn enter(&mut self, context: ViewContext) {
         if let Some(request) = &mut self.request {
-            request.enter(stage);
+            request.enter(context);
         }
         if let Some(pair) = &mut self.pair {
-            pair.stage = stage;
+            pair.context = context;
         }
     }
 
@@ -221,12 +209,12 @@ pub struct RequestFacts<'a, K> {
 }
 
 impl<'a, K: Iterator<Item = &'a [u8]> + Clone> RequestFacts<'a, K> {
-    fn view(self, stage: Stage, sample: u32) -> abi::host::Request<'a, K> {
+    fn view(self, context: ViewContext, sample: u32) -> abi::host::Request<'a, K> {
         abi::host::Request {
             protocol: self.protocol,
             class: self.class,
-            phase: stage.phase,
-            authority: stage.authority,
+            phase: context.phase(),
+            authority: context.authority(),
             flags: self.flags,
             client: self.client,
             sample,
@@ -259,7 +247,7 @@ pub enum RequestDecision {
 #[derive(Debug)]
 pub struct RequestSeat {
     seat: Seat,
-    stage: Stage,
+    context: ViewContext,
     samples: SplitMix64,
     memo: Memo,
     memo_hits: u64,
@@ -273,7 +261,7 @@ impl RequestSeat {
         let samples = SplitMix64::new(setup.seed);
         Self {
             seat: Seat::new(PolicySlot::Mirror, setup),
-            stage: Stage::default(),
+            context: ViewContext::default(),
             samples,
             memo: Memo::default(),
             memo_hits: 0,
@@ -281,8 +269,8 @@ impl RequestSeat {
         }
     }
 
-    pub fn enter(&mut self, stage: Stage) {
-        self.stage = stage;
+    pub fn enter(&mut self, context: ViewContext) {
+        self.context = context;
         self.memo.clear();
     }
 
@@ -312,7 +300,7 @@ impl RequestSeat {
         }
         let tag = facts.number.map(|command| CommandTag { command, database });
         let sample = (self.samples.draw() >> 32) as u32;
-        let view = facts.view(self.stage, sample);
+        let view = facts.view(self.context, sample);
         match self.seat.call(|instance| instance.on_request(&view, now_ms)) {
             Ok(Answer { action, memo: abi::Memo::None, text }) => self.carry_out(action, || text.into(), now_ms),
             Ok(Answer { action, memo, text }) => {
@@ -386,7 +374,7 @@ pub enum Opinion {
 #[derive(Debug)]
 pub struct PairSeat {
     seat: Seat,
-    pub stage: Stage,
+    pub context: ViewContext,
     classes: BTreeSet<String>,
     /// By action, in the order of [`PairAction::ALL`].
     verdicts: [u64; 5],
@@ -396,10 +384,10 @@ impl PairSeat {
     #[must_use]
     pub fn new(setup: SeatSetup) -> Self {
         let seat = Seat::new(PolicySlot::Compare, setup);
-        Self { seat, stage: Stage::default(), classes: BTreeSet::new(), verdicts: [0; 5] }
+        Self { seat, context: ViewContext::default(), classes: BTreeSet::new(), verdicts: [0; 5] }
     }
 
-    /// `authority` and `shadow`: the two replies; which of them is the source's is told by the stage.
+    /// `authority` and `shadow`: the two replies; which of them is the source's is told by the context.
     pub fn judge<'a, K: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
         facts: RequestFacts<'a, K>,
@@ -407,11 +395,12 @@ impl PairSeat {
         shadow: abi::host::ReplyParts<'a>,
         now_ms: i64,
     ) -> Opinion {
-        let (source, target) = match self.stage.authority {
+        let (source, target) = match self.context.authority() {
             abi::Authority::Source => (authority, shadow),
             abi::Authority::Target => (shadow, authority),
         };
-        let pair = abi::host::Pair { request: facts.view(self.stage, 0), source, target, digests: None, raced: false };
+        let pair =
+            abi::host::Pair { request: facts.view(self.context, 0), source, target, digests: None, raced: false };
         let answer = match self.seat.call(|instance| instance.on_pair(&pair, now_ms)) {
             Ok(answer) => answer,
             Err(NoAnswer::Faulted | NoAnswer::Absent) => {

@@ -93,13 +93,13 @@ fn a_fault_is_answered_as_on_fault_says_and_a_spent_instance_is_not_called() {
 }
 
 #[test]
-fn a_memo_saves_the_call_until_the_stage_changes() {
+fn a_memo_saves_the_call_until_the_view_context_changes() {
     let instance = shipped(&host(), "mirror_reads", "{}");
     let mut seat = RequestSeat::new(setup(instance, PolicyMode::Observe, OnFault::FailOpen));
     for _ in 0..10 {
         assert_eq!(seat.decide(facts(1, &[b"a"]), 0), RequestDecision::Send(Mirroring::Compare));
     }
-    seat.enter(Stage { phase: abi::Phase::Test, authority: abi::Authority::Source });
+    seat.enter(ViewContext::new(abi::Phase::Test, abi::Authority::Source));
     assert_eq!(seat.decide(facts(1, &[b"a"]), 0), RequestDecision::Send(Mirroring::Compare));
     let mut unnamed = facts(1, &[b"a"]);
     unnamed.number = None;

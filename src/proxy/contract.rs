@@ -11,7 +11,7 @@ use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabKey;
 use bus::counters::CoreCounters;
-use bus::{GateEvent, GateOrder};
+use bus::{HoldEvent, HoldOrder};
 pub use policy::SharedPolicies;
 
 /// Key of a client connection in its relay.
@@ -216,13 +216,13 @@ pub trait Relay {
 
     // ---- the gate and those who wait at it -------------------------------------------------------------------------------
 
-    /// Closes or opens the gate; `None` where this kind of interlay has none. Answers come from [`Relay::take_gate_events`].
-    fn gate(&mut self, _order: GateOrder, _now: Now) -> Option<()> {
+    /// Closes or opens the gate; `None` where this kind of interlay has none. Answers come from [`Relay::take_hold_events`].
+    fn hold(&mut self, _order: HoldOrder, _now: Now) -> Option<()> {
         None
     }
 
     /// Answers by ticket.
-    fn take_gate_events(&mut self) -> Vec<(u64, GateEvent)> {
+    fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
         Vec::new()
     }
 

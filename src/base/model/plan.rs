@@ -79,8 +79,6 @@ pub struct RoutePlan {
     pub target: Option<Endpoint>,
     pub mode: PlanMode,
     pub compare: CompareReads,
-    /// Where the migration stands, as the views of policies say it (`phase` of filters/ABI.md, section 4). A core passes it on unread.
-    pub stage: u8,
     /// G of the TTL rule: the shadow keeps a volatile key this much longer than the authority, in milliseconds.
     pub ttl_grace_ms: u64,
 }

@@ -218,7 +218,7 @@ impl Control {
     ) -> Result<Result<Vec<Finding>, String>, ControlError> {
         let target = self.endpoint(target)?;
         let source = {
-            let plan = interlay.plan.borrow();
+            let plan = interlay.plan();
             plan.endpoint(plan.authority.side).clone()
         };
         if target.kind() != source.kind() {

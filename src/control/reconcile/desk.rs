@@ -172,7 +172,7 @@ impl Control {
     /// Source and target of a new migration. The source must be the server that is authoritative now.
     fn ends(&self, interlay: &Interlay, request: &CreateRequest) -> Result<(Endpoint, Endpoint), ControlError> {
         let home = {
-            let plan = interlay.plan.borrow();
+            let plan = interlay.plan();
             plan.endpoint(plan.authority.side).name.clone()
         };
         if let Some(source) = request.source.as_ref().filter(|source| **source != home) {

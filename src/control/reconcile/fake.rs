@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use super::{Handle, Intent, Running, start};
 use crate::config::Config;
 use base::model::{CoreId, SessionInfo, SessionState, StatementSample};
-use bus::{Directive, GateEvent, GateOrder, Report, Switchboard};
+use bus::{Directive, HoldEvent, HoldOrder, Published, Report, Switchboard};
 
 /// Lets tests use what another has compiled, in an earlier run too: compiling is slow where the compiler itself is not optimised.
 pub fn share_compiled_filters(data_dir: &Path) {
@@ -50,7 +50,7 @@ pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
 fn answer(directive: Directive) -> Option<Report> {
     let core = CoreId(0);
     match directive {
-        Directive::Publish(plan) => {
+        Directive::Publish(Published { plan, .. }) => {
             let (interlay, generation) = (plan.interlay.clone(), plan.generation);
             Some(Report::PlanAcked { core, interlay, generation })
         }
@@ -58,13 +58,13 @@ fn answer(directive: Directive) -> Option<Report> {
             let (generation, before) = (policies.generation, Vec::new());
             Some(Report::PoliciesAdopted { core, interlay, generation, before })
         }
-        Directive::Gate { interlay, order: GateOrder::Close { ticket } | GateOrder::Shut { ticket } } => {
+        Directive::Hold { interlay, order: HoldOrder::Begin { ticket } | HoldOrder::Shut { ticket } } => {
             let drains = interlay.as_str() != "stuck";
-            drains.then_some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })
+            drains.then_some(Report::Hold { core, interlay, ticket, event: HoldEvent::Drained })
         }
-        Directive::Gate { interlay, order: GateOrder::Open { ticket } } => {
-            let event = GateEvent::Opened { held: 3, longest_hold_us: 1500 };
-            Some(Report::Gate { core, interlay, ticket, event })
+        Directive::Hold { interlay, order: HoldOrder::Release { ticket } } => {
+            let event = HoldEvent::Released { held: 3, longest_hold_us: 1500 };
+            Some(Report::Hold { core, interlay, ticket, event })
         }
         Directive::Sessions { interlay, ticket } => {
             let session = SessionInfo {
@@ -85,6 +85,6 @@ fn answer(directive: Directive) -> Option<Report> {
             let interlay = base::model::InterlayName::new("shop").unwrap();
             Some(Report::Statements { interlay, samples: vec![sample] })
         }
-        Directive::Lane { .. } | Directive::Drain { .. } => None,
+        Directive::Companion { .. } | Directive::Drain { .. } => None,
     }
 }

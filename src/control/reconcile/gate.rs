@@ -16,7 +16,7 @@ use super::handle::ControlError;
 use super::state::{Control, Interlay, now};
 use super::views::{PauseView, ResumeView, SessionsView};
 use base::model::{CoreId, ProtocolKind, SessionInfo, SessionState, Timestamp, limits};
-use bus::{Directive, GateEvent, GateOrder, Mailbox};
+use bus::{Directive, HoldEvent, HoldOrder, Mailbox};
 
 /// Sessions named in a sentence; the answer lists all of them.
 const NAMED_IN_TEXT: usize = 3;
@@ -84,7 +84,7 @@ enum Drain {
 }
 
 impl Gate {
-    pub(super) fn on_event(&self, core: CoreId, ticket: u64, event: GateEvent) {
+    pub(super) fn on_event(&self, core: CoreId, ticket: u64, event: HoldEvent) {
         let mut answers = self.answers.borrow_mut();
         // An answer to an older order says nothing about the present one.
         if answers.ticket != ticket {
@@ -92,12 +92,12 @@ impl Gate {
         }
         answers.cores.insert(core);
         match event {
-            GateEvent::Drained => {}
-            GateEvent::Opened { held, longest_hold_us } => {
+            HoldEvent::Drained => {}
+            HoldEvent::Released { held, longest_hold_us } => {
                 answers.held += held;
                 answers.longest_hold_us = answers.longest_hold_us.max(longest_hold_us);
             }
-            GateEvent::Unsupported => answers.unsupported = true,
+            HoldEvent::Unsupported => answers.unsupported = true,
         }
         self.changed.notify_waiters();
     }
@@ -188,9 +188,9 @@ impl Control {
         let began = Instant::now();
         let ticket = self.next_ticket();
         // First whoever is inside comes to an end, then nobody is let in any more: see the orders.
-        let mut drain = self.drain_gate(interlay, GateOrder::Close { ticket }, began + deadline).await;
+        let mut drain = self.drain_gate(interlay, HoldOrder::Begin { ticket }, began + deadline).await;
         if drain == Drain::Drained {
-            drain = self.drain_gate(interlay, GateOrder::Shut { ticket: self.next_ticket() }, began + deadline).await;
+            drain = self.drain_gate(interlay, HoldOrder::Shut { ticket: self.next_ticket() }, began + deadline).await;
         }
         match drain {
             Drain::Drained => Ok(self.hold(interlay, ticket, began, hold)),
@@ -212,8 +212,8 @@ impl Control {
     }
 
     /// Gives every core the order and waits for all to have drained.
-    async fn drain_gate(&self, interlay: &Interlay, order: GateOrder, deadline: Instant) -> Drain {
-        let (GateOrder::Close { ticket } | GateOrder::Shut { ticket } | GateOrder::Open { ticket }) = order;
+    async fn drain_gate(&self, interlay: &Interlay, order: HoldOrder, deadline: Instant) -> Drain {
+        let (HoldOrder::Begin { ticket } | HoldOrder::Shut { ticket } | HoldOrder::Release { ticket }) = order;
         let (gate, cores) = (&interlay.gate, self.bus.cores.len());
         *gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
         self.order_gate(interlay, order, deadline).await;
@@ -302,7 +302,7 @@ impl Control {
         let ticket = self.next_ticket();
         *interlay.gate.answers.borrow_mut() = Answers { ticket, ..Answers::default() };
         let deadline = Instant::now() + limits::GATE_OPEN_TIMEOUT;
-        self.order_gate(interlay, GateOrder::Open { ticket }, deadline).await;
+        self.order_gate(interlay, HoldOrder::Release { ticket }, deadline).await;
         let (gate, cores) = (&interlay.gate, self.bus.cores.len());
         let all = gate.until(deadline, || (gate.answers.borrow().cores.len() >= cores).then_some(()));
         if all.await.is_none() {
@@ -360,13 +360,13 @@ impl Control {
 
     /// A mailbox that is full is waited for, until the deadline: its core has not looked for minutes, and is missing from the answers.
     /// An order to open is still handed over then, or that core's clients would be held for ever.
-    async fn order_gate(&self, interlay: &Interlay, order: GateOrder, deadline: Instant) {
+    async fn order_gate(&self, interlay: &Interlay, order: HoldOrder, deadline: Instant) {
         for mailbox in &self.bus.cores {
-            let mut directive = Directive::Gate { interlay: interlay.config.spec.name.clone(), order };
+            let mut directive = Directive::Hold { interlay: interlay.config.spec.name.clone(), order };
             while let Err(back) = mailbox.push(directive) {
                 directive = back;
                 if Instant::now() >= deadline {
-                    if matches!(order, GateOrder::Open { .. }) {
+                    if matches!(order, HoldOrder::Release { .. }) {
                         tokio::task::spawn_local(hand_over_late(mailbox.clone(), directive));
                     }
                     break;

@@ -10,7 +10,7 @@ use tokio::task::{LocalSet, yield_now};
 use super::gate::GateState;
 use super::*;
 use base::model::{CoreId, InterlayName, SessionInfo, SessionState};
-use bus::{Directive, GateEvent, GateOrder, Report};
+use bus::{Directive, HoldEvent, HoldOrder, Report};
 
 const CORES: u16 = 2;
 const SOON: Duration = Duration::from_millis(50);
@@ -31,7 +31,7 @@ struct Rig {
     handle: Handle,
     log: RefCell<Vec<Asked>>,
     /// What core 1 answers to an order to close.
-    core_1: Cell<Option<GateEvent>>,
+    core_1: Cell<Option<HoldEvent>>,
     dir: std::path::PathBuf,
 }
 
@@ -72,7 +72,7 @@ impl Rig {
         fake::share_compiled_filters(&dir);
         let bus = Switchboard::new(CORES).unwrap();
         let (running, handle) = start(Intent::load(config).unwrap(), bus, "fake".to_owned()).unwrap();
-        let core_1 = Cell::new(Some(GateEvent::Drained));
+        let core_1 = Cell::new(Some(HoldEvent::Drained));
         let rig = Rc::new(Self { running, handle, log: RefCell::default(), core_1, dir });
         let cores = Rc::downgrade(&rig);
         tokio::task::spawn_local(async move {
@@ -108,19 +108,19 @@ impl Rig {
                     let (generation, before) = (policies.generation, Vec::new());
                     Some(Report::PoliciesAdopted { core, interlay, generation, before })
                 }
-                Directive::Gate { interlay, order: GateOrder::Shut { ticket } } => {
+                Directive::Hold { interlay, order: HoldOrder::Shut { ticket } } => {
                     log.push(Asked::Shut(number));
-                    Some(Report::Gate { core, interlay, ticket, event: GateEvent::Drained })
+                    Some(Report::Hold { core, interlay, ticket, event: HoldEvent::Drained })
                 }
-                Directive::Gate { interlay, order: GateOrder::Close { ticket } } => {
+                Directive::Hold { interlay, order: HoldOrder::Begin { ticket } } => {
                     log.push(Asked::Close(number));
-                    let event = if number == 1 { self.core_1.get() } else { Some(GateEvent::Drained) };
-                    event.map(|event| Report::Gate { core, interlay, ticket, event })
+                    let event = if number == 1 { self.core_1.get() } else { Some(HoldEvent::Drained) };
+                    event.map(|event| Report::Hold { core, interlay, ticket, event })
                 }
-                Directive::Gate { interlay, order: GateOrder::Open { ticket } } => {
+                Directive::Hold { interlay, order: HoldOrder::Release { ticket } } => {
                     log.push(Asked::Open(number));
-                    let event = GateEvent::Opened { held: 2, longest_hold_us: 100 + u64::from(number) };
-                    Some(Report::Gate { core, interlay, ticket, event })
+                    let event = HoldEvent::Released { held: 2, longest_hold_us: 100 + u64::from(number) };
+                    Some(Report::Hold { core, interlay, ticket, event })
                 }
                 Directive::Sessions { interlay, ticket } => {
                     log.push(Asked::Sessions(number));
@@ -134,7 +134,7 @@ impl Rig {
                     log.push(Asked::Drain(number));
                     Some(Report::Drained { core })
                 }
-                Directive::Publish(_) | Directive::Lane { .. } | Directive::Sample => None,
+                Directive::Publish(_) | Directive::Companion { .. } | Directive::Sample => None,
             };
             if let Some(report) = report {
                 bus.reports.push(report).unwrap();
@@ -186,7 +186,7 @@ fn a_pause_that_is_held_up_opens_again_and_names_who() {
         assert_eq!(*rig.log.borrow(), expected);
         assert!(matches!(rig.state(), GateState::Open));
         assert_eq!(rig.kinds(), ["started", "pause_failed"]);
-        rig.core_1.set(Some(GateEvent::Drained));
+        rig.core_1.set(Some(HoldEvent::Drained));
         rig.handle.pause(shop(), LONG, LONG).await.expect("the next one holds");
     });
 }
@@ -202,8 +202,8 @@ fn an_answer_to_an_older_order_does_not_count() {
         while !matches!(rig.state(), GateState::Closing) {
             yield_now().await;
         }
-        let (core, interlay, event) = (CoreId(1), shop(), GateEvent::Drained);
-        control.bus.reports.push(Report::Gate { core, interlay, ticket: 1, event }).unwrap();
+        let (core, interlay, event) = (CoreId(1), shop(), HoldEvent::Drained);
+        control.bus.reports.push(Report::Hold { core, interlay, ticket: 1, event }).unwrap();
         assert!(matches!(second.await.unwrap(), Err(ControlError::HeldUp { .. })));
     });
 }
@@ -235,7 +235,7 @@ fn an_interlay_without_a_gate_says_so() {
         assert!(matches!(rig.handle.resume(orders.clone()).await, Err(ControlError::NotCarried(_))));
         assert!(matches!(rig.handle.sessions(orders.clone()).await, Err(ControlError::NotCarried(_))));
         assert!(matches!(rig.handle.analysis(orders, None, 9).await, Err(ControlError::NotCarried(_))));
-        rig.core_1.set(Some(GateEvent::Unsupported));
+        rig.core_1.set(Some(HoldEvent::Unsupported));
         assert!(matches!(rig.handle.pause(shop(), LONG, LONG).await, Err(ControlError::NotCarried(_))));
         assert!(matches!(rig.state(), GateState::Open));
         let decisions = base::model::Decisions::default();

@@ -47,7 +47,7 @@ use crate::workflow::{MigrationRecord, plan};
 use base::model::{
     Authority, CompareReads, EndpointName, Generation, InterlaySpec, Ledger, PlanMode, RoutePlan, limits,
 };
-use bus::{Directive, Switchboard, lane_core};
+use bus::{Directive, Published, Switchboard, companion_core};
 use events::EventHub;
 use movers::LaneClient;
 use policies::{FirstSets, Registry};
@@ -64,7 +64,7 @@ pub struct Intent {
     lost_filters: Vec<String>,
     first_sets: Option<FirstSets>,
     /// One per interlay, in the order of the configuration.
-    pub plans: Vec<(InterlaySpec, Arc<RoutePlan>)>,
+    pub plans: Vec<(InterlaySpec, Published)>,
 }
 
 impl Intent {
@@ -83,7 +83,7 @@ impl Intent {
         let plans = config
             .interlays
             .iter()
-            .map(|interlay| first_plan(&config, interlay, &records).map(|plan| (interlay.spec.clone(), Arc::new(plan))))
+            .map(|interlay| first_plan(&config, interlay, &records).map(|first| (interlay.spec.clone(), first)))
             .collect::<Result<_, _>>()?;
         let (filters, lost_filters) = Registry::load(&config, &store)?;
         Ok(Self { config, store, records, filters, lost_filters, first_sets: None, plans })
@@ -110,7 +110,7 @@ fn first_plan(
     config: &Config,
     interlay: &InterlayConfig,
     records: &[(MigrationRecord, Ledger)],
-) -> Result<RoutePlan, String> {
+) -> Result<Published, String> {
     let name = &interlay.spec.name;
     let of = records.iter().map(|(record, _)| record).filter(|record| record.interlay == *name);
     let find = |endpoint: &EndpointName, what: &str| {
@@ -134,11 +134,11 @@ fn first_plan(
                     record.id
                 );
             }
-            Ok(plan)
+            Ok(Published { plan: Arc::new(plan), view: window::view_context(record.phase, record.authority) })
         }
         None => {
             let what = format!("interlay {name}");
-            Ok(RoutePlan {
+            let plan = RoutePlan {
                 interlay: name.clone(),
                 generation: Generation(1),
                 authority: Authority::initial(),
@@ -146,9 +146,9 @@ fn first_plan(
                 target: interlay.target.as_ref().map(|target| find(target, &what).cloned()).transpose()?,
                 mode: PlanMode::PassThrough,
                 compare: CompareReads { sample_per_ten_thousand: 0 },
-                stage: 0,
                 ttl_grace_ms: limits::TTL_GRACE_DEFAULT_MS,
-            })
+            };
+            Ok(Published { plan: Arc::new(plan), view: policy::ViewContext::default() })
         }
     }
 }
@@ -171,13 +171,13 @@ pub fn start(mut intent: Intent, bus: Switchboard, driver: String) -> Result<(Ru
     let store = Rc::new(store);
     let events = EventHub::new(Rc::clone(&store)).map_err(|error| error.to_string())?;
     let mut interlays = BTreeMap::new();
-    for (interlay, (spec, plan)) in config.interlays.iter().zip(plans) {
-        let mailbox = bus.cores.get(usize::from(lane_core(&spec.name).0)).cloned();
+    for (interlay, (spec, published)) in config.interlays.iter().zip(plans) {
+        let mailbox = bus.cores.get(usize::from(companion_core(&spec.name).0)).cloned();
         let mailbox = mailbox.ok_or_else(|| format!("interlay {}: there is no core for its lane", spec.name))?;
         let state = Interlay {
             config: interlay.clone(),
             lane: LaneClient::new(spec.name.clone(), mailbox),
-            plan: RefCell::new(plan),
+            published: RefCell::new(published),
             unacked: RefCell::default(),
             change: Mutex::new(()),
             gate: gate::Gate::default(),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::events::About;
 use super::state::{Control, Interlay, Migration, Pass, now};
 use base::model::{CoreId, Generation, InterlayName, Side, Sighting};
-use bus::{LaneEvent, LaneStatus, PassKind, Report};
+use bus::{CompanionEvent, LaneEvent, LaneStatus, PassKind, Report};
 use movers::Progress;
 
 /// Reports handled before others on this thread get a turn.
@@ -42,11 +42,11 @@ impl Control {
     fn on_report(self: &Rc<Self>, report: Report) {
         match report {
             Report::PlanAcked { core, interlay, generation } => self.on_ack(core, &interlay, generation),
-            Report::Lane { interlay, event } => self.on_lane(&interlay, event),
+            Report::Companion { interlay, event: CompanionEvent::Lane(event) } => self.on_lane(&interlay, event),
             Report::Counters { core, interlays } => {
                 self.cores.borrow_mut().counters.insert(core, interlays);
             }
-            Report::Gate { core, interlay, ticket, event } => {
+            Report::Hold { core, interlay, ticket, event } => {
                 if let Some(interlay) = self.interlays.get(&interlay) {
                     interlay.gate.on_event(core, ticket, event);
                 }
@@ -83,7 +83,7 @@ impl Control {
     fn on_ack(&self, core: CoreId, name: &InterlayName, generation: Generation) {
         let Some(interlay) = self.interlays.get(name) else { return };
         // An ack of an older plan says nothing about the present one.
-        if interlay.plan.borrow().generation == generation {
+        if interlay.plan().generation == generation {
             interlay.unacked.borrow_mut().remove(&core);
             self.acked.notify_waiters();
         }

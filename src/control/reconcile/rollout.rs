@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::events::{About, Event};
 use super::handle::ControlError;
 use super::state::{Control, Interlay, Migration, now};
+use super::window::view_context;
 use crate::workflow::{Transition, is_dual, plan};
 use base::model::{CoreId, Generation, PlanMode, RoutePlan, limits};
-use bus::Directive;
+use bus::{Directive, Published};
 
 impl Control {
     /// Makes a transition true: durable, published, acked, announced. The caller holds the interlay's `change` lock.
@@ -23,8 +24,8 @@ impl Control {
         self.adopt(migration, done);
         let interlay = self.interlay(&migration.record.borrow().interlay.clone())?;
         let next = self.lower(migration, &interlay);
-        if differs(&interlay.plan.borrow(), &next) {
-            if next.mode == PlanMode::Dual {
+        if differs(&interlay.published.borrow(), &next) {
+            if next.plan.mode == PlanMode::Dual {
                 // No value may reach the target before the records policy that was chosen is there.
                 self.settle_policies(&interlay, "both sides are kept in step").await;
             }
@@ -73,19 +74,20 @@ impl Control {
     }
 
     /// The next plan of this interlay, numbered after the present one.
-    pub fn lower(&self, migration: &Migration, interlay: &Interlay) -> RoutePlan {
-        let generation = Generation(interlay.plan.borrow().generation.0 + 1);
-        plan(&migration.record.borrow(), &migration.source, &migration.target, generation)
+    pub fn lower(&self, migration: &Migration, interlay: &Interlay) -> Published {
+        let generation = Generation(interlay.plan().generation.0 + 1);
+        let record = migration.record.borrow();
+        let plan = plan(&record, &migration.source, &migration.target, generation);
+        Published { plan: Arc::new(plan), view: view_context(record.phase, record.authority) }
     }
 
     /// Hands a plan to every core. A core with a full mailbox is waited for: a plan is never dropped.
-    pub async fn publish(&self, interlay: &Interlay, next: RoutePlan) {
-        let next = Arc::new(next);
+    pub async fn publish(&self, interlay: &Interlay, next: Published) {
         let cores = 0..u16::try_from(self.bus.cores.len()).unwrap_or(u16::MAX);
         *interlay.unacked.borrow_mut() = cores.map(CoreId).collect();
-        interlay.plan.replace(Arc::clone(&next));
+        interlay.published.replace(next.clone());
         for mailbox in &self.bus.cores {
-            let mut directive = Directive::Publish(Arc::clone(&next));
+            let mut directive = Directive::Publish(next.clone());
             while let Err(back) = mailbox.push(directive) {
                 directive = back;
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -100,7 +102,7 @@ impl Control {
             tokio::pin!(acked);
             acked.as_mut().enable();
             if interlay.unacked.borrow().is_empty() {
-                let told = match interlay.plan.borrow().mode {
+                let told = match interlay.plan().mode {
                     PlanMode::Dual => interlay.lane.open(),
                     PlanMode::PassThrough => interlay.lane.close(),
                 };
@@ -114,7 +116,7 @@ impl Control {
                 let about = About { migration: None, interlay: Some(interlay.config.spec.name.clone()) };
                 let text = format!(
                     "generation {} is not acked by core {} after {} s; still waiting, nothing is released",
-                    interlay.plan.borrow().generation.0,
+                    interlay.plan().generation.0,
                     cores.join(", "),
                     limits::PLAN_ACK_TIMEOUT.as_secs()
                 );
@@ -134,12 +136,14 @@ impl Control {
 }
 
 /// Whether cores would behave differently under the other plan.
-fn differs(old: &RoutePlan, new: &RoutePlan) -> bool {
+fn differs(old: &Published, new: &Published) -> bool {
+    let (old_view, new_view) = (old.view, new.view);
+    let (old, new) = (&*old.plan, &*new.plan);
     let dual = |plan: &RoutePlan| plan.mode == PlanMode::Dual;
     old.authority != new.authority
         || old.mode != new.mode
         || old.compare != new.compare
-        || (dual(new) && old.stage != new.stage)
+        || (dual(new) && old_view != new_view)
         || old.source != new.source
         || (dual(new) && (old.ttl_grace_ms != new.ttl_grace_ms || old.target != new.target))
         || old.endpoint(old.authority.side) != new.endpoint(new.authority.side)

@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::workflow::{Check, Finding, MigrationRecord, Verification};
 use base::model::{CoreId, Endpoint, EndpointName, Epoch, InterlayName, Ledger, MigrationId, RoutePlan, Timestamp};
 use bus::counters::CoreCounters;
-use bus::{LaneStatus, PassKind, Switchboard};
+use bus::{LaneStatus, PassKind, Published, Switchboard};
 use movers::{LaneClient, Progress, ServerFacts};
 
 /// Wall-clock now. The only place of `control` that reads it.
@@ -78,14 +78,22 @@ pub struct Cores {
 pub struct Interlay {
     pub config: InterlayConfig,
     pub lane: LaneClient,
-    pub plan: RefCell<Arc<RoutePlan>>,
-    /// Cores that have not acked `plan` yet.
+    pub published: RefCell<Published>,
+    /// Cores that have not acked the published plan yet.
     pub unacked: RefCell<BTreeSet<CoreId>>,
     /// Held by whoever changes the record, the plan or the fence.
     pub change: Mutex<()>,
     pub gate: Gate,
     /// Empty for protocols without migrations.
     pub policies: InterlayPolicies,
+}
+
+impl Interlay {
+    /// The plan published last.
+    #[must_use]
+    pub fn plan(&self) -> Arc<RoutePlan> {
+        Arc::clone(&self.published.borrow().plan)
+    }
 }
 
 pub struct Migration {

@@ -11,7 +11,7 @@ use super::state::{Pass, now};
 use super::*;
 use crate::workflow::{Check, Command, Fact, Phase, Verification};
 use base::model::{CoreId, InterlayName, MigrationId, Side};
-use bus::{LaneEvent, LaneOrder, LaneStatus, PassKind, Report};
+use bus::{CompanionEvent, CompanionOrder, LaneEvent, LaneOrder, LaneStatus, PassKind, Published, Report};
 use movers::Progress;
 
 const CORES: u16 = 2;
@@ -108,7 +108,7 @@ impl Rig {
         for core in 0..CORES {
             while let Some(directive) = self.control().bus.cores[usize::from(core)].pop() {
                 match directive {
-                    Directive::Publish(plan) => {
+                    Directive::Publish(Published { plan, .. }) => {
                         let stored = self.control().store.migrations().unwrap();
                         let durable = stored.first().map_or(Side::Source, |record| record.authority.side);
                         self.log.borrow_mut().push(Seen::Plan { core, authority: plan.authority.side, durable });
@@ -120,12 +120,12 @@ impl Rig {
                             self.say(ack);
                         }
                     }
-                    Directive::Lane { order, .. } => self.lane(order),
+                    Directive::Companion { order: CompanionOrder::Lane(order), .. } => self.lane(order),
                     Directive::Policies { interlay, policies } => {
                         let (generation, before) = (policies.generation, Vec::new());
                         self.say(Report::PoliciesAdopted { core: CoreId(core), interlay, generation, before });
                     }
-                    Directive::Sample | Directive::Gate { .. } | Directive::Sessions { .. } => {}
+                    Directive::Sample | Directive::Hold { .. } | Directive::Sessions { .. } => {}
                     Directive::Drain { .. } => self.say(Report::Drained { core: CoreId(core) }),
                 }
             }
@@ -155,7 +155,7 @@ impl Rig {
                 return;
             }
         };
-        self.say(Report::Lane { interlay: name(), event });
+        self.say(Report::Companion { interlay: name(), event: CompanionEvent::Lane(event) });
     }
 
     /// A migration in phase migrate, with everything measured that a flip needs.
@@ -296,7 +296,7 @@ fn a_side_lost_under_the_fence_stops_the_flip() {
         let migration = rig.at_the_flip().await;
         rig.log.borrow_mut().clear();
         let lost = LaneEvent::SideLost { side: Side::Target, reason: "reset".to_owned() };
-        rig.say(Report::Lane { interlay: name(), event: lost });
+        rig.say(Report::Companion { interlay: name(), event: CompanionEvent::Lane(lost) });
         // The report is read while the fence is awaited.
         let outcome = rig.control().flip(&migration).await;
         assert!(matches!(outcome, FlipOutcome::Postponed(reason) if reason.contains("shadow lost")));
@@ -334,7 +334,7 @@ fn a_restart_continues_from_the_durable_record() {
         std::fs::create_dir_all(dir.join("copy")).unwrap();
         std::fs::copy(dir.join("crossfade.redb"), dir.join("copy/crossfade.redb")).unwrap();
         let intent = Intent::load(config(&dir.join("copy"))).unwrap();
-        let plan = &intent.plans[0].1;
+        let plan = &intent.plans[0].1.plan;
         assert_eq!((plan.authority.side, plan.authority.epoch.0, plan.mode), (Side::Target, 2, PlanMode::Dual));
     });
 }

@@ -218,7 +218,7 @@ impl Control {
     }
 
     pub(super) fn interlay_view(&self, interlay: &Interlay) -> InterlayView {
-        let plan = interlay.plan.borrow();
+        let plan = interlay.plan();
         let authority = plan.endpoint(plan.authority.side);
         let spec = &interlay.config.spec;
         InterlayView {

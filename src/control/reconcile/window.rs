@@ -8,7 +8,7 @@ use super::state::{Control, Interlay, Migration, now};
 use crate::workflow::{Command, MigrationRecord, Phase};
 use base::model::{Authority, InterlayName, Side, limits};
 use bus::counters::{CoreCounters, SideCounters};
-use policy::{Judgement, abi};
+use policy::{Judgement, ViewContext, abi};
 
 /// What had been counted at one moment, to tell what came after it.
 #[derive(Debug, Clone)]
@@ -146,10 +146,7 @@ impl Control {
         let serves_target = if after.authority.side == Side::Target { 10_000 } else { 0 };
         let window = abi::host::Window {
             phase: view_phase(after.phase),
-            authority: match after.authority.side {
-                Side::Source => abi::Authority::Source,
-                Side::Target => abi::Authority::Target,
-            },
+            authority: view_authority(after.authority),
             flags,
             at_ms,
             length_ms: u32::try_from((after.at - before.at).as_millis()).unwrap_or(u32::MAX),
@@ -184,6 +181,19 @@ fn side(before: &SideCounters, after: &SideCounters) -> abi::Side {
     }
 }
 
+/// What the cores' filters are told of where a migration stands.
+pub(super) fn view_context(phase: Phase, authority: Authority) -> ViewContext {
+    ViewContext::new(view_phase(phase), view_authority(authority))
+}
+
+fn view_authority(authority: Authority) -> abi::Authority {
+    match authority.side {
+        Side::Source => abi::Authority::Source,
+        Side::Target => abi::Authority::Target,
+    }
+}
+
+/// The only table of phases in the words of filters/ABI.md, section 4.
 fn view_phase(phase: Phase) -> abi::Phase {
     match phase {
         Phase::PreTest => abi::Phase::PreTest,
@@ -199,34 +209,13 @@ fn view_phase(phase: Phase) -> abi::Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{NewMigration, plan};
-    use base::model::{
-        Decisions, Endpoint, EndpointName, Generation, MigrationId, PolicySettings, ProtocolKind, Timestamp,
-    };
 
-    /// A plan's number of the phase is the one views have.
+    /// The numbers of filters/ABI.md, section 4: filters outlive this program, so they never change.
     #[test]
-    fn plans_carry_the_numbers_of_the_views() {
-        let end = |name: &str| {
-            let name = EndpointName::new(name).unwrap();
-            Endpoint::from_url(name, ProtocolKind::Redis, "redis://127.0.0.1:1").unwrap()
-        };
-        let asked = NewMigration {
-            id: MigrationId::new("m").unwrap(),
-            interlay: InterlayName::new("i").unwrap(),
-            source: EndpointName::new("old").unwrap(),
-            target: EndpointName::new("new").unwrap(),
-            decisions: Decisions::default(),
-            policies: PolicySettings::default(),
-        };
-        let mut record = MigrationRecord::new(asked, Authority::initial(), Timestamp(1));
-        for phase in Phase::ALL {
-            record.phase = phase;
-            if !phase.allows(record.authority.side) {
-                record.authority = record.authority.flipped();
-            }
-            let plan = plan(&record, &end("old"), &end("new"), Generation(1));
-            assert_eq!(abi::Phase::from_code(plan.stage), Some(view_phase(phase)), "{phase}");
-        }
+    fn every_phase_has_its_number_in_the_views() {
+        let numbers = Phase::ALL.map(|phase| abi::Phase::from_code(view_phase(phase) as u8));
+        let documented = [1, 2, 3, 4, 5, 6, 7].map(abi::Phase::from_code);
+        assert_eq!(numbers, documented);
+        assert!(documented.iter().all(Option::is_some));
     }
 }

@@ -28,21 +28,7 @@ pub fn plan(record: &MigrationRecord, source: &Endpoint, target: &Endpoint, gene
         target: Some(target.clone()),
         mode,
         compare: if mode == PlanMode::Dual { compare(record) } else { NO_READ },
-        stage: stage(record.phase),
         ttl_grace_ms: record.decisions.thresholds.ttl_grace_ms,
-    }
-}
-
-/// The numbers of filters/ABI.md, section 4.
-fn stage(phase: Phase) -> u8 {
-    match phase {
-        Phase::PreTest => 1,
-        Phase::Analyze => 2,
-        Phase::Compare => 3,
-        Phase::Test => 4,
-        Phase::Migrate => 5,
-        Phase::Rollback => 6,
-        Phase::Commit => 7,
     }
 }
 

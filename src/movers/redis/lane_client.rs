@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::JobError;
 use base::model::{InterlayName, limits};
-use bus::{Directive, LaneEvent, LaneOrder, Mailbox};
+use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox};
 
 /// Tickets are unique in the process, so that a late answer to one client can never be taken for an answer to another.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
@@ -292,10 +292,11 @@ impl LaneClient {
 
     fn try_queue(&self, order: LaneOrder) -> Result<(), Box<LaneOrder>> {
         let interlay = self.inner.interlay.clone();
-        self.inner.mailbox.push(Directive::Lane { interlay, order }).map_err(|back| match back {
-            Directive::Lane { order, .. } => Box::new(order),
+        let order = CompanionOrder::Lane(order);
+        self.inner.mailbox.push(Directive::Companion { interlay, order }).map_err(|back| match back {
+            Directive::Companion { order: CompanionOrder::Lane(order), .. } => Box::new(order),
             Directive::Publish(_)
-            | Directive::Gate { .. }
+            | Directive::Hold { .. }
             | Directive::Policies { .. }
             | Directive::Sessions { .. }
             | Directive::Sample
@@ -325,7 +326,7 @@ mod tests {
 
     fn ticket_of(directive: Option<Directive>) -> u64 {
         match directive {
-            Some(Directive::Lane { order: LaneOrder::Copy { ticket, .. }, .. }) => ticket,
+            Some(Directive::Companion { order: CompanionOrder::Lane(LaneOrder::Copy { ticket, .. }), .. }) => ticket,
             other => panic!("{other:?}"),
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::super::*;
 use base::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, EndpointProtocol, InterlayName, Secret};
-use bus::{Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
+use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
 use wire::resp::value::{Value, decode, encode_request};
 
 struct Server {
@@ -132,7 +132,7 @@ impl StandIn {
     }
 
     async fn step(&mut self) {
-        while let Some(Directive::Lane { order, .. }) = self.mailbox.pop() {
+        while let Some(Directive::Companion { order: CompanionOrder::Lane(order), .. }) = self.mailbox.pop() {
             match order {
                 LaneOrder::Copy { ticket, database, keys, .. } => {
                     let event = self.copy(ticket, database, keys).await;

@@ -17,11 +17,14 @@ use super::{connect, lane_link, listener, sys, upstream};
 use crate::contract::{Ask, Failure, Interrupt, Relay, RelaySetup, SessionList, SharedPolicies, UpstreamKey};
 use crate::redis::lane::Lane;
 use crate::redis::lane::request::{LaneBatch, LaneReply};
-use base::model::{CoreId, InterlayName, InterlaySpec, PlanMode, RoutePlan, Side, limits};
+use base::model::{CoreId, InterlayName, InterlaySpec, PlanMode, Side, limits};
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabMap;
 use bus::counters::CoreCounters;
-use bus::{Directive, GateEvent, GateOrder, Mailbox, Report, lane_core};
+use bus::{
+    CompanionEvent, CompanionOrder, Directive, HoldEvent, HoldOrder, Mailbox, Published, Report, companion_core,
+};
+use policy::ViewContext;
 
 /// What a core's thread is started with.
 pub struct CoreSetup {
@@ -41,7 +44,8 @@ pub struct CoreSetup {
 #[derive(Clone)]
 pub struct InterlayStart {
     pub spec: InterlaySpec,
-    pub plan: Arc<RoutePlan>,
+    /// What is in force from the start.
+    pub first: Published,
     /// How it presents itself to clients that want TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -62,6 +66,8 @@ pub struct Interlay {
     pub name: InterlayName,
     pub relay: Box<dyn Relay>,
     pub policies: SharedPolicies,
+    /// What the views of policies say under the present plan; handed on unread.
+    pub view: ViewContext,
     /// Only on the lane's core, only in dual operation.
     pub lane: Option<Lane>,
     pub lane_io: Option<Rc<LaneIo>>,
@@ -101,12 +107,13 @@ pub async fn run(setup: CoreSetup) {
     let mut built = Vec::new();
     for (start, socket) in interlays {
         sockets.push(socket);
-        let InterlayStart { spec, plan, tls } = start;
+        let InterlayStart { spec, first: Published { plan, view }, tls } = start;
         let policies = SharedPolicies::default();
         built.push(Interlay {
             name: spec.name.clone(),
             policies: Rc::clone(&policies),
             relay: crate::relay(RelaySetup { spec, plan, core: id, cores, token, seed, policies }),
+            view,
             tls,
             past_lanes: CoreCounters::default(),
             lane: None,
@@ -193,8 +200,8 @@ async fn directives_loop(core: SharedCore, mailbox: Mailbox<Directive>) {
 
 fn obey(core: &SharedCore, directive: Directive) {
     match directive {
-        Directive::Publish(plan) => publish(core, plan),
-        Directive::Lane { interlay, order } => {
+        Directive::Publish(published) => publish(core, published),
+        Directive::Companion { interlay, order: CompanionOrder::Lane(order) } => {
             let index = {
                 let mut borrowed = core.borrow_mut();
                 let now = borrowed.now();
@@ -203,7 +210,7 @@ fn obey(core: &SharedCore, directive: Directive) {
                     Some(lane) => lane.order(order, now),
                     None => {
                         if let Some(event) = Lane::refuse_order(&order) {
-                            borrowed.report(Report::Lane { interlay, event });
+                            borrowed.report(Report::Companion { interlay, event: CompanionEvent::Lane(event) });
                         }
                     }
                 }
@@ -211,7 +218,7 @@ fn obey(core: &SharedCore, directive: Directive) {
             };
             pump(core, index);
         }
-        Directive::Gate { interlay, order } => gate(core, interlay, order),
+        Directive::Hold { interlay, order } => hold(core, interlay, order),
         Directive::Policies { interlay, policies } => core.borrow_mut().adopt_policies(interlay, *policies),
         Directive::Sessions { interlay, ticket } => {
             let mut borrowed = core.borrow_mut();
@@ -251,22 +258,21 @@ fn obey(core: &SharedCore, directive: Directive) {
     }
 }
 
-fn gate(core: &SharedCore, name: InterlayName, order: GateOrder) {
+fn hold(core: &SharedCore, name: InterlayName, order: HoldOrder) {
     let index = {
         let mut borrowed = core.borrow_mut();
         let (id, now) = (borrowed.id, borrowed.now());
         let Some(index) = borrowed.find(&name) else { return };
-        if borrowed.interlays[index].relay.gate(order, now).is_none() {
-            let (GateOrder::Close { ticket } | GateOrder::Shut { ticket } | GateOrder::Open { ticket }) = order;
-            let event = GateEvent::Unsupported;
-            borrowed.report(Report::Gate { core: id, interlay: name, ticket, event });
+        if borrowed.interlays[index].relay.hold(order, now).is_none() {
+            let (ticket, event) = (order.ticket(), HoldEvent::Unsupported);
+            borrowed.report(Report::Hold { core: id, interlay: name, ticket, event });
         }
         index
     };
     pump(core, index);
 }
 
-fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
+fn publish(core: &SharedCore, Published { plan, view }: Published) {
     let index = {
         let mut borrowed = core.borrow_mut();
         let now = borrowed.now();
@@ -274,7 +280,8 @@ fn publish(core: &SharedCore, plan: Arc<RoutePlan>) {
         let interlay = &mut borrowed.interlays[index];
         let flips = interlay.relay.plan().authority.side != plan.authority.side;
         // First the policies: publishing lets waiting commands go on.
-        interlay.policies.borrow_mut().enter(tally::stage_of(&plan));
+        interlay.view = view;
+        interlay.policies.borrow_mut().enter(view);
         interlay.relay.publish(Arc::clone(&plan));
         let patience = if flips { limits::FLIP_BARRIER_TIMEOUT } else { limits::BARRIER_TIMEOUT };
         interlay.barrier_deadline = Some(Instant::now() + patience);
@@ -295,7 +302,7 @@ fn adopt_lane(core: &SharedCore, index: usize) {
     let mut borrowed = core.borrow_mut();
     let (id, now) = (borrowed.id, borrowed.now());
     let interlay = &mut borrowed.interlays[index];
-    if lane_core(&interlay.name) != id {
+    if companion_core(&interlay.name) != id {
         return;
     }
     let plan = Arc::clone(interlay.relay.plan());
@@ -386,9 +393,9 @@ pub fn pump(core: &SharedCore, index: usize) {
         borrowed.report(Report::PlanAcked { core: id, interlay, generation });
     }
     borrowed.report_policy_notes(index);
-    for (ticket, event) in borrowed.interlays[index].relay.take_gate_events() {
+    for (ticket, event) in borrowed.interlays[index].relay.take_hold_events() {
         let interlay = borrowed.interlays[index].name.clone();
-        borrowed.report(Report::Gate { core: id, interlay, ticket, event });
+        borrowed.report(Report::Hold { core: id, interlay, ticket, event });
     }
     let interlay = &mut borrowed.interlays[index];
     if interlay.lane.as_ref().is_some_and(Lane::is_retired_and_idle) {
@@ -528,7 +535,7 @@ impl Core {
         loop {
             let batches = self.interlays[index].relay.take_lane_batches();
             if !batches.is_empty() {
-                let owner = lane_core(&self.interlays[index].name);
+                let owner = companion_core(&self.interlays[index].name);
                 let (id, now) = (self.id, self.now());
                 for batch in batches {
                     if owner == id {
@@ -548,7 +555,7 @@ impl Core {
             }
             for event in events {
                 let interlay = self.interlays[index].name.clone();
-                self.report(Report::Lane { interlay, event });
+                self.report(Report::Companion { interlay, event: CompanionEvent::Lane(event) });
             }
         }
     }

@@ -15,11 +15,10 @@ mod tls;
 mod upstream;
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use base::model::{ClientTls, CoreId, InterlaySpec, RoutePlan, limits};
-use bus::{Mailbox, Report, Switchboard};
+use base::model::{ClientTls, CoreId, InterlaySpec, limits};
+use bus::{Mailbox, Published, Report, Switchboard};
 use core::{CoreMessage, CoreSetup, InterlayStart};
 use tls::TlsKit;
 
@@ -30,7 +29,7 @@ const RING_ENTRIES: u32 = 4096;
 #[derive(Debug)]
 pub struct DataplaneConfig {
     pub cores: u16,
-    pub interlays: Vec<(InterlaySpec, Arc<RoutePlan>)>,
+    pub interlays: Vec<(InterlaySpec, Published)>,
     /// Of every endpoint a plan may name.
     pub endpoint_tls: Vec<ClientTls>,
 }
@@ -57,8 +56,8 @@ impl Dataplane {
         let starts = config
             .interlays
             .iter()
-            .map(|(spec, plan)| {
-                Ok(InterlayStart { spec: spec.clone(), plan: Arc::clone(plan), tls: tls::server_config(spec)? })
+            .map(|(spec, first)| {
+                Ok(InterlayStart { spec: spec.clone(), first: first.clone(), tls: tls::server_config(spec)? })
             })
             .collect::<Result<Vec<_>, String>>()?;
         let mut listeners = bind_all(&config)?;

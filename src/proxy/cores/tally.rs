@@ -2,10 +2,10 @@
 
 use super::core::{Core, Interlay};
 use crate::redis::lane::Lane;
-use base::model::{InterlayName, RoutePlan, Side};
+use base::model::InterlayName;
 use bus::Report;
 use bus::counters::CoreCounters;
-use policy::{CorePolicies, Stage, abi};
+use policy::CorePolicies;
 
 impl Interlay {
     pub fn counters(&self) -> CoreCounters {
@@ -26,22 +26,13 @@ pub fn lane_counters(mut counters: CoreCounters, lane: &Lane) -> CoreCounters {
     counters
 }
 
-/// Where the migration stands, for the views of policies; a plan without one belongs to no phase that asks them.
-pub fn stage_of(plan: &RoutePlan) -> Stage {
-    let authority = match plan.authority.side {
-        Side::Source => abi::Authority::Source,
-        Side::Target => abi::Authority::Target,
-    };
-    Stage { phase: abi::Phase::from_code(plan.stage).unwrap_or(abi::Phase::PreTest), authority }
-}
-
 impl Core {
     /// The next command is decided by the new set.
     pub fn adopt_policies(&mut self, name: InterlayName, mut policies: CorePolicies) {
         let Some(index) = self.find(&name) else { return };
         self.report_policy_notes(index);
         let interlay = &mut self.interlays[index];
-        policies.enter(stage_of(interlay.relay.plan()));
+        policies.enter(interlay.view);
         let generation = policies.generation;
         let before = interlay.policies.replace(policies).stats();
         if let Some(lane) = interlay.lane.as_mut() {

@@ -8,7 +8,7 @@ use crate::contract::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secure
 use base::model::{Generation, RoutePlan, StatementSample, limits};
 use base::stdx::clock::Now;
 use bus::counters::CoreCounters;
-use bus::{GateEvent, GateOrder};
+use bus::{HoldEvent, HoldOrder};
 
 impl Relay for PostgresRelay {
     fn client_opened(&mut self, arrival: Arrival) -> Result<ClientKey, Vec<u8>> {
@@ -165,13 +165,13 @@ impl Relay for PostgresRelay {
         self.draining && self.sessions.is_empty()
     }
 
-    fn gate(&mut self, order: GateOrder, now: Now) -> Option<()> {
+    fn hold(&mut self, order: HoldOrder, now: Now) -> Option<()> {
         self.now = now;
         self.obey_gate(order);
         Some(())
     }
 
-    fn take_gate_events(&mut self) -> Vec<(u64, GateEvent)> {
+    fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
         self.gate.take_events()
     }
 

@@ -7,7 +7,7 @@ use super::types::{Busy, Session, Stage};
 use crate::contract::{Ask, ClientKey, SessionList};
 use base::model::{SessionInfo, limits};
 use base::stdx::clock::Now;
-use bus::{GateEvent, GateOrder};
+use bus::{HoldEvent, HoldOrder};
 
 /// One core's gate.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Gate {
     /// Sessions being let in on the server.
     pub log_ins: u64,
     held: Vec<ClientKey>,
-    events: Vec<(u64, GateEvent)>,
+    events: Vec<(u64, HoldEvent)>,
 }
 
 impl Gate {
@@ -42,7 +42,7 @@ impl Gate {
             && (self.log_ins == 0 || !self.shut)
             && !std::mem::replace(&mut self.answered, true)
         {
-            self.events.push((ticket, GateEvent::Drained));
+            self.events.push((ticket, HoldEvent::Drained));
         }
     }
 
@@ -61,23 +61,23 @@ impl Gate {
         self.check();
     }
 
-    pub fn take_events(&mut self) -> Vec<(u64, GateEvent)> {
+    pub fn take_events(&mut self) -> Vec<(u64, HoldEvent)> {
         std::mem::take(&mut self.events)
     }
 }
 
 impl PostgresRelay {
-    pub(super) fn obey_gate(&mut self, order: GateOrder) {
+    pub(super) fn obey_gate(&mut self, order: HoldOrder) {
         match order {
-            GateOrder::Close { ticket } | GateOrder::Shut { ticket } => {
-                self.gate.shut |= matches!(order, GateOrder::Shut { .. });
+            HoldOrder::Begin { ticket } | HoldOrder::Shut { ticket } => {
+                self.gate.shut |= matches!(order, HoldOrder::Shut { .. });
                 self.gate.closed = Some(ticket);
                 self.gate.answered = false;
                 self.gate.check();
             }
             // Handed over late, after a newer pause began: it is not that one's end.
-            GateOrder::Open { ticket } if self.gate.closed.is_some_and(|closing| closing > ticket) => {}
-            GateOrder::Open { ticket } => self.open_gate(ticket),
+            HoldOrder::Release { ticket } if self.gate.closed.is_some_and(|closing| closing > ticket) => {}
+            HoldOrder::Release { ticket } => self.open_gate(ticket),
         }
     }
 
@@ -104,7 +104,7 @@ impl PostgresRelay {
                 self.asks.push(Ask::ReadClient(key));
             }
         }
-        self.gate.events.push((ticket, GateEvent::Opened { held, longest_hold_us }));
+        self.gate.events.push((ticket, HoldEvent::Released { held, longest_hold_us }));
     }
 
     /// The session waits until the gate opens.

@@ -10,7 +10,7 @@ use base::model::{
     InterlayProtocol, InterlaySpec, PlanMode, PostgresSpec, ProtocolKind, RoutePlan, SessionState, StoredSecret,
 };
 use base::stdx::clock::Now;
-use bus::{GateEvent, GateOrder};
+use bus::{HoldEvent, HoldOrder};
 use wire::postgres::encode::{self, More};
 use wire::postgres::scram::{ScramClient, ScramServer, TlsEnds, verifier_from_password};
 use wire::postgres::startup::build_startup;
@@ -30,7 +30,6 @@ fn plan() -> Arc<RoutePlan> {
         target: None,
         mode: PlanMode::PassThrough,
         compare: CompareReads { sample_per_ten_thousand: 0 },
-        stage: 0,
         ttl_grace_ms: 0,
     })
 }
@@ -178,10 +177,10 @@ impl Stage {
         (client, nth)
     }
 
-    fn gate(&mut self, order: GateOrder) -> Vec<(u64, GateEvent)> {
-        self.relay.gate(order, self.now).expect("a gate");
+    fn gate(&mut self, order: HoldOrder) -> Vec<(u64, HoldEvent)> {
+        self.relay.hold(order, self.now).expect("a gate");
         self.perform();
-        self.relay.take_gate_events()
+        self.relay.take_hold_events()
     }
 
     fn state_of(&self, client: ClientKey) -> SessionState {
@@ -327,7 +326,7 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
     stage.says(open, &query("BEGIN"));
     stage.hears(open_server);
     stage.answers(open_server, &done("BEGIN", b'T'));
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 7 }), [], "a transaction is open");
+    assert_eq!(stage.gate(HoldOrder::Begin { ticket: 7 }), [], "a transaction is open");
     stage.now.mono_us += 500;
     stage.says(idle, &query("SELECT 1"));
     assert_eq!((stage.hears(idle_server), stage.relay.may_read_client(idle)), (Vec::new(), false));
@@ -340,12 +339,12 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
         assert_eq!(client_tags(&stage.hears(open_server)), "Q", "{sql} goes on");
         stage.answers(open_server, &done(tag, status));
     }
-    assert_eq!(stage.relay.take_gate_events(), [(7, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_hold_events(), [(7, HoldEvent::Drained)]);
     stage.says(open, &query("BEGIN"));
     assert_eq!(stage.hears(open_server), Vec::<u8>::new(), "the next unit waits");
     stage.now.mono_us += 1500;
-    let opened = stage.gate(GateOrder::Open { ticket: 8 });
-    assert_eq!(opened, [(8, GateEvent::Opened { held: 2, longest_hold_us: 1500 })]);
+    let opened = stage.gate(HoldOrder::Release { ticket: 8 });
+    assert_eq!(opened, [(8, HoldEvent::Released { held: 2, longest_hold_us: 1500 })]);
     assert_eq!(client_tags(&stage.hears(idle_server)), "Q");
     assert_eq!(client_tags(&stage.hears(open_server)), "Q");
     assert_eq!(stage.relay.gate.units, 2);
@@ -355,11 +354,11 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
 fn an_order_to_open_that_comes_late_does_not_end_a_newer_pause() {
     let mut stage = trusting();
     let (client, _) = stage.ready_client();
-    stage.gate(GateOrder::Close { ticket: 5 });
-    assert_eq!(stage.gate(GateOrder::Open { ticket: 4 }), []);
+    stage.gate(HoldOrder::Begin { ticket: 5 });
+    assert_eq!(stage.gate(HoldOrder::Release { ticket: 4 }), []);
     stage.says(client, &query("SELECT 1"));
     assert_eq!(stage.state_of(client), SessionState::Held);
-    assert!(matches!(stage.gate(GateOrder::Open { ticket: 6 })[..], [(6, GateEvent::Opened { held: 1, .. })]));
+    assert!(matches!(stage.gate(HoldOrder::Release { ticket: 6 })[..], [(6, HoldEvent::Released { held: 1, .. })]));
 }
 
 #[test]
@@ -370,20 +369,20 @@ fn a_pipeline_is_cut_at_its_syncs_when_the_gate_is_closed() {
     encode::query_with_parameter(&mut batch, "SELECT $1", b"x");
     stage.says(client, &batch);
     assert_eq!(client_tags(&stage.hears(server)), "PBES");
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 1 }), []);
+    assert_eq!(stage.gate(HoldOrder::Begin { ticket: 1 }), []);
     stage.says(client, &batch);
     assert_eq!(stage.hears(server), Vec::<u8>::new(), "what would follow depends on the answer");
     let mut answer = frame(b'1', b"");
     answer.extend_from_slice(&frame(b'2', b""));
     answer.extend_from_slice(&done("SELECT 1", b'I'));
     stage.answers(server, &answer);
-    assert_eq!(stage.relay.take_gate_events(), [(1, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_hold_events(), [(1, HoldEvent::Drained)]);
     assert_eq!((stage.hears(server), stage.state_of(client)), (Vec::new(), SessionState::Held));
-    stage.gate(GateOrder::Open { ticket: 2 });
+    stage.gate(HoldOrder::Release { ticket: 2 });
     assert_eq!(client_tags(&stage.hears(server)), "PBES");
     // The same inside a transaction: what follows is let through once the answer says so.
     stage.answers(server, &answer[..answer.len() - 1]);
-    stage.gate(GateOrder::Close { ticket: 3 });
+    stage.gate(HoldOrder::Begin { ticket: 3 });
     stage.says(client, &batch);
     assert_eq!(stage.hears(server), Vec::<u8>::new());
     stage.answers(server, b"T");
@@ -393,25 +392,25 @@ fn a_pipeline_is_cut_at_its_syncs_when_the_gate_is_closed() {
 #[test]
 fn a_log_in_waits_at_a_closed_gate_too() {
     let mut stage = trusting();
-    assert_eq!(stage.gate(GateOrder::Shut { ticket: 1 }), [(1, GateEvent::Drained)]);
+    assert_eq!(stage.gate(HoldOrder::Shut { ticket: 1 }), [(1, HoldEvent::Drained)]);
     let client = stage.client();
     stage.says(client, &build_startup(0, &[("user", "app")]));
     assert!(stage.servers.is_empty());
-    stage.gate(GateOrder::Open { ticket: 2 });
+    stage.gate(HoldOrder::Release { ticket: 2 });
     assert_eq!(stage.servers.len(), 1);
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 3 }), [(3, GateEvent::Drained)], "a log-in is no unit of work");
-    assert_eq!(stage.gate(GateOrder::Shut { ticket: 4 }), [], "and is under way on the server");
+    assert_eq!(stage.gate(HoldOrder::Begin { ticket: 3 }), [(3, HoldEvent::Drained)], "a log-in is no unit of work");
+    assert_eq!(stage.gate(HoldOrder::Shut { ticket: 4 }), [], "and is under way on the server");
     stage.lets_in(0);
-    assert_eq!(stage.relay.take_gate_events(), [(4, GateEvent::Drained)]);
-    stage.gate(GateOrder::Open { ticket: 5 });
-    stage.gate(GateOrder::Close { ticket: 6 });
+    assert_eq!(stage.relay.take_hold_events(), [(4, HoldEvent::Drained)]);
+    stage.gate(HoldOrder::Release { ticket: 5 });
+    stage.gate(HoldOrder::Begin { ticket: 6 });
     // While others are only coming to an end it is let in: whoever waits for it may have a transaction open elsewhere.
     let client = stage.client();
     stage.says(client, &build_startup(0, &[("user", "app")]));
     assert_eq!(stage.servers.len(), 2);
-    assert_eq!(stage.gate(GateOrder::Shut { ticket: 7 }), []);
+    assert_eq!(stage.gate(HoldOrder::Shut { ticket: 7 }), []);
     stage.lets_in(1);
-    assert_eq!(stage.relay.take_gate_events(), [(7, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_hold_events(), [(7, HoldEvent::Drained)]);
     stage.gets(client);
     stage.says(client, &query("SELECT 1"));
     assert_eq!(stage.state_of(client), SessionState::Held);
@@ -425,10 +424,10 @@ fn a_statement_whose_client_is_gone_still_holds_the_gate() {
     stage.relay.client_closed(client);
     stage.perform();
     assert!(stage.closed_servers.is_empty(), "it still runs there");
-    assert_eq!(stage.gate(GateOrder::Close { ticket: 1 }), []);
+    assert_eq!(stage.gate(HoldOrder::Begin { ticket: 1 }), []);
     assert!(stage.relay.sessions(stage.now).sessions[0].application.contains("client gone"));
     stage.answers(server, &done("UPDATE 9", b'I'));
-    assert_eq!(stage.relay.take_gate_events(), [(1, GateEvent::Drained)]);
+    assert_eq!(stage.relay.take_hold_events(), [(1, HoldEvent::Drained)]);
     assert_eq!((stage.closed_servers.len(), stage.relay.sessions.len()), (1, 0));
 }
 
@@ -691,10 +690,10 @@ proptest::proptest! {
             }
             stage.perform();
         }
-        if cuts.len() % 2 == 0 { stage.gate(GateOrder::Close { ticket: 1 }); }
+        if cuts.len() % 2 == 0 { stage.gate(HoldOrder::Begin { ticket: 1 }); }
         stage.relay.client_closed(client);
         stage.perform();
-        stage.gate(GateOrder::Open { ticket: 2 });
+        stage.gate(HoldOrder::Release { ticket: 2 });
         proptest::prop_assert!(stage.relay.gate.units <= 1);
     }
 }

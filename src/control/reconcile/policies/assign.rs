@@ -10,14 +10,14 @@ use base::model::{
     CoreId, InterlayName, MigrationId, OnFault, PolicySetting, PolicySettings, PolicySlot, ProtocolKind, limits,
 };
 use base::stdx::prng::SplitMix64;
-use bus::{Directive, Switchboard, lane_core};
+use bus::{Directive, Switchboard, companion_core};
 use policy::{CorePolicies, Module, PairSeat, RecordSeat, RequestSeat, SeatSetup, SeatStats, WindowSeat};
 
 /// What every seat of a set is made of. Crosses to the thread that makes the instances.
 #[derive(Debug)]
 struct Recipe {
     generation: u64,
-    lane_core: CoreId,
+    companion_core: CoreId,
     filters: Vec<(PolicySlot, PolicySetting, Module)>,
     /// The records filter was chosen and cannot: this one, which has no answer, takes its place.
     sealed: Option<(PolicySetting, Module)>,
@@ -55,7 +55,7 @@ impl Recipe {
                 }
             }
         }
-        Self { generation, lane_core: lane_core(interlay), filters, sealed, seed: monotonic_ns() }
+        Self { generation, companion_core: companion_core(interlay), filters, sealed, seed: monotonic_ns() }
     }
 
     /// Makes the seats of these cores, and the window's if it is wanted. Guests run here: up to 40 ms for each instance.
@@ -67,12 +67,12 @@ impl Recipe {
         let mut made = Made { cores: cores.iter().map(empty).collect(), window: None, refused: Vec::new(), open: None };
         let mut seeds = SplitMix64::new(self.seed);
         for (slot, setting, module) in self.filters {
-            if let Err(why) = made.seat(slot, &setting, &module, self.lane_core, window, &mut seeds) {
+            if let Err(why) = made.seat(slot, &setting, &module, self.companion_core, window, &mut seeds) {
                 made.unseat(slot);
                 made.refused.push((slot, why));
             }
         }
-        let unsealed = made.cores.iter_mut().find(|(core, set)| *core == self.lane_core && set.record.is_none());
+        let unsealed = made.cores.iter_mut().find(|(core, set)| *core == self.companion_core && set.record.is_none());
         if let (Some((setting, module)), Some((_, set))) = (self.sealed, unsealed) {
             match module.instantiate("{}", 1) {
                 Ok(instance) => {
@@ -91,7 +91,7 @@ impl Made {
         slot: PolicySlot,
         setting: &PolicySetting,
         module: &Module,
-        lane_core: CoreId,
+        companion_core: CoreId,
         window: bool,
         seeds: &mut SplitMix64,
     ) -> Result<(), String> {
@@ -108,12 +108,12 @@ impl Made {
                 }
             }
             PolicySlot::Compare => {
-                for (_, set) in self.cores.iter_mut().filter(|(core, _)| *core == lane_core) {
+                for (_, set) in self.cores.iter_mut().filter(|(core, _)| *core == companion_core) {
                     set.pair = Some(PairSeat::new(setup()?));
                 }
             }
             PolicySlot::Records => {
-                for (_, set) in self.cores.iter_mut().filter(|(core, _)| *core == lane_core) {
+                for (_, set) in self.cores.iter_mut().filter(|(core, _)| *core == companion_core) {
                     set.record = Some(RecordSeat::new(setup()?));
                 }
             }

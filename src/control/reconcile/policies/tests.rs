@@ -12,7 +12,7 @@ use crate::reconcile::state::Control;
 use crate::reconcile::{ControlError, CreateRequest, Handle, Intent, Running, start};
 use crate::workflow::Command;
 use base::model::{Decisions, InterlayName, OnFault, PolicyMode};
-use bus::{Directive, Report, Switchboard};
+use bus::{Directive, Published, Report, Switchboard};
 use policy::{CorePolicies, RequestDecision, RequestFacts};
 
 const CORES: u16 = 2;
@@ -138,7 +138,7 @@ impl Rig {
             let (core, index) = (CoreId(number), usize::from(number));
             while let Some(directive) = self.control().bus.cores[index].pop() {
                 match directive {
-                    Directive::Publish(plan) => {
+                    Directive::Publish(Published { plan, .. }) => {
                         let (interlay, generation) = (plan.interlay.clone(), plan.generation);
                         self.say(Report::PlanAcked { core, interlay, generation });
                     }
@@ -155,7 +155,7 @@ impl Rig {
                         self.say(Report::Policies { core, interlay: orders(), generation, seats });
                     }
                     Directive::Drain { .. } => self.say(Report::Drained { core }),
-                    Directive::Lane { .. } | Directive::Gate { .. } | Directive::Sessions { .. } => {}
+                    Directive::Companion { .. } | Directive::Hold { .. } | Directive::Sessions { .. } => {}
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Dual operation of one interlay, without I/O: one ordered stream of writes on the authority, and their effects on the shadow.
 //!
-//! Lives on one core (`bus::lane_core`). Commands, orders and bytes of two connections go in; bytes for the two connections, replies
+//! Lives on one core (`bus::companion_core`). Commands, orders and bytes of two connections go in; bytes for the two connections, replies
 //! and events come out. Time is an argument. The invariants I1 to I9 are those of the design; where one is kept is said there.
 //!
 //! * [`emit`]: what is sent to the authority for each command, copy and probe: position order is execution order (I2, I3).

@@ -32,7 +32,6 @@ fn plan(authority: Authority) -> Arc<RoutePlan> {
         target: Some(endpoint("new", 2)),
         mode: PlanMode::Dual,
         compare: CompareReads { sample_per_ten_thousand: 0 },
-        stage: 0,
         ttl_grace_ms: 1000,
     })
 }

@@ -33,7 +33,6 @@ fn plan_comparing(generation: u64, authority: Authority, mode: PlanMode, share: 
         target: Some(endpoint("new", 2)),
         mode,
         compare: CompareReads { sample_per_ten_thousand: share },
-        stage: 0,
         ttl_grace_ms: 1000,
     })
 }
