@@ -5,7 +5,9 @@
 pub mod authority;
 pub mod divergence;
 pub mod endpoint;
+mod endpoint_url;
 pub mod ids;
+pub mod kind;
 pub mod limits;
 pub mod login;
 pub mod migration;
@@ -15,20 +17,23 @@ mod postgres_url;
 pub mod session;
 pub mod statement;
 pub mod tls;
+mod url_parts;
 
 pub use authority::{Authority, Epoch, Side};
 pub use divergence::{Ledger, LedgerEntry, Sighting};
-pub use endpoint::{Address, Credentials, Endpoint, EndpointProtocol, Secret, UrlError};
+pub use endpoint::{Address, Credentials, Endpoint, EndpointProtocol, Secret};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
+pub use kind::ProtocolKind;
 pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
     Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
-pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, ProtocolKind, RoutePlan};
+pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, RoutePlan};
 pub use policy::{
     BUILTIN_PREFIX, FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
 };
 pub use session::{SessionInfo, SessionState};
 pub use statement::StatementSample;
 pub use tls::{ClientTls, RequireTls, ServerTls, TlsMode};
+pub use url_parts::UrlError;

@@ -7,25 +7,9 @@ use std::net::SocketAddr;
 use super::authority::{Authority, Side};
 use super::endpoint::Endpoint;
 use super::ids::{Generation, InterlayName};
+use super::kind::ProtocolKind;
 use super::login::PostgresSpec;
 use super::tls::ServerTls;
-
-/// The wire protocol of an endpoint or interlay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProtocolKind {
-    Redis,
-    Postgres,
-}
-
-impl ProtocolKind {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Redis => "redis",
-            Self::Postgres => "postgres",
-        }
-    }
-}
 
 /// A listener, fixed from start to stop of the process.
 #[derive(Debug, Clone)]

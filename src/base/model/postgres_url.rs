@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::endpoint::EndpointProtocol;
-use super::endpoint::{
-    Address, Credentials, Endpoint, Secret, UrlError, parse_port, percent_decode, refuse, split_host_port,
-};
+use super::endpoint::{Address, Credentials, Endpoint, EndpointProtocol, Secret};
 use super::ids::EndpointName;
 use super::tls::{ClientTls, TlsMode};
+use super::url_parts::{UrlError, parse_port, percent_decode, refuse, split_host_port};
 
 const EXAMPLE: &str = "postgres://user:password@host:5432/dbname?sslmode=verify-full&sslrootcert=/path/ca.pem";
 const PORT: &str = "5432";
@@ -154,7 +152,7 @@ mod tests {
     use super::*;
 
     fn url(url: &str) -> Result<Endpoint, UrlError> {
-        Endpoint::from_url(EndpointName::new("e").unwrap(), super::super::plan::ProtocolKind::Postgres, url)
+        Endpoint::from_url(EndpointName::new("e").unwrap(), super::super::kind::ProtocolKind::Postgres, url)
     }
 
     fn tcp(host: &str, port: u16) -> Address {

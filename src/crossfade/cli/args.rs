@@ -133,10 +133,10 @@ pub enum InterlayCommand {
     Pause {
         name: String,
         /// Give up after this long, as in 2s, and say who holds the pause up; default 5s.
-        #[arg(long, value_parser = super::span::parse, value_name = "TIME")]
+        #[arg(long, value_parser = super::duration::parse, value_name = "TIME")]
         deadline: Option<Duration>,
         /// Resume by itself after this long, as in 10m; default 10m.
-        #[arg(long, value_parser = super::span::parse, value_name = "TIME")]
+        #[arg(long, value_parser = super::duration::parse, value_name = "TIME")]
         hold: Option<Duration>,
     },
     /// PostgreSQL: let the clients go on.

@@ -4,12 +4,10 @@
 
 mod args;
 mod client;
+mod duration;
 mod filter;
 mod interlay;
 mod print;
-mod print_filters;
-mod print_sessions;
-mod span;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -9,7 +9,6 @@
 use wasmtime::{Store, UpdateDeadline};
 
 use super::abi::limits as own;
-use super::imports::State;
 use super::ticker::Waker;
 use base::model::limits;
 
@@ -60,9 +59,9 @@ impl Deadline {
 }
 
 /// Makes this store's calls end in time.
-pub(super) fn install(store: &mut Store<State>, waker: Waker) {
+pub(super) fn install<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, waker: Waker) {
     store.epoch_deadline_callback(move |mut context| {
-        let deadline = &mut context.data_mut().deadline;
+        let deadline = context.data_mut().as_mut();
         if deadline.overtime_since_ns.is_none() {
             waker.overtime_begins();
         }
@@ -72,28 +71,23 @@ pub(super) fn install(store: &mut Store<State>, waker: Waker) {
 
 /// To be called before each call.
 #[inline]
-pub(super) fn begin(store: &mut Store<State>, allowance: Allowance, waker: &Waker) {
-    store.data_mut().deadline.allowance = allowance;
+pub(super) fn begin<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, allowance: Allowance, waker: &Waker) {
+    store.data_mut().as_mut().allowance = allowance;
     store.set_epoch_deadline(allowance.first_ticks);
     waker.call_begins();
 }
 
 /// To be called after each call, however it ended.
 #[inline]
-pub(super) fn end(store: &mut Store<State>, waker: &Waker) {
-    if store.data_mut().deadline.overtime_since_ns.take().is_some() {
+pub(super) fn end<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, waker: &Waker) {
+    if store.data_mut().as_mut().overtime_since_ns.take().is_some() {
         waker.overtime_ends();
     }
 }
 
 /// Nanoseconds that the calling thread has run on a processor.
 fn thread_ns() -> Option<u64> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a timespec of our own, which the call writes and does not keep.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    if status != 0 {
-        return None;
-    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let (seconds, rest) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
     Some(seconds * 1_000_000_000 + rest)
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::cache::Cache;
-use super::imports::{State, linker};
+use super::imports::linker;
+use super::inner::{Inner, host_refused};
 use super::ticker::TickerThread;
 use super::{HostOptions, Module, Refused, abi, check};
 use abi::limits as own;
@@ -26,23 +27,10 @@ const MEMORY_BYTES: usize = own::MEMORY_PAGES_MAX as usize * PAGE_BYTES;
 #[derive(Clone)]
 pub struct Host(Arc<Inner>);
 
-pub(super) struct Inner {
-    pub engine: Engine,
-    pub linker: Linker<State>,
-    pub ticker: TickerThread,
-    pub clock: fn() -> u64,
-    cache: Option<Cache>,
-}
-
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host").field("cache", &self.0.cache).finish_non_exhaustive()
     }
-}
-
-/// What the machine or the program did not give.
-pub(super) fn host_refused(name: &str, error: &dyn fmt::Display) -> Refused {
-    Refused { rule: "host", text: format!("policy {name} cannot be loaded: {error}") }
 }
 
 fn configuration(options: &HostOptions) -> Config {

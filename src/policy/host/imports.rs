@@ -95,6 +95,12 @@ pub(super) struct State {
     log_lines: u32,
 }
 
+impl AsMut<Deadline> for State {
+    fn as_mut(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
+}
+
 impl State {
     pub fn new(random: Random, now_ms: i64) -> Self {
         Self {

@@ -4,15 +4,17 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use wasmtime::{Memory, Store, Trap, TypedFunc};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::check::hook_name;
 use super::imports::State;
+use super::inner::Inner;
 use super::text::printable;
 use super::ticker::Waker;
-use super::{Answer, Fault, FaultKind, InstanceStats, LogLine, Module, RecordAnswer, abi, deadline, slot};
+use super::{Answer, Fault, FaultKind, InstanceStats, LogLine, RecordAnswer, abi, deadline, slot};
 use crate::stats::FaultCounts;
 use abi::host::{BadVerdict, Verdict};
 use abi::{Encoding, Hook, PairAction, RecordAction, RequestAction, WindowAction, layout, limits as own};
@@ -23,14 +25,17 @@ type HookFunc = TypedFunc<u32, u64>;
 
 /// What an instance is made of.
 pub(super) struct Parts {
-    pub module: Module,
+    /// Keeps the engine and its clock alive.
+    pub host: Arc<Inner>,
+    /// The module's.
+    pub name: Arc<str>,
+    pub reads_frames: bool,
     pub store: Store<State>,
     pub memory: Memory,
     /// The exchange buffer, which is inside the memory: a memory never shrinks.
     pub buffer: Range<usize>,
     pub hooks: [Option<HookFunc>; 4],
     pub waker: Waker,
-    pub clock: fn() -> u64,
 }
 
 /// Lives on one thread at a time.
@@ -57,7 +62,7 @@ pub(crate) struct RawVerdict {
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instance")
-            .field("module", &self.parts.module)
+            .field("module", &self.parts.name)
             .field("spent", &self.spent)
             .field("calls", &self.calls)
             .finish_non_exhaustive()
@@ -67,7 +72,7 @@ impl fmt::Debug for Instance {
 impl Instance {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
-            reads_frames: parts.module.reads_frames(),
+            reads_frames: parts.reads_frames,
             parts,
             spent: None,
             calls: 0,
@@ -249,7 +254,7 @@ impl Instance {
 
     #[cold]
     fn not_callable(&self, hook: Hook) -> Fault {
-        let name = self.parts.module.name();
+        let name = &*self.parts.name;
         match self.spent {
             Some(kind) => {
                 Fault { kind, text: format!("policy {name} is not called again after its {}", kind.as_str()) }
@@ -276,13 +281,13 @@ impl Instance {
         store.data_mut().now_ms = now_ms;
         let measured = self.calls.is_multiple_of(limits::POLICY_CALL_SAMPLE);
         self.calls += 1;
-        let begun = if measured { (self.parts.clock)() } else { 0 };
+        let begun = if measured { (self.parts.host.clock)() } else { 0 };
         deadline::begin(store, deadline::HOOK, &self.parts.waker);
         // A view is at most as long as the buffer, 256 KiB.
         let result = function.call(&mut *store, length as u32);
         deadline::end(store, &self.parts.waker);
         if measured {
-            self.call_ns.record((self.parts.clock)().saturating_sub(begun), limits::POLICY_CALL_SAMPLE);
+            self.call_ns.record((self.parts.host.clock)().saturating_sub(begun), limits::POLICY_CALL_SAMPLE);
         }
         if self.reads_frames {
             store.data_mut().frames.clear();
@@ -292,7 +297,7 @@ impl Instance {
 
     #[cold]
     fn broken(&mut self, hook: Hook, error: &wasmtime::Error) -> Fault {
-        let (name, export) = (self.parts.module.name(), hook_name(hook));
+        let (name, export) = (&*self.parts.name, hook_name(hook));
         let (kind, text) = match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => {
                 self.faults.deadline += 1;
@@ -350,7 +355,7 @@ impl Instance {
     #[cold]
     fn bad_verdict(&mut self, hook: Hook, raw: u64, why: &dyn fmt::Display) -> Fault {
         self.faults.bad_verdict += 1;
-        let text = format!("policy {}: {} answered {raw:#x}: {why}", self.parts.module.name(), hook_name(hook));
+        let text = format!("policy {}: {} answered {raw:#x}: {why}", &*self.parts.name, hook_name(hook));
         Fault { kind: FaultKind::BadVerdict, text }
     }
 }

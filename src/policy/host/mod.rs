@@ -8,6 +8,7 @@ mod check;
 mod deadline;
 mod engine;
 mod imports;
+mod inner;
 mod instance;
 mod module;
 #[cfg(test)]

@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 use wasmtime::{InstancePre, PoolConcurrencyLimitError, Store, Trap, WasmParams, WasmResults};
 
 use super::check::{Facts, hook_name};
-use super::engine::{Inner, host_refused};
 use super::imports::{Random, State};
+use super::inner::{Inner, host_refused};
 use super::instance::{Instance, Parts};
 use super::text::printable;
 use super::ticker::Waker;
@@ -23,7 +23,7 @@ pub struct Module(Arc<Loaded>);
 
 struct Loaded {
     host: Arc<Inner>,
-    name: String,
+    name: Arc<str>,
     digest: String,
     size: usize,
     facts: Facts,
@@ -52,7 +52,7 @@ impl Module {
         was_cached: bool,
         ready: InstancePre<State>,
     ) -> Self {
-        Self(Arc::new(Loaded { host, name: name.to_owned(), digest, size, facts, was_cached, ready }))
+        Self(Arc::new(Loaded { host, name: name.into(), digest, size, facts, was_cached, ready }))
     }
 
     #[must_use]
@@ -143,8 +143,9 @@ impl Module {
         }
         let Starting { mut store, waker, .. } = starting;
         store.data_mut().memory = Some(memory);
-        let clock = self.0.host.clock;
-        Ok(Instance::new(Parts { module: self.clone(), store, memory, buffer, hooks, waker, clock }))
+        let (host, name) = (Arc::clone(&self.0.host), Arc::clone(&self.0.name));
+        let reads_frames = self.reads_frames();
+        Ok(Instance::new(Parts { host, name, reads_frames, store, memory, buffer, hooks, waker }))
     }
 
     /// What is to be given to `cf_configure`; `None` for a module that has none.

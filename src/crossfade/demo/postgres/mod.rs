@@ -7,8 +7,8 @@ mod ledger;
 mod pauses;
 mod pgbench;
 mod report;
+mod rig;
 mod server;
-mod stage;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use self::ledger::{Known, Ledger};
 use self::pauses::{HELD_OPEN, Outcome, Pauser, SHORT_DEADLINE};
 use self::pgbench::{Pgbench, ROUND_SECONDS, ROUNDS, TpcB};
 use self::report::{BenchmarkSums, PAUSES, Report, analysis_in_short};
+use self::rig::{AGAIN, INTERLAY, Rig};
 use self::server::{DATABASE, Server};
-use self::stage::{AGAIN, INTERLAY, Stage};
-use super::DemoOptions;
+use super::options::DemoOptions;
 use super::process::{WorkDir, rest, stop_requested};
 use super::screen::Screen;
 use control::api::types::Analysis;
@@ -67,45 +67,45 @@ fn drive(options: &DemoOptions) -> Result<Report, String> {
     let server = Server::start(directory.path())?;
     screen.say(&format!("{} on port {}, log-in by SCRAM-SHA-256 only", server.version, server.port));
     screen.step("proxy in front");
-    let mut stage = Stage::start_proxy(directory, server)?;
+    let mut rig = Rig::start_proxy(directory, server)?;
     screen.say(&format!(
         "users.txt holds the verifier the server itself stores ({}...); the application's password is stored nowhere",
-        stage.server.verifier.split(':').next().unwrap_or_default()
+        rig.server.verifier.split(':').next().unwrap_or_default()
     ));
     let mut report =
-        Report { server: stage.server.version.clone(), seed: u64::from(std::process::id()), ..Report::default() };
-    let result = passage(&stage, &mut screen, options, &mut report);
+        Report { server: rig.server.version.clone(), seed: u64::from(std::process::id()), ..Report::default() };
+    let result = passage(&rig, &mut screen, options, &mut report);
     report.took = started.elapsed();
-    if let Some(status) = stage.proxy.ended() {
-        return Err(format!("the proxy ended by itself ({status}):\n{}", stage.proxy.log_tail(30)));
+    if let Some(status) = rig.proxy.ended() {
+        return Err(format!("the proxy ended by itself ({status}):\n{}", rig.proxy.log_tail(30)));
     }
-    if let Some(status) = stage.server.process.ended() {
-        return Err(format!("PostgreSQL ended by itself ({status}):\n{}", stage.server.process.log_tail(30)));
+    if let Some(status) = rig.server.process.ended() {
+        return Err(format!("PostgreSQL ended by itself ({status}):\n{}", rig.server.process.log_tail(30)));
     }
-    result.map_err(|why| format!("{why}\nlast lines of the proxy:\n{}", stage.proxy.log_tail(10)))?;
+    result.map_err(|why| format!("{why}\nlast lines of the proxy:\n{}", rig.proxy.log_tail(10)))?;
     screen.step("everything stops");
     drop(screen);
     if options.keep {
-        keep(&stage, &report);
+        keep(&rig, &report);
     }
     Ok(report)
 }
 
 /// From the first table to the last sum.
-fn passage(stage: &Stage, screen: &mut Screen, options: &DemoOptions, report: &mut Report) -> Result<(), String> {
-    let pgbench = Pgbench { programs: &stage.server.programs, directory: stage.directory.path() };
-    let through = stage.through();
-    let direct = Sql::open(&stage.server.superuser, "demo")?;
+fn passage(rig: &Rig, screen: &mut Screen, options: &DemoOptions, report: &mut Report) -> Result<(), String> {
+    let pgbench = Pgbench { programs: &rig.server.programs, directory: rig.directory.path() };
+    let through = rig.through();
+    let direct = Sql::open(&rig.server.superuser, "demo")?;
     screen.step("tables, through the interlay");
     pgbench.initialise(&through, screen)?;
     ledger::prepare(&through)?;
-    measure(&pgbench, &stage.server.application, &through, screen, report)?;
+    measure(&pgbench, &rig.server.application, &through, screen, report)?;
 
     screen.step("load");
     let seconds = options.seconds.unwrap_or(SECONDS_DEFAULT).max(SECONDS_MIN);
     let ledger = Ledger::start(&through, report.seed)?;
     let load = pgbench.tpc_b(&through, seconds)?;
-    let pauser = Pauser { admin: &stage.admin, direct: &direct, violations: Vec::new() };
+    let pauser = Pauser { admin: &rig.admin, direct: &direct, violations: Vec::new() };
     let mut director = Director { screen, report, ledger, load, pauser, through, seconds };
     director.run()?;
     let Director { ledger, load, pauser, screen, report, .. } = director;
@@ -121,7 +121,7 @@ fn passage(stage: &Stage, screen: &mut Screen, options: &DemoOptions, report: &m
     known.acknowledged.extend(report.failed_pause.as_ref().map(|failed| failed.token));
     report.notes.append(&mut known.notes);
     screen.step("everything is counted");
-    count(stage, &known, report)
+    count(rig, &known, report)
 }
 
 /// Both ways in one run, in turns, each first as often as it can be.
@@ -274,8 +274,8 @@ impl Director<'_> {
 }
 
 /// Asks the server itself, when no client is left.
-fn count(stage: &Stage, known: &Known, report: &mut Report) -> Result<(), String> {
-    let login = Login { database: DATABASE.to_owned(), ..stage.server.superuser.clone() };
+fn count(rig: &Rig, known: &Known, report: &mut Report) -> Result<(), String> {
+    let login = Login { database: DATABASE.to_owned(), ..rig.server.superuser.clone() };
     let direct = Sql::open(&login, "demo")?;
     report.tokens_acknowledged = known.acknowledged.len() as u64;
     report.ledger = ledger::audit(&direct, known)?;
@@ -292,29 +292,29 @@ fn count(stage: &Stage, known: &Known, report: &mut Report) -> Result<(), String
 }
 
 /// Leaves everything running until the user has seen enough.
-fn keep(stage: &Stage, report: &Report) {
+fn keep(rig: &Rig, report: &Report) {
     print!("{}", report.render());
-    println!("\nStill running (Ctrl-C stops everything and removes {}):", stage.directory.path().display());
+    println!("\nStill running (Ctrl-C stops everything and removes {}):", rig.directory.path().display());
     let psql = |login: &Login| {
         format!(
             "PGPASSWORD={} psql -h 127.0.0.1 -p {} -U {} {}",
             login.password, login.port, login.user, login.database
         )
     };
-    let admin = stage.admin.base();
-    println!("  proxy    {}", psql(&stage.through()));
+    let admin = rig.admin.base();
+    println!("  proxy    {}", psql(&rig.through()));
     println!(
         "  server   {}   ({}, pid {})",
-        psql(&stage.server.application),
-        stage.server.version,
-        stage.server.process.pid()
+        psql(&rig.server.application),
+        rig.server.version,
+        rig.server.process.pid()
     );
     println!("  pause    crossfade --admin {admin} interlay pause {INTERLAY} --deadline 2s");
     println!("  resume   crossfade --admin {admin} interlay resume {INTERLAY}");
     println!("  look     crossfade --admin {admin} interlay sessions {INTERLAY}");
     println!("           crossfade --admin {admin} interlay analyze {INTERLAY} --target {AGAIN}");
-    println!("  admin    crossfade --admin {admin} status   (pid {})", stage.proxy.pid());
-    println!("  log      {}", stage.proxy.log.display());
+    println!("  admin    crossfade --admin {admin} status   (pid {})", rig.proxy.pid());
+    println!("  log      {}", rig.proxy.log.display());
     while !stop_requested() {
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -9,8 +9,8 @@ use super::super::admin::Admin;
 use super::super::process::rest;
 use super::client::{Login, Sql};
 use super::ledger::Tally;
+use super::rig::INTERLAY;
 use super::server::{APPLICATION_USER, DATABASE};
-use super::stage::INTERLAY;
 use control::api::types::{Paused, Resumed, Session};
 
 /// How long a pause may take to drain.

@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How soon a forwarding thread notices that its guard is gone.
-const LOOK_UP: Duration = Duration::from_millis(100);
+const STOP_CHECK: Duration = Duration::from_millis(100);
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Threads end when the guard is dropped; its connections close with it.
 #[derive(Debug)]
-pub struct Brake {
+pub struct SlowProxy {
     pub port: u16,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -25,14 +25,14 @@ struct Shared {
     stop: AtomicBool,
 }
 
-impl Brake {
+impl SlowProxy {
     /// Forwards a free port of 127.0.0.1 to `server_port` there.
     pub fn start(server_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
         let of_acceptor = Arc::clone(&shared);
-        let acceptor = std::thread::Builder::new().name("brake".to_owned()).spawn(move || {
+        let acceptor = std::thread::Builder::new().name("slow-proxy".to_owned()).spawn(move || {
             for client in listener.incoming().flatten() {
                 if of_acceptor.stop.load(Ordering::Relaxed) {
                     return;
@@ -54,14 +54,14 @@ fn connect(client: &TcpStream, server_port: u16, shared: &Arc<Shared>) -> io::Re
     let server = TcpStream::connect(("127.0.0.1", server_port))?;
     for stream in [client, &server] {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK_UP))?;
+        stream.set_read_timeout(Some(STOP_CHECK))?;
     }
     forward(client.try_clone()?, server.try_clone()?, Arc::clone(shared), true)?;
     forward(server, client.try_clone()?, Arc::clone(shared), false)
 }
 
 fn forward(mut from: TcpStream, mut to: TcpStream, shared: Arc<Shared>, slowed: bool) -> io::Result<()> {
-    std::thread::Builder::new().name("brake".to_owned()).spawn(move || {
+    std::thread::Builder::new().name("slow-proxy".to_owned()).spawn(move || {
         let mut piece = vec![0; PIECE_BYTES];
         while !shared.stop.load(Ordering::Relaxed) {
             let read = match from.read(&mut piece) {
@@ -83,7 +83,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, shared: Arc<Shared>, slowed: 
     Ok(())
 }
 
-impl Drop for Brake {
+impl Drop for SlowProxy {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         // Wakes the acceptor.

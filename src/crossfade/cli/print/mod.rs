@@ -1,28 +1,16 @@
 //! Tables for people. JSON output never comes here.
 
-use comfy_table::{ContentArrangement, Table, presets};
+mod filters;
+mod sessions;
+mod table;
 
-use super::print_filters::policies;
-pub use super::print_filters::{
-    checked_filters, filter, filter_bench, filter_test, filters, interlay_policies, unloaded,
-};
-pub use super::print_sessions::{analysis, paused, resumed, session_table, sessions};
-use super::print_sessions::{pause_line, postgres, state};
-use control::api::types::{Divergences, Endpoint, Event, Finding, Interlay, Migration, Status};
-
-pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(heads);
-    for row in rows {
-        table.add_row(row);
-    }
-    table.to_string()
-}
-
-pub fn yes(flag: bool) -> String {
-    if flag { "yes" } else { "no" }.to_owned()
-}
+use control::api::types::{Divergences, Endpoint, Event, Interlay, Migration, Status};
+use filters::policies;
+pub use filters::{checked_filters, filter, filter_bench, filter_test, filters, interlay_policies, unloaded};
+pub use sessions::{analysis, paused, resumed, session_table, sessions};
+use sessions::{pause_line, postgres, state};
+pub use table::findings;
+use table::{table, yes};
 
 fn authority_line(interlay: &Interlay) -> String {
     format!(
@@ -153,13 +141,6 @@ pub fn migration(migration: &Migration) -> String {
         parts.push(findings(&migration.findings));
     }
     parts.join("\n")
-}
-
-pub fn findings(findings: &[Finding]) -> String {
-    let row = |finding: &Finding| {
-        [finding.name.clone(), finding.severity.clone(), yes(finding.waived), finding.detail.clone()]
-    };
-    table(["finding", "severity", "waived", "detail"], findings.iter().map(row))
 }
 
 pub fn endpoints(endpoints: &[Endpoint]) -> String {

@@ -1,24 +1,20 @@
-//! The variant `--auto-rollback`: the target becomes slow behind everybody's back, and the rollback policy goes back by itself.
+//! The variant `--auto-rollback`: the target becomes slow without warning, and the rollback policy returns to the source by itself.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::report::{Judged, Report};
-use super::{Director, MIGRATION, last_rate, on};
+use super::director::{Director, MIGRATION, last_rate, on};
+use super::report::{AutomaticRollback, Report};
 
 /// How long each exchange with the target takes once it is slowed.
 const SLOWED: Duration = Duration::from_millis(60);
 /// Traffic on the target before that, so that there is something to compare with.
 const HEALTHY: Duration = Duration::from_secs(4);
 
-/// `[interlays.demo.policies]` of this variant: the shipped module, allowed to act, with thresholds that a demonstration can wait for.
-pub const POLICIES: &str = "[interlays.demo.policies.rollback]\nfilter = \"builtin:rollback-threshold\"\nmode = \"block\"\n\
-                            config = { window_s = 5, trip_s = 3, p99_ratio = 4, p99_floor_us = 30000 }\n";
-
 impl Director<'_> {
     /// Moves there, slows the target, and waits for the policy to bring everybody back.
-    pub fn judged(&mut self, report: &mut Report) -> Result<(), String> {
+    pub fn phases_with_automatic_rollback(&mut self, report: &mut Report) -> Result<(), String> {
         self.until_migrate(report)?;
         let now = self.wait("authority on the target", on("target"))?;
         self.show_flip(&now);
@@ -27,17 +23,18 @@ impl Director<'_> {
         self.screen.step("the target is slowed");
         self.screen.say(&format!("every exchange with the target now takes {} ms more", SLOWED.as_millis()));
         let slowed = Instant::now();
-        let brake = self.stage.brake.as_ref().ok_or("this variant needs a brake")?;
-        brake.delay(SLOWED);
-        let judged = self.wait("the rollback policy to act", |now| now["phase"] == "rollback")?;
+        let slow_proxy =
+            self.rig.slow_proxy.as_ref().ok_or("this variant needs the slow proxy in front of the target")?;
+        slow_proxy.delay(SLOWED);
+        let rolled_back = self.wait("the rollback policy to act", |now| now["phase"] == "rollback")?;
         let decided = slowed.elapsed();
-        let reason = judged["rollback_reason"].as_str().unwrap_or_default().to_owned();
+        let reason = rolled_back["rollback_reason"].as_str().unwrap_or_default().to_owned();
         self.screen.say(&format!("rolled back by itself after {:.1} s: {reason}", decided.as_secs_f64()));
         let now = self.wait("authority back on the source", on("source"))?;
         self.show_flip(&now);
-        report.judged = Some(Judged { reason, decided, back: slowed.elapsed() });
-        if let Some(brake) = &self.stage.brake {
-            brake.delay(Duration::ZERO);
+        report.automatic_rollback = Some(AutomaticRollback { reason, decided, back: slowed.elapsed() });
+        if let Some(slow_proxy) = &self.rig.slow_proxy {
+            slow_proxy.delay(Duration::ZERO);
         }
         self.linger(HEALTHY)
     }
@@ -45,7 +42,7 @@ impl Director<'_> {
     /// Ends the migration where it began. The flips are read first: they are the record's.
     pub fn abandon(&mut self, report: &mut Report) -> Result<(), String> {
         self.screen.step("abandon");
-        let before = self.stage.admin.migration(MIGRATION)?;
+        let before = self.rig.admin.migration(MIGRATION)?;
         self.post("abandon", &serde_json::json!({ "reason": "the demo is over" }))?;
         self.wait("the end", |now: &Json| now["status"] == "rolled_back")?;
         self.summarise(&before, report);
@@ -55,7 +52,7 @@ impl Director<'_> {
     fn until_migrate(&mut self, report: &mut Report) -> Result<(), String> {
         self.create()?;
         self.advance_through(report)?;
-        report.keys_per_second = report.keys_per_second.max(last_rate(&self.stage.admin.migration(MIGRATION)?));
+        report.keys_per_second = report.keys_per_second.max(last_rate(&self.rig.admin.migration(MIGRATION)?));
         Ok(())
     }
 }

@@ -1,14 +1,13 @@
-//! The demo's stage: two real servers and the proxy as child processes in one temporary directory.
+//! Two real servers and the proxy as child processes in one temporary directory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::admin::Admin;
-use super::brake::Brake;
+use super::super::admin::Admin;
+use super::super::process::{Running, WorkDir, free_port};
 use super::connection::Connection;
-use super::judged::POLICIES;
-use super::process::{Running, WorkDir, free_port};
+use super::slow_proxy::SlowProxy;
 use base::model::{Address, ClientTls, Endpoint, EndpointName, EndpointProtocol};
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -26,16 +25,20 @@ pub struct Server {
 
 /// Fields are dropped in this order: the proxy first, the directory last.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Rig {
     pub proxy: Running,
     pub proxy_port: u16,
     pub admin: Admin,
     /// In front of the target, where it is to be slowed.
-    pub brake: Option<Brake>,
+    pub slow_proxy: Option<SlowProxy>,
     pub target: Server,
     pub source: Server,
     pub directory: WorkDir,
 }
+
+/// The shipped rollback policy, allowed to act, with thresholds that a demonstration can wait for.
+const ROLLBACK_POLICY: &str = "[interlays.demo.policies.rollback]\nfilter = \"builtin:rollback-threshold\"\nmode = \"block\"\n\
+                               config = { window_s = 5, trip_s = 3, p99_ratio = 4, p99_floor_us = 30000 }\n";
 
 pub const INTERLAY: &str = "demo";
 
@@ -74,7 +77,7 @@ fn valkey_binary() -> Result<PathBuf, String> {
     })
 }
 
-impl Stage {
+impl Rig {
     /// Servers first, so that the history can be loaded before the proxy is in front.
     pub fn start_servers(valkey: bool) -> Result<(WorkDir, Server, Server), String> {
         let target_binary = if valkey { valkey_binary()? } else { PathBuf::from("redis-server") };
@@ -84,11 +87,11 @@ impl Stage {
         Ok((directory, source, target))
     }
 
-    /// `slowable`: the proxy reaches the target through a [`Brake`], and its rollback policy may act.
+    /// `slowable`: the proxy reaches the target through a [`SlowProxy`], and its rollback policy may act.
     pub fn start_proxy(directory: WorkDir, source: Server, target: Server, slowable: bool) -> Result<Self, String> {
         let io = |error: std::io::Error| format!("proxy: {error}");
-        let brake = slowable.then(|| Brake::start(target.port)).transpose().map_err(io)?;
-        let target_port = brake.as_ref().map_or(target.port, |brake| brake.port);
+        let slow_proxy = slowable.then(|| SlowProxy::start(target.port)).transpose().map_err(io)?;
+        let target_port = slow_proxy.as_ref().map_or(target.port, |proxy| proxy.port);
         let (proxy_port, admin_port) = (free_port().map_err(io)?, free_port().map_err(io)?);
         let config = directory.path().join("crossfade.toml");
         let text = format!(
@@ -100,7 +103,7 @@ impl Stage {
             directory.path().join("data").display(),
             source.port,
             target_port,
-            if slowable { POLICIES } else { "" }
+            if slowable { ROLLBACK_POLICY } else { "" }
         );
         std::fs::write(&config, text).map_err(io)?;
         let mut command = Command::new(std::env::current_exe().map_err(io)?);
@@ -113,7 +116,7 @@ impl Stage {
             Connection::open_when_up(proxy_port, START_PATIENCE, alive).map(drop).map_err(|error| error.to_string())
         });
         up.map_err(|error| format!("the proxy did not come up: {error}\n{}", proxy.log_tail(15)))?;
-        Ok(Self { proxy, proxy_port, admin, brake, target, source, directory })
+        Ok(Self { proxy, proxy_port, admin, slow_proxy, target, source, directory })
     }
 
     /// The two servers as endpoints for the digest.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::random::Random;
+use super::super::random::Random;
 use wire::resp::value::{Value, encode_request};
 
 const COLLECTIONS: u64 = 8;

@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::print::{findings, table, yes};
+use super::table::{findings, table, yes};
 use control::api::types::{
     Analysis, Fingerprint, Interlay, Paused, PostgresFacts, Resumed, Session, SessionState, Sessions, StatementKind,
 };

@@ -1,4 +1,4 @@
-//! The stage of the PostgreSQL demo: one real server and the proxy in front of it, as child processes in one temporary directory.
+//! The rig of the PostgreSQL demo: one real server and the proxy in front of it, as child processes in one temporary directory.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,7 +19,7 @@ pub const AGAIN: &str = "source-again";
 
 /// Fields are dropped in this order: the proxy first, the directory last.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Rig {
     pub proxy: Running,
     pub proxy_port: u16,
     pub admin: Admin,
@@ -27,7 +27,7 @@ pub struct Stage {
     pub directory: WorkDir,
 }
 
-impl Stage {
+impl Rig {
     pub fn start_proxy(directory: WorkDir, server: Server) -> Result<Self, String> {
         let io = |error: std::io::Error| format!("proxy: {error}");
         let (proxy_port, admin_port) = (free_port().map_err(io)?, free_port().map_err(io)?);

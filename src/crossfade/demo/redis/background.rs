@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::super::process::die_with_parent;
 use super::connection::Connection;
-use super::process::die_with_parent;
 
 const TESTS: &str = "set,get,incr,lpush,rpush,sadd,hset,zadd";
 const TESTS_COUNT: u64 = 8;

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use super::super::random::Random;
 use super::connection::Connection;
-use super::random::Random;
 use wire::resp::value::{Value, encode_request, encode_request_into};
 
 /// Requests sent before their replies are read.

@@ -1,6 +1,6 @@
 //! Tables for people, continued from `print.rs`: filters and policies.
 
-use super::print::{table, yes};
+use super::table::{table, yes};
 use control::api::types::{
     CheckedFilter, Filter, FilterBench, FilterTest, InterlayPolicies, Policies, Policy, PolicyStats,
 };

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::super::random::Random;
 use super::connection::Connection;
 use super::model::{ACCOUNTS, ACCOUNTS_SUM, Expect, Model, Step, Volatile, accounts_agree};
-use super::random::Random;
 use wire::resp::value::{Value, brief_bytes};
 
 /// Findings kept as text; the rest are counted.

@@ -24,7 +24,7 @@ pub struct PolicySeen {
 
 /// The rollback that nobody asked for.
 #[derive(Debug)]
-pub struct Judged {
+pub struct AutomaticRollback {
     pub reason: String,
     /// From slowing the target until the policy had decided, and until clients were served by the source again.
     pub decided: Duration,
@@ -59,7 +59,7 @@ pub struct Report {
     pub read_divergences: u64,
     pub policies: Vec<PolicySeen>,
     /// Only in the variant with an automatic rollback.
-    pub judged: Option<Judged>,
+    pub automatic_rollback: Option<AutomaticRollback>,
     /// Why, for everything above that is not zero and should be.
     pub notes: Vec<String>,
 }
@@ -87,7 +87,7 @@ impl Report {
         check(self.client_errors, "client errors");
         check(self.wrong_replies, "wrong replies");
         check(self.policies.iter().map(|policy| policy.faults).sum(), "policy faults");
-        let flips = if self.judged.is_some() { FLIPS_JUDGED } else { FLIPS_EXPECTED };
+        let flips = if self.automatic_rollback.is_some() { FLIPS_JUDGED } else { FLIPS_EXPECTED };
         if self.flips.len() != flips {
             failures.push(format!("{} flips instead of {flips}", self.flips.len()));
         }
@@ -96,7 +96,7 @@ impl Report {
                 failures.push(format!("no filter was asked as {slot} policy"));
             }
         }
-        if self.judged.as_ref().is_some_and(|judged| !judged.reason.contains("the rollback policy: p99")) {
+        if self.automatic_rollback.as_ref().is_some_and(|judged| !judged.reason.contains("the rollback policy: p99")) {
             failures.push("the rollback was not the policy's".to_owned());
         }
         if self.reads_compared == 0 {
@@ -124,7 +124,7 @@ impl Report {
             let pause = flip.pause_us.map_or("unknown".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0));
             row(&format!("flip {} to {}", at + 1, flip.to), format!("writes held for {pause}"));
         }
-        if let Some(judged) = &self.judged {
+        if let Some(judged) = &self.automatic_rollback {
             row("rolled back by", judged.reason.clone());
             let (decided, back) = (judged.decided.as_secs_f64(), judged.back.as_secs_f64());
             row(

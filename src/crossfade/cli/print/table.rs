@@ -1,0 +1,26 @@
+//! What all tables have in common: the form, yes and no, and findings.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use control::api::types::Finding;
+
+pub fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(heads);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+pub fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+pub fn findings(findings: &[Finding]) -> String {
+    let row = |finding: &Finding| {
+        [finding.name.clone(), finding.severity.clone(), yes(finding.waived), finding.detail.clone()]
+    };
+    table(["finding", "severity", "waived", "detail"], findings.iter().map(row))
+}
