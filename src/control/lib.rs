@@ -4,4 +4,6 @@ pub mod api;
 pub mod config;
 pub mod reconcile;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod workflow;

@@ -242,13 +242,13 @@ impl Default for Thresholds {
 }
 
 impl Decisions {
-    /// Refuses what is understood but not carried yet, with the values that are.
+    /// Refuses what is understood but not supported yet, with the values that are.
     ///
     /// # Errors
     /// [`DecisionError`] naming the decision and what to write instead.
     pub fn carried(&self) -> Result<(), DecisionError> {
         let not_yet = |what: &str, value: &str, instead: &str| {
-            Err(DecisionError(format!("{what} {value:?} is not carried yet: use {instead}")))
+            Err(DecisionError(format!("{what} {value:?} is not supported yet: use {instead}")))
         };
         match self.strategy {
             Strategy::BlueGreen | Strategy::BigBang => {}
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_carried_is_refused_by_name() {
+    fn what_is_not_supported_is_refused_by_name() {
         assert_eq!(Decisions::default().carried(), Ok(()));
         type Change = fn(&mut Decisions);
         let cases: [(&str, Change); 7] = [

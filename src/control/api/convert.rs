@@ -1,9 +1,11 @@
 //! Between the control loop's views and the API's own types. Nothing is decided here.
 
 mod filters;
-mod sessions;
+pub mod gates;
+pub mod sessions;
 
 pub use filters::*;
+use gates::gate;
 pub use sessions::*;
 
 use super::problem::Failure;
@@ -14,15 +16,6 @@ use crate::reconcile::views::{
     StatusView, Strategy, WriteConsistency,
 };
 use crate::reconcile::{CreateRequest, Event};
-
-pub fn gate(from: &views::Gate) -> api::Gate {
-    api::Gate {
-        name: from.name.to_owned(),
-        measured: from.measured.clone(),
-        threshold: from.threshold.clone(),
-        met: from.met,
-    }
-}
 
 pub fn event(from: &Event) -> api::Event {
     api::Event {

@@ -3,7 +3,8 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::convert;
+use super::convert::gates::gate;
+use super::convert::sessions::listed;
 use super::types::{Gate, Problem, Session};
 use crate::reconcile::ControlError;
 use crate::reconcile::views::Refusal;
@@ -31,8 +32,8 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
-    pub fn not_carried(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, "not-carried", detail)
+    pub fn not_supported(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not-supported", detail)
     }
 }
 
@@ -42,17 +43,16 @@ impl From<ControlError> for Failure {
         match error {
             ControlError::NotFound(_) => Self::not_found(detail),
             ControlError::Refused(Refusal::UnmetGates { gates, .. }) => Self {
-                gates: gates.iter().map(convert::gate).collect(),
+                gates: gates.iter().map(gate).collect(),
                 ..Self::new(StatusCode::CONFLICT, "unmet-gates", detail)
             },
             ControlError::Refused(Refusal::WrongPhase(_)) => Self::new(StatusCode::CONFLICT, "wrong-phase", detail),
             ControlError::Refused(Refusal::Invalid(_)) | ControlError::Invalid(_) => Self::invalid(detail),
-            ControlError::HeldUp { sessions, .. } => Self {
-                sessions: convert::listed(&sessions),
-                ..Self::new(StatusCode::CONFLICT, "pause-held-up", detail)
-            },
+            ControlError::HeldUp { sessions, .. } => {
+                Self { sessions: listed(&sessions), ..Self::new(StatusCode::CONFLICT, "pause-held-up", detail) }
+            }
             ControlError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
-            ControlError::NotCarried(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-carried", detail),
+            ControlError::NotCarried(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-supported", detail),
             ControlError::FilterRefused(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "filter-refused", detail),
             ControlError::Upstream(_) => Self::new(StatusCode::BAD_GATEWAY, "endpoint-failed", detail),
             ControlError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store-failed", detail),

@@ -73,7 +73,7 @@ fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
                 "POST /api/v1/migrations",
                 "{\"id\":\"m\",\"interlay\":\"orders\",\"strategy\":\"Canary\"}",
                 422,
-                "not carried yet",
+                "not supported yet",
             ),
             (
                 "POST /api/v1/migrations",
@@ -87,7 +87,7 @@ fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
             ("DELETE /api/v1/migrations", "", 405, "does not take this method"),
             ("GET /nowhere", "", 404, "there is no path /nowhere"),
             ("GET /api/v1/endpoints/none", "", 404, "the configuration has: old, new"),
-            ("POST /api/v1/interlays/orders/drain", "", 501, "not carried yet"),
+            ("POST /api/v1/interlays/orders/drain", "", 501, "not supported yet"),
             ("GET /api/v1/events?after=x", "", 400, "after"),
             ("POST /api/v1/interlays/shop/pause", "{\"deadline\":1}", 400, "unknown field `deadline`"),
             (
@@ -246,7 +246,7 @@ fn every_view_answers_and_none_shows_a_password() {
             assert!(status == 200 && !text.contains("hunter2"), "{path}: {status} {text}");
         }
         let (_, _, text) = ask(port, "GET /metrics", "").await;
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             assert!(
                 line.starts_with("crossfade_") && line.rsplit(' ').next().unwrap().parse::<u64>().is_ok(),
                 "{line}"
@@ -312,5 +312,73 @@ fn an_analysis_shows_forms_and_no_literals() {
         assert_eq!((analysis.fingerprints[0].share, analysis.target.as_deref()), (1.0, Some("pg-new")));
         assert!(analysis.findings_problem.unwrap().contains("endpoint pg "), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    });
+}
+
+/// The rows of the page's table of paths, made from the document.
+fn paths(document: &serde_json::Value) -> String {
+    use std::fmt::Write as _;
+    let name = |schema: &serde_json::Value| -> String {
+        let reference =
+            |of: &serde_json::Value| of["$ref"].as_str().and_then(|text| text.rsplit('/').next()).map(str::to_owned);
+        match (reference(schema), reference(&schema["items"])) {
+            (Some(name), _) => format!("`{name}`"),
+            (None, Some(name)) => format!("list of `{name}`"),
+            (None, None) => String::new(),
+        }
+    };
+    let mut out = String::from("| method and path | query | body | answer | |\n|---|---|---|---|---|\n");
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, what) in methods.as_object().expect("methods") {
+            let query: Vec<String> = what["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["in"] == "query")
+                .filter_map(|parameter| parameter["name"].as_str().map(|name| format!("`{name}`")))
+                .collect();
+            let body = name(&what["requestBody"]["content"]["application/json"]["schema"]);
+            let good = what["responses"].as_object().expect("responses").iter().next().expect("a response");
+            let answer = name(&good.1["content"]["application/json"]["schema"]);
+            let status = if good.0 == "200" { String::new() } else { format!("{} ", good.0) };
+            let _ = writeln!(
+                out,
+                "| `{} {path}` | {} | {body} | {status}{answer} | {} |",
+                method.to_uppercase(),
+                query.join(", "),
+                what["summary"].as_str().expect("a summary")
+            );
+        }
+    }
+    out
+}
+
+#[test]
+fn the_page_of_the_api_lists_the_paths_of_the_openapi_document() {
+    let document: serde_json::Value = serde_json::from_str(&openapi()).expect("JSON");
+    crate::testing::document_part("docs/API.md", "paths", &paths(&document));
+}
+
+#[test]
+fn the_openapi_document_is_served_and_describes_what_is_answered() {
+    serving(async |port| {
+        let (status, kind, body) = ask(port, "GET /api/v1/openapi.json", "").await;
+        assert_eq!((status, kind.as_str()), (200, "application/json"));
+        let document: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{document}");
+        for (path, _) in document["paths"].as_object().expect("paths") {
+            let concrete = path.replace("{name}", "orders").replace("{id}", "m").replace("{slot}", "mirror");
+            if concrete == "/api/v1/events" {
+                continue; // never ends
+            }
+            // OPTIONS is taken nowhere: a path that is there says so, one that is not is not found.
+            let (status, _, text) = ask(port, &format!("OPTIONS {concrete}"), "").await;
+            assert_eq!(status, 405, "{concrete}: {text}");
+        }
+        let (_, _, body) = ask(port, "GET /api/v1/status", "").await;
+        let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let described = &document["components"]["schemas"]["Status"]["properties"];
+        let (answered, described) = (status.as_object().expect("an object"), described.as_object().expect("described"));
+        assert_eq!(answered.keys().collect::<Vec<_>>(), described.keys().collect::<Vec<_>>());
     });
 }

@@ -11,12 +11,13 @@ use std::time::Duration;
 pub use filters::*;
 use serde::{Deserialize, Serialize};
 pub use sessions::*;
+use utoipa::ToSchema;
 
 /// Longest a caller should keep trying a step whose gates are unmet.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// RFC 9457.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     #[serde(rename = "type")]
     pub kind: String,
@@ -31,7 +32,7 @@ pub struct Problem {
     pub sessions: Vec<Session>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Gate {
     pub name: String,
     pub measured: String,
@@ -39,7 +40,7 @@ pub struct Gate {
     pub met: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     pub name: String,
     pub severity: String,
@@ -47,7 +48,7 @@ pub struct Finding {
     pub waived: bool,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Backfill {
     pub pass: Option<u64>,
     /// "full" or "volatile".
@@ -59,7 +60,7 @@ pub struct Backfill {
     pub rate_per_second: f64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lane {
     pub position: u64,
     pub pass: u64,
@@ -87,7 +88,7 @@ pub struct Lane {
     pub shadow_connected: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Flip {
     pub at: u64,
     pub to: String,
@@ -96,7 +97,7 @@ pub struct Flip {
     pub pause_us: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Approval {
     pub scope: String,
     pub by: String,
@@ -105,7 +106,7 @@ pub struct Approval {
     pub run: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Waiver {
     pub finding: String,
     pub by: String,
@@ -113,7 +114,7 @@ pub struct Waiver {
     pub at: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Verification {
     pub started_at: u64,
     pub finished_at: u64,
@@ -123,13 +124,13 @@ pub struct Verification {
     pub inconclusive: u64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct JobProgress {
     pub done: u64,
     pub total: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Decisions {
     pub conflict_policy: String,
     pub data_movement: String,
@@ -150,7 +151,7 @@ pub struct Decisions {
     pub ttl_grace_ms: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Migration {
     pub id: String,
     pub interlay: String,
@@ -167,6 +168,7 @@ pub struct Migration {
     pub decisions: Decisions,
     /// Those chosen for this migration; the others are the interlay's.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Policy>)]
     pub policies: Policies,
     pub run: u32,
     pub auto: String,
@@ -202,7 +204,7 @@ pub struct Migration {
     pub ended_reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Interlay {
     pub name: String,
     pub kind: String,
@@ -226,14 +228,14 @@ pub struct Interlay {
     pub pause_failures: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DatabaseKeys {
     pub database: u32,
     pub keys: u64,
     pub keys_with_expiry: u64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Facts {
     pub server: String,
     pub version: String,
@@ -250,7 +252,7 @@ pub struct Facts {
     pub clock_skew_ms: i64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
     pub name: String,
     pub kind: String,
@@ -270,7 +272,7 @@ pub struct Endpoint {
     pub postgres: Option<PostgresFacts>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     pub connections_accepted: u64,
     pub connections_open: u64,
@@ -290,7 +292,7 @@ pub struct Counters {
     pub bytes_to_clients: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     pub version: String,
     pub driver: String,
@@ -301,7 +303,7 @@ pub struct Status {
     pub counters: Counters,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Of this shape.
     pub version: u32,
@@ -314,7 +316,7 @@ pub struct Event {
     pub text: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Divergence {
     pub database: u32,
     /// Printable ASCII as it is, other bytes as \xNN.
@@ -327,7 +329,7 @@ pub struct Divergence {
     pub resolved_at: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Divergences {
     pub found: u64,
     pub resolved: u64,
@@ -336,7 +338,7 @@ pub struct Divergences {
     pub entries: Vec<Divergence>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     pub crossfade_version: String,
     pub written_at: u64,
@@ -353,7 +355,7 @@ pub struct Report {
     pub markdown: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
     pub ready: bool,
     pub driver: String,
@@ -363,7 +365,7 @@ pub struct Ready {
 }
 
 /// Body of `POST /api/v1/migrations`. Absent decisions take their defaults.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMigration {
     pub id: String,
@@ -414,7 +416,7 @@ pub struct CreateMigration {
 }
 
 /// Body of `run`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunBody {
     #[serde(default)]
@@ -425,7 +427,7 @@ pub struct RunBody {
 }
 
 /// Body of `advance`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdvanceBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -433,7 +435,7 @@ pub struct AdvanceBody {
 }
 
 /// Body of `approve`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApproveBody {
     pub by: String,
@@ -444,7 +446,7 @@ pub struct ApproveBody {
 }
 
 /// Body of `waive`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaiveBody {
     pub finding: String,
@@ -453,7 +455,7 @@ pub struct WaiveBody {
 }
 
 /// Body of `rollback` (needed there) and `abandon`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonBody {
     #[serde(default)]
@@ -461,7 +463,7 @@ pub struct ReasonBody {
 }
 
 /// Body of `commit`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommitBody {
     #[serde(default)]

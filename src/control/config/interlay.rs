@@ -1,14 +1,25 @@
 //! One `[interlays.NAME]` table: the listener, its two ends, and what a PostgreSQL interlay has beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use super::policies::InterlayPolicies;
 use super::reader::{ConfigError, Item, Section};
-use super::{InterlayConfig, auth_file, policies, read_address, read_kind};
+use super::values::{read_address, read_file, read_kind};
+use super::{auth_file, keys, policies};
 use base::model::{
-    AllowReplication, AuthMode, Endpoint, InterlayName, InterlayProtocol, InterlaySpec, PostgresSpec, ProtocolKind,
-    RequireTls, ServerTls,
+    AllowReplication, AuthMode, Endpoint, EndpointName, InterlayName, InterlayProtocol, InterlaySpec, PostgresSpec,
+    ProtocolKind, RequireTls, ServerTls,
 };
+
+/// One interlay as the file has it.
+#[derive(Debug, Clone)]
+pub struct InterlayConfig {
+    pub spec: InterlaySpec,
+    pub source: EndpointName,
+    pub target: Option<EndpointName>,
+    pub policies: InterlayPolicies,
+}
 
 pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -> Result<InterlayConfig, ConfigError> {
     let kind = read_kind(section)?;
@@ -19,7 +30,7 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
                     return Err(item.error("belongs to PostgreSQL interlays: a Redis server checks its clients itself"));
                 }
             }
-            section.only(&["kind", "listen", "source", "target", "tls", "policies"])?;
+            section.only(keys::REDIS_INTERLAY)?;
         }
         ProtocolKind::Postgres => {
             if let Some(item) = section.get("policies") {
@@ -27,7 +38,7 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
                     "belongs to Redis interlays: policies decide within a migration, and PostgreSQL has none yet; remove this table",
                 ));
             }
-            section.only(&["kind", "listen", "source", "target", "tls", "auth", "allow_replication"])?;
+            section.only(keys::POSTGRES_INTERLAY)?;
         }
     }
     let example = match kind {
@@ -73,7 +84,7 @@ fn read_end<'a>(item: &Item<'_>, kind: ProtocolKind, endpoints: &'a [Endpoint]) 
 }
 
 fn read_tls(section: &Section<'_>) -> Result<ServerTls, ConfigError> {
-    section.only(&["cert_file", "key_file", "require"])?;
+    section.only(keys::TLS)?;
     let cert_file = read_file(&section.need("cert_file", "\"/path/cert.pem\"")?)?;
     let key_file = read_file(&section.need("key_file", "\"/path/key.pem\"")?)?;
     let require = match section.get("require").map(|item| item.flag()).transpose()? {
@@ -81,16 +92,6 @@ fn read_tls(section: &Section<'_>) -> Result<ServerTls, ConfigError> {
         Some(false) | None => RequireTls::No,
     };
     Ok(ServerTls { cert_file, key_file, require })
-}
-
-/// A path to a file that is there.
-pub fn read_file(item: &Item<'_>) -> Result<PathBuf, ConfigError> {
-    let path = PathBuf::from(item.text()?);
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() => Ok(path),
-        Ok(_) => Err(item.error(format!("names {}, which is not a file", path.display()))),
-        Err(error) => Err(item.error(format!("names the file {}, which cannot be read: {error}", path.display()))),
-    }
 }
 
 fn read_postgres(section: &Section<'_>, source: &Endpoint) -> Result<PostgresSpec, ConfigError> {
@@ -104,7 +105,7 @@ fn read_postgres(section: &Section<'_>, source: &Endpoint) -> Result<PostgresSpe
         ));
     };
     let auth = item.section()?;
-    auth.only(&["mode", "auth_file", "auth_query"])?;
+    auth.only(keys::AUTH)?;
     let mode = match auth.get("mode") {
         None => AuthMode::Scram,
         Some(item) => read_mode(&item)?,

@@ -4,18 +4,22 @@
 
 mod auth_file;
 mod interlay;
+mod keys;
 mod policies;
 mod reader;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use interlay::InterlayConfig;
 pub use policies::{FilterFile, InterlayPolicies};
 pub use reader::{ConfigError, Place};
 use reader::{Document, Item, Section};
 use toml::de::DeTable;
+use values::{read_address, read_kind};
 
-use base::model::{Endpoint, EndpointName, InterlayName, InterlaySpec, ProtocolKind, limits};
+use base::model::{Endpoint, EndpointName, InterlayName, limits};
 
 /// Everything the program is told at start.
 #[derive(Debug, Clone)]
@@ -30,14 +34,6 @@ pub struct Config {
     /// In the order of the file.
     pub endpoints: Vec<Endpoint>,
     pub interlays: Vec<InterlayConfig>,
-}
-
-#[derive(Debug, Clone)]
-pub struct InterlayConfig {
-    pub spec: InterlaySpec,
-    pub source: EndpointName,
-    pub target: Option<EndpointName>,
-    pub policies: InterlayPolicies,
 }
 
 impl Config {
@@ -66,13 +62,13 @@ impl Config {
             document.error(at, "", format!("is not valid TOML: {}", error.message().trim().replace('\n', ", ")))
         })?;
         let root = Section::root(document, table.get_ref());
-        root.only(&["admin", "data", "cores", "endpoints", "interlays"])?;
+        root.only(keys::ROOT)?;
         let admin_listen = read_admin(&root)?;
         let data_dir = read_data(&root)?;
         let (cores, drain_deadline_ms) = read_cores(&root)?;
         let endpoints = read_endpoints(&root)?;
         let interlays = read_interlays(&root, &endpoints)?;
-        policies::one_file_for_each_name(&interlays)?;
+        policies::one_file_for_each_name(interlays.iter().map(|interlay| &interlay.policies))?;
         Ok(Self { file: file.to_owned(), admin_listen, data_dir, cores, drain_deadline_ms, endpoints, interlays })
     }
 
@@ -108,17 +104,11 @@ impl Config {
     }
 }
 
-fn read_address(item: &Item<'_>, example: &str) -> Result<SocketAddr, ConfigError> {
-    item.text()?
-        .parse()
-        .map_err(|_| item.error(format!("is not an address: write an IP and a port, as in {example:?}")))
-}
-
 fn read_admin(root: &Section<'_>) -> Result<SocketAddr, ConfigError> {
     let default = SocketAddr::from(([127, 0, 0, 1], 7171));
     let Some(item) = root.get("admin") else { return Ok(default) };
     let admin = item.section()?;
-    admin.only(&["listen"])?;
+    admin.only(keys::ADMIN)?;
     let Some(item) = admin.get("listen") else { return Ok(default) };
     let listen = read_address(&item, "127.0.0.1:7171")?;
     if !listen.ip().is_loopback() {
@@ -134,7 +124,7 @@ fn read_data(root: &Section<'_>) -> Result<PathBuf, ConfigError> {
     let default = PathBuf::from("crossfade-data");
     let Some(item) = root.get("data") else { return Ok(default) };
     let data = item.section()?;
-    data.only(&["dir"])?;
+    data.only(keys::DATA)?;
     let Some(item) = data.get("dir") else { return Ok(default) };
     match item.text()? {
         "" => Err(item.error("is empty: name a directory, it is made when missing")),
@@ -146,7 +136,7 @@ fn read_cores(root: &Section<'_>) -> Result<(u16, u64), ConfigError> {
     let (mut count, mut drain_deadline_ms) = (0, limits::DRAIN_DEADLINE_DEFAULT_MS);
     if let Some(item) = root.get("cores") {
         let cores = item.section()?;
-        cores.only(&["count", "drain_deadline_ms"])?;
+        cores.only(keys::CORES)?;
         if let Some(item) = cores.get("count") {
             count = item.number(0, limits::CORES_MAX)?;
         }
@@ -157,16 +147,6 @@ fn read_cores(root: &Section<'_>) -> Result<(u16, u64), ConfigError> {
     Ok((u16::try_from(count).unwrap_or(0), drain_deadline_ms))
 }
 
-fn read_kind(section: &Section<'_>) -> Result<ProtocolKind, ConfigError> {
-    let item = section.need("kind", "\"redis\" or \"postgres\"")?;
-    match item.text()? {
-        "redis" => Ok(ProtocolKind::Redis),
-        "postgres" => Ok(ProtocolKind::Postgres),
-        "mongo" => Err(item.error("is not carried yet: this version carries \"redis\" and \"postgres\"")),
-        _ => Err(item.error("is unknown: write kind = \"redis\" or \"postgres\"")),
-    }
-}
-
 fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     let item = root.need("endpoints", "... as tables: [endpoints.NAME] with kind and url")?;
     let tables = item.section()?;
@@ -174,7 +154,7 @@ fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     for item in tables.items() {
         let name = EndpointName::new(item.key()).map_err(|error| item.error(error.to_string()))?;
         let section = item.section()?;
-        section.only(&["kind", "url", "url_env", "url_file"])?;
+        section.only(keys::ENDPOINT)?;
         let kind = read_kind(&section)?;
         let (url, place) = read_url(&section)?;
         let endpoint = Endpoint::from_url(name, kind, url.trim()).map_err(|error| place.error(error.to_string()))?;
@@ -279,7 +259,7 @@ target = "new"
                 "kind = \"mongo\"\nurl = \"redis://u",
                 8,
                 "endpoints.old.kind",
-                "not carried",
+                "not supported",
             ),
             ("[endpoints.old]", "[endpoints.\"o ld\"]", 7, "endpoints.o ld", "not a valid name"),
             ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "defined are: old, new"),

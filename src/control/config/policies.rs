@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Map, Number, Value};
 use toml::de::DeValue;
 
-use super::InterlayConfig;
-use super::interlay::read_file;
+use super::keys;
 use super::reader::{ConfigError, Item, Place, Section};
+use super::values::read_file;
 use base::model::{FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, limits};
 
 /// A filter that is loaded at start from a file, under the name of the file's stem.
@@ -29,8 +29,7 @@ pub struct InterlayPolicies {
 }
 
 pub fn read(section: &Section<'_>) -> Result<InterlayPolicies, ConfigError> {
-    let known: Vec<_> = PolicySlot::ALL.iter().map(|slot| slot.as_str()).collect();
-    section.only(&known)?;
+    section.only(keys::POLICIES)?;
     let mut policies = InterlayPolicies::default();
     for &slot in PolicySlot::ALL {
         let Some(item) = section.get(slot.as_str()) else { continue };
@@ -42,8 +41,8 @@ pub fn read(section: &Section<'_>) -> Result<InterlayPolicies, ConfigError> {
 }
 
 /// Two interlays may name one file; two files may not have one name.
-pub fn one_file_for_each_name(interlays: &[InterlayConfig]) -> Result<(), ConfigError> {
-    let files: Vec<_> = interlays.iter().flat_map(|interlay| &interlay.policies.files).collect();
+pub fn one_file_for_each_name<'a>(interlays: impl Iterator<Item = &'a InterlayPolicies>) -> Result<(), ConfigError> {
+    let files: Vec<_> = interlays.flat_map(|policies| &policies.files).collect();
     for (index, file) in files.iter().enumerate() {
         if let Some(other) = files[..index].iter().find(|other| other.name == file.name && other.path != file.path) {
             return Err(file.place.error(format!(
@@ -69,7 +68,7 @@ fn read_choice(item: &Item<'_>, files: &mut Vec<FilterFile>) -> Result<PolicyCho
         ));
     };
     let table = item.section()?;
-    table.only(&["filter", "mode", "on_fault", "config"])?;
+    table.only(keys::POLICY)?;
     let Some(name) = read_filter(&table.need("filter", "\"builtin:NAME\"")?, files)? else {
         let others = ["mode", "on_fault", "config"];
         return match others.into_iter().find_map(|key| table.get(key)) {

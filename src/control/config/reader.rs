@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// One complaint about a configuration file. Nothing was started; mending the file and trying again is safe.
+use super::keys::Key;
+
+/// One complaint about a configuration file. Nothing was started; fixing the file and trying again is safe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub file: PathBuf,
@@ -16,7 +18,7 @@ pub struct ConfigError {
     pub line: usize,
     /// Dotted path of the key; empty when there is none.
     pub key: String,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
@@ -145,13 +147,14 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses every key that is not in `known`, with the nearest known one as a hint.
-    pub fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
+    pub fn only(&self, known: &[Key]) -> Result<(), ConfigError> {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
+            let known: Vec<&str> = known.iter().map(|key| key.name).collect();
             if known.contains(&name) {
                 continue;
             }
-            let hint = nearest(name, known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
+            let hint = nearest(name, &known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
             let message = format!("is not a known key{hint} Known here: {}", known.join(", "));
             return Err(self.document.error(key.span().start, &dotted(&self.path, name), message));
         }

@@ -23,7 +23,7 @@ pub enum Class {
     Library,
     /// Belongs to the session; the relay carries it out.
     Session(Session),
-    /// Never carried, with a reason for the client.
+    /// Never forwarded, with a reason for the client.
     Refused(&'static str),
     /// Not in the table.
     Unknown,
@@ -167,7 +167,7 @@ const fn session(name: &'static str, arity: i8, what: Session) -> Command {
 }
 
 const REPLICATION: Class =
-    Class::Refused("replication through the proxy is not carried; connect the replica to the server itself");
+    Class::Refused("replication through the proxy is not supported; connect the replica to the server itself");
 
 /// WAIT speaks of the writes of its own connection, which here carries many clients' writes or none.
 const WAITING: Class = Class::Refused("it would speak of a connection shared with other clients");

@@ -53,7 +53,7 @@ pub enum Post {
     Copy,
 }
 
-/// How one request will be carried to the shadow; known before it is sent.
+/// How one request is repeated on the shadow; known before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EffectPlan {
     pub shape: Shape,
@@ -125,7 +125,7 @@ pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str>
             "a script without declared keys may write anything; declare its keys, or use the read-only form (EVAL_RO, FCALL_RO)",
         ),
         EffectKind::Copied if has_word(frame, b"DB") && command.name == "copy" => {
-            Err("COPY into another database is not carried")
+            Err("COPY into another database is not supported")
         }
         EffectKind::Copied => posted(Shape::Copied, Post::Copy, false),
         EffectKind::Flush => simple(Shape::Flush, false),

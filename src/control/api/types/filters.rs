@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// A place a decision is made: `mirror`, `compare`, `rollback`, `records`; and who makes it.
 pub type Policies = BTreeMap<String, Policy>;
 
 /// Who makes one decision. As a request: absent fields take their defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// "none", "builtin:NAME" or the name of a loaded filter.
@@ -22,11 +23,12 @@ pub struct Policy {
     pub on_fault: Option<String>,
     /// A JSON object for the filter; default `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub config: Option<Value>,
 }
 
 /// A policy in `POST /api/v1/migrations`: the filter's name alone, or all of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum PolicyGiven {
     Name(String),
@@ -34,7 +36,7 @@ pub enum PolicyGiven {
 }
 
 /// Body of `PUT /api/v1/filters/{name}`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadFilter {
     /// Binary, or WAT text.
@@ -47,7 +49,7 @@ pub struct LoadFilter {
     pub file: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Filter {
     pub name: String,
     /// "builtin", "file" (the configuration names it) or "stored" (loaded at run time).
@@ -68,7 +70,7 @@ pub struct Filter {
 }
 
 /// One place where a filter is chosen.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterUse {
     pub interlay: String,
     pub slot: String,
@@ -78,7 +80,7 @@ pub struct FilterUse {
     pub stats: Option<PolicyStats>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct InterlayPolicies {
     pub interlay: String,
     /// Counts the sets of filters sent to the cores.
@@ -91,7 +93,7 @@ pub struct InterlayPolicies {
     pub stats: Vec<PolicyStats>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PolicySlot {
     pub slot: String,
     /// "migration", "interlay" (the configuration) or "shipped".
@@ -103,7 +105,7 @@ pub struct PolicySlot {
     pub absent: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PolicyStats {
     pub slot: String,
     pub filter: String,
@@ -127,7 +129,7 @@ pub struct PolicyStats {
     pub dropped: u64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct PolicyFaults {
     pub trap: u64,
     pub deadline: u64,
@@ -135,7 +137,7 @@ pub struct PolicyFaults {
 }
 
 /// What `crossfade filter test` found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterTest {
     pub file: String,
     pub digest: String,
@@ -145,20 +147,20 @@ pub struct FilterTest {
     pub failed: Vec<FailedCase>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FailedCase {
     pub case: String,
     pub why: String,
 }
 
 /// What `crossfade filter bench` measured.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterBench {
     pub file: String,
     pub rows: Vec<FilterBenchRow>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterBenchRow {
     pub hook: String,
     pub view: String,
@@ -170,7 +172,7 @@ pub struct FilterBenchRow {
 }
 
 /// A filter of the configuration, as `crossfade check` found it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CheckedFilter {
     pub name: String,
     pub file: String,

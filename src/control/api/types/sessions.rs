@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Finding;
 
 /// Body of `POST /api/v1/interlays/{name}/pause`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PauseBody {
     /// How long to wait until nothing is outstanding; default 5000.
@@ -19,7 +20,7 @@ pub struct PauseBody {
 }
 
 /// A pause that holds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Paused {
     pub interlay: String,
     pub paused: bool,
@@ -31,7 +32,7 @@ pub struct Paused {
 }
 
 /// A pause that is over.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Resumed {
     pub interlay: String,
     pub paused: bool,
@@ -42,7 +43,7 @@ pub struct Resumed {
 }
 
 /// The state of an interlay that is not simply open.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Pause {
     /// "closing", "paused" or "opening".
     pub state: String,
@@ -51,7 +52,7 @@ pub struct Pause {
     pub drained_in_us: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// What the client was given as its backend process id.
     pub id: u32,
@@ -67,7 +68,7 @@ pub struct Session {
     pub keeps: Vec<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Sessions {
     pub interlay: String,
     pub total: u64,
@@ -79,7 +80,7 @@ pub struct Sessions {
     pub sessions: Vec<Session>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StatementKind {
     pub kind: String,
     pub count: u64,
@@ -88,7 +89,7 @@ pub struct StatementKind {
     pub failed: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
     pub mean: u64,
     pub p50: u64,
@@ -96,7 +97,7 @@ pub struct Latency {
     pub max: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Fingerprint {
     /// 16 hex digits.
     pub fingerprint: String,
@@ -115,7 +116,7 @@ pub struct Fingerprint {
 }
 
 /// Statements too rare to be kept by name.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct OtherStatements {
     pub fingerprints: u64,
     pub count: u64,
@@ -123,7 +124,7 @@ pub struct OtherStatements {
     pub failed: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SessionState {
     pub state: String,
     /// Sessions that have had it since the start.
@@ -133,7 +134,7 @@ pub struct SessionState {
     pub meaning: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Analysis {
     pub interlay: String,
     pub at: u64,
@@ -153,7 +154,7 @@ pub struct Analysis {
     pub findings_problem: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PostgresFacts {
     pub version: String,
     pub version_number: u32,

@@ -1,0 +1,155 @@
+//! Every metric there is: its name without the prefix, its kind, its labels, what it says. `docs/METRICS.md` is made from this table.
+
+use crate::reconcile::views::{CoreCounters, MigrationView, SeatStats, Side};
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process runs.
+    Counter,
+    Gauge,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const CORE: &[&str] = &["core"];
+const INTERLAY: &[&str] = &["interlay"];
+const MIGRATION: &[&str] = &["migration", "interlay"];
+const FILTER: &[&str] = &["interlay", "slot", "filter"];
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+pub const BUILD_INFO: Metric = gauge("build_info", &["version", "driver"], "Version and input/output driver");
+/// Of one core, with the value.
+pub const CORE_METRICS: &[(Metric, fn(&CoreCounters) -> u64)] = &[
+    (counter("connections_accepted_total", CORE, "Client connections accepted"), |c| c.connections_accepted),
+    (gauge("connections_open", CORE, "Client connections open"), |c| c.connections_open),
+    (counter("connections_refused_total", CORE, "Client connections refused"), |c| c.connections_refused),
+    (counter("commands_total", CORE, "Commands from clients"), |c| c.commands),
+    (counter("commands_read_total", CORE, "Commands that only read"), |c| c.commands_read),
+    (counter("commands_write_total", CORE, "Commands that write"), |c| c.commands_write),
+    (counter("commands_lane_total", CORE, "Commands that went through the lane"), |c| c.commands_lane),
+    (counter("commands_pinned_total", CORE, "Commands on pinned connections"), |c| c.commands_pinned),
+    (counter("replies_error_total", CORE, "Error replies of the authority"), |c| c.replies_error),
+    (counter("replies_refused_total", CORE, "Commands refused by the proxy"), |c| c.replies_refused),
+    (counter("protocol_errors_total", CORE, "Client streams that were not the protocol of their interlay"), |c| {
+        c.protocol_errors
+    }),
+    (gauge("upstream_connections", CORE, "Connections to servers open"), |c| c.upstream_connections),
+    (counter("upstream_connects_total", CORE, "Connections to servers made"), |c| c.upstream_connects),
+    (counter("upstream_losses_total", CORE, "Connections to servers lost"), |c| c.upstream_losses),
+    (counter("bytes_from_clients_total", CORE, "Bytes read from clients"), |c| c.bytes_from_clients),
+    (counter("bytes_to_clients_total", CORE, "Bytes written to clients"), |c| c.bytes_to_clients),
+];
+pub const COMMANDS_BY_NAME: Metric =
+    counter("commands_by_name_total", &["core", "command"], "Commands from clients by name");
+pub const INTERLAY_DUAL: Metric = gauge("interlay_dual", INTERLAY, "1 while both sides are kept in step");
+pub const INTERLAY_PAUSED: Metric = gauge("interlay_paused", INTERLAY, "1 while clients are held by a pause");
+pub const PAUSES: Metric = counter("pauses_total", INTERLAY, "Pauses that held");
+pub const PAUSE_FAILURES: Metric =
+    counter("pause_failures_total", INTERLAY, "Pauses that sessions held up beyond their deadline");
+pub const MIGRATION_PHASE: Metric =
+    gauge("migration_phase", &["migration", "interlay", "phase"], "1 for the phase the migration is in");
+/// Of one migration, with the value; no value, no line.
+pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
+    (gauge("migration_authority_target", MIGRATION, "1 when the target is authoritative"), |m| {
+        Some(u64::from(m.record.authority.side == Side::Target))
+    }),
+    (gauge("migration_epoch", MIGRATION, "Epoch of the authority record"), |m| Some(m.record.authority.epoch.0)),
+    (counter("migration_keys_total", MIGRATION, "Keys the lane copied"), |m| {
+        m.lane.as_ref().ok().map(|l| l.copied_keys)
+    }),
+    (counter("migration_bytes_total", MIGRATION, "Bytes the lane copied"), |m| {
+        m.lane.as_ref().ok().map(|l| l.copied_bytes)
+    }),
+    (gauge("migration_dirty_keys", MIGRATION, "Keys that must be copied again"), |m| {
+        m.lane.as_ref().ok().map(|l| l.dirty)
+    }),
+    (gauge("migration_in_flight", MIGRATION, "Entries the shadow has not answered"), |m| {
+        m.lane.as_ref().ok().map(|l| l.in_flight)
+    }),
+    (gauge("migration_uncopied", MIGRATION, "1 while some key may be uncopied"), |m| {
+        m.lane.as_ref().ok().map(|l| u64::from(l.uncopied))
+    }),
+    (
+        gauge("migration_shadow_lag_microseconds", MIGRATION, "Age of the oldest entry the shadow has not answered"),
+        |m| m.lane.as_ref().ok().map(|l| l.shadow_lag_us),
+    ),
+    (gauge("migration_shadow_queue_bytes", MIGRATION, "Bytes waiting for the shadow"), |m| {
+        m.lane.as_ref().ok().map(|l| l.shadow_queue_bytes)
+    }),
+    (counter("migration_reads_compared_total", MIGRATION, "Reads compared on both sides"), |m| {
+        m.lane.as_ref().ok().map(|l| l.reads_compared)
+    }),
+    (counter("migration_divergences_found_total", MIGRATION, "Keys proven different"), |m| Some(m.divergences_found)),
+    (gauge("migration_divergences_unresolved", MIGRATION, "Keys proven different and not yet equal again"), |m| {
+        Some(m.divergences_found.saturating_sub(m.divergences_resolved))
+    }),
+    (counter("migration_flips_total", MIGRATION, "Changes of authority"), |m| u64::try_from(m.record.flips.len()).ok()),
+    (
+        gauge("migration_last_flip_pause_microseconds", MIGRATION, "How long the last change of authority held writes"),
+        |m| m.record.flips.last().and_then(|flip| flip.pause_us),
+    ),
+    (gauge("migration_gates_unmet", MIGRATION, "Gates of the next step that are not met"), |m| {
+        u64::try_from(m.gates.iter().filter(|gate| !gate.met).count()).ok()
+    }),
+];
+/// Of one filter in one slot, with the value.
+pub const POLICY_METRICS: &[(Metric, fn(&SeatStats) -> u64)] = &[
+    (counter("policy_calls_total", FILTER, "Calls of a filter's hook"), |s| s.calls),
+    (counter("policy_memo_hits_total", FILTER, "Commands answered from what a filter said before"), |s| s.memo_hits),
+    (counter("policy_absent_total", FILTER, "Answered as on_fault says while an instance was replaced"), |s| s.absent),
+    (counter("policy_restrained_total", FILTER, "Verdicts not carried out because of the mode"), |s| s.restrained),
+    (counter("policy_dropped_total", FILTER, "Lines of log and counters dropped for their limits"), |s| s.dropped),
+    (gauge("policy_memory_bytes", FILTER, "Linear memory of all instances"), |s| s.memory_bytes),
+];
+pub const POLICY_FAULTS: Metric =
+    counter("policy_faults_total", &["interlay", "slot", "filter", "kind"], "Faults of a filter by kind");
+pub const POLICY_VERDICTS: Metric =
+    counter("policy_verdicts_total", &["interlay", "slot", "filter", "verdict"], "Verdicts of a filter by word");
+pub const POLICY_CALL_TIME: Metric = gauge(
+    "policy_call_nanoseconds",
+    &["interlay", "slot", "filter", "quantile"],
+    "Time of a hook call, one call in 64 measured: the 0.5 and 0.99 quantiles",
+);
+pub const POLICY_CALL_TIME_SUM: Metric =
+    counter("policy_call_nanoseconds_sum", FILTER, "Time of all hook calls, estimated from those measured");
+pub const POLICY_CALL_TIME_COUNT: Metric =
+    counter("policy_call_nanoseconds_count", FILTER, "Hook calls that the sum stands for");
+pub const POLICY_GUEST_COUNTER: Metric =
+    counter("policy_guest_counter", &["interlay", "slot", "filter", "id"], "Counters of the filters themselves");
+
+/// All of them, in the order of the page.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    const BEGIN: &[Metric] = &[BUILD_INFO];
+    const MIDDLE: &[Metric] =
+        &[COMMANDS_BY_NAME, INTERLAY_DUAL, INTERLAY_PAUSED, PAUSES, PAUSE_FAILURES, MIGRATION_PHASE];
+    const END: &[Metric] = &[
+        POLICY_FAULTS,
+        POLICY_VERDICTS,
+        POLICY_CALL_TIME,
+        POLICY_CALL_TIME_SUM,
+        POLICY_CALL_TIME_COUNT,
+        POLICY_GUEST_COUNTER,
+    ];
+    BEGIN
+        .iter()
+        .chain(CORE_METRICS.iter().map(|(metric, _)| metric))
+        .chain(MIDDLE)
+        .chain(MIGRATION_METRICS.iter().map(|(metric, _)| metric))
+        .chain(POLICY_METRICS.iter().map(|(metric, _)| metric))
+        .chain(END)
+}

@@ -1,0 +1,160 @@
+//! Every key of the configuration file: its table, default, unit and meaning. `docs/CONFIGURATION.md` is made from this list, and the
+//! reader refuses every key that is not in it.
+
+/// One key of one table.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    pub name: &'static str,
+    /// TOML type, with the unit of a number.
+    pub kind: &'static str,
+    /// "needed" where there is none.
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, default, meaning }
+}
+
+pub const ROOT: &[Key] = &[
+    key("admin", "table", "", "the admin API"),
+    key("data", "table", "", "the embedded store"),
+    key("cores", "table", "", "the data plane's threads"),
+    key("endpoints", "tables by name", "needed", "database servers"),
+    key("interlays", "tables by name", "needed", "listeners that applications connect to"),
+];
+
+pub const ADMIN: &[Key] =
+    &[key("listen", "IP and port", "127.0.0.1:7171", "loopback only: the admin API has no tokens and no TLS yet")];
+
+pub const DATA: &[Key] =
+    &[key("dir", "path", "crossfade-data", "directory of the store; made when missing; one process at a time")];
+
+pub const CORES: &[Key] = &[
+    key("count", "number, 0 to 256", "0", "threads of the data plane; 0 = one per CPU"),
+    key("drain_deadline_ms", "milliseconds, 0 to 600000", "5000", "how long commands in flight may take at a stop"),
+];
+
+pub const ENDPOINT: &[Key] = &[
+    key("kind", "\"redis\" or \"postgres\"", "needed", "what the server speaks"),
+    key(
+        "url",
+        "URL",
+        "needed, or one of the two below",
+        "redis://[user]:[password]@host:6379/0, unix:///path?db=0, postgres://user:password@host:5432/dbname?sslmode=prefer",
+    ),
+    key("url_env", "name", "", "the environment variable that holds the URL"),
+    key("url_file", "path", "", "the file that holds the URL"),
+];
+
+pub const REDIS_INTERLAY: &[Key] = &[
+    key("kind", "\"redis\"", "needed", "what clients speak"),
+    key("listen", "IP and port", "needed", "where applications connect"),
+    key("source", "name of an endpoint", "needed", "the server that is in use"),
+    key("target", "name of an endpoint", "none", "where a migration moves to, unless it names another"),
+    key("tls", "table", "none", "how clients are offered TLS"),
+    key("policies", "table", "the shipped filters", "which filter decides in which slot"),
+];
+
+pub const POSTGRES_INTERLAY: &[Key] = &[
+    key("kind", "\"postgres\"", "needed", "what clients speak"),
+    key("listen", "IP and port", "needed", "where applications connect"),
+    key("source", "name of an endpoint", "needed", "the server that is in use"),
+    key("target", "name of an endpoint", "none", "what `interlay analyze` compares with"),
+    key("tls", "table", "none", "how clients are offered TLS"),
+    key("auth", "table", "needed", "how clients log in"),
+    key("allow_replication", "true or false", "false", "whether replication connections are let through"),
+];
+
+pub const TLS: &[Key] = &[
+    key("cert_file", "path", "needed", "certificate chain, PEM"),
+    key("key_file", "path", "needed", "private key, PEM"),
+    key("require", "true or false", "false", "whether clients without TLS are refused"),
+];
+
+pub const AUTH: &[Key] = &[
+    key(
+        "mode",
+        "scram, relay, mapped, md5, trust",
+        "scram",
+        "who checks a client's password: docs/OPERATING.md, \"PostgreSQL log-in\"",
+    ),
+    key("auth_file", "path", "none", "users and secrets in PgBouncer's format"),
+    key("auth_query", "SQL with $1", "none", "how a user's secret is looked up on the server"),
+];
+
+/// The names are those of the slots.
+pub const POLICIES: &[Key] = &[
+    key(
+        "mirror",
+        "filter or table",
+        "builtin:mirror-reads",
+        "what is repeated on the target and compared, and what is refused",
+    ),
+    key("compare", "filter or table", "builtin:compare-semantic", "what counts as a difference"),
+    key("rollback", "filter or table", "builtin:rollback-threshold", "when to hold and when to go back"),
+    key("records", "filter or table", "none", "what of each record is copied"),
+];
+
+pub const POLICY: &[Key] = &[
+    key("filter", "name", "needed", "\"builtin:NAME\", a path, the name of a loaded filter, or \"none\""),
+    key("mode", "observe, warn, block", "observe", "what follows from a verdict that stops something"),
+    key("on_fault", "fail_open, fail_closed", "fail_open", "what answers when the filter fails"),
+    key("config", "table", "{}", "given to the filter as it is"),
+];
+
+/// Every table with its keys, in the order of the page.
+#[cfg(test)]
+pub const TABLES: &[(&str, &[Key])] = &[
+    ("(top)", ROOT),
+    ("[admin]", ADMIN),
+    ("[data]", DATA),
+    ("[cores]", CORES),
+    ("[endpoints.NAME]", ENDPOINT),
+    ("[interlays.NAME], kind = \"redis\"", REDIS_INTERLAY),
+    ("[interlays.NAME], kind = \"postgres\"", POSTGRES_INTERLAY),
+    ("[interlays.NAME.tls]", TLS),
+    ("[interlays.NAME.auth], kind = \"postgres\"", AUTH),
+    ("[interlays.NAME.policies], kind = \"redis\"", POLICIES),
+    ("[interlays.NAME.policies.SLOT], instead of a filter's name alone", POLICY),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::model::{PolicySlot, limits};
+
+    fn page() -> String {
+        let mut out = String::from(
+            "# Configuration\n\nOne TOML file. Unknown keys are refused; every error names file, line and key. `crossfade check --config FILE` reads it, probes the\n\
+             servers and prints what it finds. Examples: `config/`. Made from `src/control/config/keys.rs` by\n\
+             `UPDATE_DOCS=1 cargo test -p crossfade-control config`; a test fails when this page is stale.\n",
+        );
+        for (table, keys) in TABLES {
+            out += &format!("\n## {table}\n\n| key | value | default | meaning |\n|---|---|---|---|\n");
+            for Key { name, kind, default, meaning } in *keys {
+                out += &format!("| `{name}` | {kind} | {default} | {meaning} |\n");
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_page_of_the_configuration_names_every_key() {
+        crate::testing::document("docs/CONFIGURATION.md", &page());
+    }
+
+    #[test]
+    fn defaults_and_bounds_are_those_of_the_program() {
+        let of = |table: &[Key], name| *table.iter().find(|key| key.name == name).expect("a key");
+        assert_eq!(of(CORES, "drain_deadline_ms").default, limits::DRAIN_DEADLINE_DEFAULT_MS.to_string());
+        assert!(of(CORES, "drain_deadline_ms").kind.ends_with(&format!(" to {}", limits::DRAIN_DEADLINE_MAX_MS)));
+        assert!(of(CORES, "count").kind.ends_with(&format!(" to {}", limits::CORES_MAX)));
+        assert!(PolicySlot::ALL.iter().map(|slot| slot.as_str()).eq(POLICIES.iter().map(|key| key.name)));
+        let minimal = "[endpoints.e]\nkind = \"redis\"\nurl = \"redis://h\"\n[interlays.i]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"e\"\n";
+        let config = super::super::Config::parse(std::path::Path::new("x.toml"), minimal).expect("good");
+        assert_eq!(config.admin_listen.to_string(), of(ADMIN, "listen").default);
+        assert_eq!(config.data_dir.display().to_string(), of(DATA, "dir").default);
+        assert_eq!(config.cores.to_string(), of(CORES, "count").default);
+    }
+}
