@@ -3,6 +3,25 @@
 use base::model::{FilterName, PolicySlot};
 use base::stdx::histogram::Histogram;
 
+/// What went wrong in one call (ABI.md, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    Trap,
+    Deadline,
+    BadVerdict,
+}
+
+impl FaultKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::BadVerdict => "bad_verdict",
+        }
+    }
+}
+
 /// Faults by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounts {
@@ -78,7 +97,7 @@ pub struct PolicyNote {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoteKind {
     /// One fault. `spent`: the instance is gone and is to be replaced.
-    Fault { kind: super::host::FaultKind, text: String, spent: bool },
+    Fault { kind: FaultKind, text: String, spent: bool },
     /// A verdict that would have stopped something, in mode `warn`. At most a few in a second.
     Warned { text: String },
     /// A line of the guest's log.

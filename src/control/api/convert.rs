@@ -1,10 +1,12 @@
 //! Between the control loop's views and the API's own types. Nothing is decided here.
 
 mod filters;
+pub mod findings;
 pub mod gates;
 pub mod sessions;
 
 pub use filters::*;
+pub use findings::finding;
 use gates::gate;
 pub use sessions::*;
 
@@ -201,15 +203,6 @@ fn backfill(from: &views::BackfillView) -> api::Backfill {
         total: from.total,
         bytes: from.bytes,
         rate_per_second: from.rate_per_second,
-    }
-}
-
-pub fn finding(from: &views::Finding, waived: bool) -> api::Finding {
-    api::Finding {
-        name: from.name.clone(),
-        severity: from.severity.as_str().to_owned(),
-        detail: from.detail.clone(),
-        waived,
     }
 }
 

@@ -22,6 +22,7 @@ use super::abi;
 use super::stats::FaultCounts;
 use base::stdx::histogram::Histogram;
 
+pub use super::stats::FaultKind;
 pub use engine::Host;
 pub use instance::Instance;
 pub(super) use instance::{CaseFrame, RawVerdict};
@@ -51,25 +52,6 @@ pub struct Refused {
     pub rule: &'static str,
     /// A sentence that names the module, what was found and what to do.
     pub text: String,
-}
-
-/// What went wrong in one call (ABI.md, section 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
-    Trap,
-    Deadline,
-    BadVerdict,
-}
-
-impl FaultKind {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trap => "trap",
-            Self::Deadline => "deadline",
-            Self::BadVerdict => "bad_verdict",
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Pauses, sessions, analysis and facts of PostgreSQL servers into the API's types. Nothing is decided here.
 
+use super::findings::finding;
 use crate::api::types as api;
 use crate::reconcile::views::{self, GateState, Totals};
 
@@ -101,7 +102,7 @@ pub fn analysis(from: &views::AnalysisView) -> api::Analysis {
     };
     let (findings, findings_problem) = match &from.findings {
         None => (None, None),
-        Some(Ok(findings)) => (Some(findings.iter().map(|one| super::finding(one, false)).collect()), None),
+        Some(Ok(findings)) => (Some(findings.iter().map(|one| finding(one, false)).collect()), None),
         Some(Err(why)) => (None, Some(why.clone())),
     };
     api::Analysis {
