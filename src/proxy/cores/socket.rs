@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use super::connect::Stream;
 use super::notify::Notify;
-use super::sys;
+use super::syscalls;
 use super::tls::Tls;
 use crate::contract::Secured;
 use base::model::limits;
@@ -73,7 +73,7 @@ impl SocketIo {
     /// Ends both tasks. The descriptor itself is closed when they are over.
     pub fn close(&self) {
         if !self.closed.replace(true) {
-            sys::shutdown(self.stream.fd());
+            syscalls::shutdown(self.stream.fd());
         }
         self.readable.ring();
         self.writable.ring();
@@ -110,7 +110,7 @@ impl SocketIo {
                 return Sending::Over;
             }
             while outbox.sent < outbox.bytes.len() {
-                match sys::send(self.stream.fd(), &outbox.bytes[outbox.sent..]) {
+                match syscalls::send(self.stream.fd(), &outbox.bytes[outbox.sent..]) {
                     Ok(Some(count)) => outbox.sent += count,
                     Ok(None) => {
                         self.full.set(true);
@@ -200,7 +200,7 @@ pub async fn read(io: &SocketIo, owner: &impl Owner) -> String {
         if let Err(error) = io.stream.readable().await {
             return error.to_string();
         }
-        let outcome = ARRIVED.with_borrow_mut(|buffer| match sys::receive(io.stream.fd(), buffer) {
+        let outcome = ARRIVED.with_borrow_mut(|buffer| match syscalls::receive(io.stream.fd(), buffer) {
             Ok(Some(0)) => Err(Ending::Gone("the peer closed the connection".to_owned())),
             Ok(Some(count)) => take(io, &buffer[..count], owner).map_err(Ending::Refused),
             Ok(None) => Ok(()),
@@ -279,7 +279,7 @@ async fn say_goodbye(io: &SocketIo) {
     let Some(goodbye) = goodbye else { return };
     let mut rest = goodbye.as_slice();
     while !rest.is_empty() && !io.is_closed() {
-        match sys::send(io.stream.fd(), rest) {
+        match syscalls::send(io.stream.fd(), rest) {
             Ok(Some(count)) => rest = &rest[count..],
             Ok(None) => io.room().await,
             Err(_) => return,

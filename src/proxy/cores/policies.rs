@@ -1,30 +1,10 @@
-//! Filters and counters of one core: what is put in place, and what control is told of it.
+//! The filters of one core: adopting a new set, and what control is told of them. Lives on one core.
 
-use super::core::{Core, Interlay};
-use crate::redis::lane::Lane;
+use super::core::Core;
+use super::syscalls;
 use base::model::InterlayName;
 use bus::Report;
-use bus::counters::CoreCounters;
 use policy::CorePolicies;
-
-impl Interlay {
-    pub fn counters(&self) -> CoreCounters {
-        let mut counters = self.relay.counters();
-        counters.add(&self.past_lanes);
-        match &self.lane {
-            Some(lane) => lane_counters(counters, lane),
-            None => counters,
-        }
-    }
-}
-
-/// With what a lane has counted.
-pub fn lane_counters(mut counters: CoreCounters, lane: &Lane) -> CoreCounters {
-    let (source, target) = lane.side_counters();
-    counters.source.add(source);
-    counters.target.add(target);
-    counters
-}
 
 impl Core {
     /// The next command is decided by the new set.
@@ -35,8 +15,9 @@ impl Core {
         policies.enter(interlay.view);
         let generation = policies.generation;
         let before = interlay.policies.replace(policies).stats();
-        if let Some(lane) = interlay.lane.as_mut() {
-            lane.policies_changed();
+        let now = syscalls::now(self.start);
+        if let Some(companion) = interlay.companion.as_mut() {
+            companion.policies_changed(now);
         }
         let core = self.id;
         self.report(Report::PoliciesAdopted { core, interlay: name, generation, before });
