@@ -128,6 +128,40 @@ fn expand(text: &str, front: &[String], found: &mut dyn FnMut(Vec<String>)) {
     expand(&inner[begin..], &front, found);
 }
 
+/// The paths that `code` names outside its `use` lines and that begin with `crate`, `super` or one of `children`.
+pub fn inline_paths(code: &str, children: &BTreeSet<String>) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for line in
+        code.lines().filter(|line| !line.trim_start().starts_with("use ") && !line.trim_start().starts_with("pub"))
+    {
+        for (at, _) in line.match_indices("::") {
+            let begin = line[..at].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |before| before + 1);
+            let first = &line[begin..at];
+            if line[..begin].ends_with("::") || !(first == "crate" || first == "super" || children.contains(first)) {
+                continue;
+            }
+            let end = line[begin..]
+                .find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+                .map_or(line.len(), |length| begin + length);
+            found.push(line[begin..end].trim_end_matches(':').split("::").map(str::to_owned).collect());
+        }
+    }
+    found
+}
+
+/// The modules a file declares.
+fn children(code: &str) -> BTreeSet<String> {
+    let declared = |line: &str| {
+        let line = line.trim();
+        let line = line
+            .strip_prefix("pub ")
+            .or_else(|| line.split_once(") ").filter(|(front, _)| front.starts_with("pub(")).map(|(_, rest)| rest))
+            .unwrap_or(line);
+        line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')).map(str::to_owned)
+    };
+    code.lines().filter_map(declared).collect()
+}
+
 /// Which file takes a name from which other file of the same crate, by paths from the top of the repository. A `pub use` of a parent
 /// is a sign on the door, not an import: who takes the name there takes it from the file it comes from.
 pub fn imports_between_files(sources: &[Source]) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
@@ -139,10 +173,9 @@ pub fn imports_between_files(sources: &[Source]) -> BTreeMap<PathBuf, BTreeSet<P
     for source in sources.iter().filter(|source| !source.is_test()) {
         let folder = source.crate_folder();
         let mut targets = BTreeSet::new();
-        for (path, public) in uses(&source.code()) {
-            if public {
-                continue;
-            }
+        let code = source.code();
+        let used = uses(&code).into_iter().filter(|(_, public)| !public).map(|(path, _)| path);
+        for path in used.chain(inline_paths(&code, &children(&code))) {
             if let Some(absolute) = absolute(&source.module(), &path)
                 && let Some(target) = home(&by_module, &folder, &absolute, 0)
                 && target != source.path
