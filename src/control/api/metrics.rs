@@ -36,23 +36,29 @@ const MIGRATION_METRICS: &[MigrationMetric] = &[
         Some(u64::from(m.record.authority.side == Side::Target))
     }),
     ("migration_epoch", "gauge", "Epoch of the authority record", |m| Some(m.record.authority.epoch.0)),
-    ("migration_keys_total", "counter", "Keys the lane copied", |m| m.lane.as_ref().ok().map(|l| l.copied_keys)),
-    ("migration_bytes_total", "counter", "Bytes the lane copied", |m| m.lane.as_ref().ok().map(|l| l.copied_bytes)),
-    ("migration_dirty_keys", "gauge", "Keys that must be copied again", |m| m.lane.as_ref().ok().map(|l| l.dirty)),
+    ("migration_keys_total", "counter", "Keys the lane copied", |m| {
+        m.shadow.as_ref().ok().map(|l| l.applied.copied_keys)
+    }),
+    ("migration_bytes_total", "counter", "Bytes the lane copied", |m| {
+        m.shadow.as_ref().ok().map(|l| l.applied.copied_bytes)
+    }),
+    ("migration_dirty_keys", "gauge", "Keys that must be copied again", |m| {
+        m.shadow.as_ref().ok().map(|l| l.behind.dirty)
+    }),
     ("migration_in_flight", "gauge", "Entries the shadow has not answered", |m| {
-        m.lane.as_ref().ok().map(|l| l.in_flight)
+        m.shadow.as_ref().ok().map(|l| l.behind.in_flight)
     }),
     ("migration_uncopied", "gauge", "1 while some key may be uncopied", |m| {
-        m.lane.as_ref().ok().map(|l| u64::from(l.uncopied))
+        m.shadow.as_ref().ok().map(|l| u64::from(l.behind.uncopied))
     }),
     ("migration_shadow_lag_microseconds", "gauge", "Age of the oldest entry the shadow has not answered", |m| {
-        m.lane.as_ref().ok().map(|l| l.shadow_lag_us)
+        m.shadow.as_ref().ok().map(|l| l.behind.lag_us)
     }),
     ("migration_shadow_queue_bytes", "gauge", "Bytes waiting for the shadow", |m| {
-        m.lane.as_ref().ok().map(|l| l.shadow_queue_bytes)
+        m.shadow.as_ref().ok().map(|l| l.behind.queue_bytes)
     }),
     ("migration_reads_compared_total", "counter", "Reads compared on both sides", |m| {
-        m.lane.as_ref().ok().map(|l| l.reads_compared)
+        m.shadow.as_ref().ok().map(|l| l.reads.compared)
     }),
     ("migration_divergences_found_total", "counter", "Keys proven different", |m| Some(m.divergences_found)),
     ("migration_divergences_unresolved", "gauge", "Keys proven different and not yet equal again", |m| {

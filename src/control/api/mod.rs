@@ -35,7 +35,7 @@ use crate::reconcile::views::{
     ApprovalScope, AutoThrough, Command, DecisionError, EndpointName, InterlayName, MigrationId, NameError, Phase,
     limits,
 };
-use crate::reconcile::{self, CheckedFilter, Event, Handle, Preflight};
+use crate::reconcile::{self, CheckedFilter, Handle, JournalEntry, Preflight};
 use problem::Failure;
 
 type Answer = Result<Response, Failure>;
@@ -372,7 +372,7 @@ async fn events(
 }
 
 /// Events as they come; ends when the loop ends, or when this subscriber was too slow.
-fn coming(receiver: Option<mpsc::Receiver<Event>>) -> impl Stream<Item = Event> {
+fn coming(receiver: Option<mpsc::Receiver<JournalEntry>>) -> impl Stream<Item = JournalEntry> {
     stream::unfold(receiver, |receiver| async move {
         let mut receiver = receiver?;
         let event = receiver.recv().await?;
@@ -380,7 +380,7 @@ fn coming(receiver: Option<mpsc::Receiver<Event>>) -> impl Stream<Item = Event> 
     })
 }
 
-fn sse(event: &Event) -> Result<SseEvent, Infallible> {
+fn sse(event: &JournalEntry) -> Result<SseEvent, Infallible> {
     let data = serde_json::to_string(&convert::event(event)).unwrap_or_default();
     Ok(SseEvent::default().id(event.number.to_string()).event(event.kind.clone()).data(data))
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tokio::task::{LocalSet, yield_now};
 
-use super::gate::GateState;
+use super::pause_state::PauseState;
+use super::state::Control;
 use super::*;
+use crate::config::Config;
 use base::model::{CoreId, InterlayName, SessionInfo, SessionState};
-use bus::{Directive, HoldEvent, HoldOrder, Report};
+use bus::{Directive, HoldEvent, HoldOrder, Report, Switchboard};
 
 const CORES: u16 = 2;
 const SOON: Duration = Duration::from_millis(50);
@@ -59,8 +61,8 @@ fn session(id: u32, state: SessionState) -> SessionInfo {
 }
 
 impl Rig {
-    fn start(test: &str) -> Rc<Self> {
-        let dir = std::env::temp_dir().join(format!("crossfade-gate-{}-{test}", std::process::id()));
+    async fn start(test: &str) -> Rc<Self> {
+        let dir = std::env::temp_dir().join(format!("crossfade-pause-{}-{test}", std::process::id()));
         let text = format!(
             "[data]\ndir = {:?}\n[endpoints.pg]\nkind = \"postgres\"\nurl = \"postgres://127.0.0.1:9/db\"\n\
              [endpoints.cache]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n\
@@ -71,7 +73,7 @@ impl Rig {
         let config = Config::parse(Path::new("test.toml"), &text).unwrap();
         fake::share_compiled_filters(&dir);
         let bus = Switchboard::new(CORES).unwrap();
-        let (running, handle) = start(Intent::load(config).unwrap(), bus, "fake".to_owned()).unwrap();
+        let (running, handle) = start(Intent::load(config).await.unwrap(), bus, "fake".to_owned()).await.unwrap();
         let core_1 = Cell::new(Some(HoldEvent::Drained));
         let rig = Rc::new(Self { running, handle, log: RefCell::default(), core_1, dir });
         let cores = Rc::downgrade(&rig);
@@ -89,12 +91,12 @@ impl Rig {
         &self.running.control
     }
 
-    fn state(&self) -> GateState {
-        self.control().interlay(&shop()).unwrap().gate.state.get()
+    fn state(&self) -> PauseState {
+        self.control().interlay(&shop()).unwrap().pause.state()
     }
 
     fn kinds(&self) -> Vec<String> {
-        let journal = self.control().store.journal_after(0).unwrap();
+        let journal = fake::at_once(self.control().store.journal_after(0)).unwrap();
         // The filters of the other interlay are put in place meanwhile.
         journal.into_iter().map(|event| event.kind).filter(|kind| kind != "policies_changed").collect()
     }
@@ -145,7 +147,7 @@ impl Rig {
 
 fn run(test: &str, body: impl AsyncFnOnce(Rc<Rig>)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async move { body(Rig::start(test)).await });
+    LocalSet::new().block_on(&runtime, async move { body(Rig::start(test).await).await });
 }
 
 #[test]
@@ -154,14 +156,14 @@ fn a_pause_holds_when_every_core_has_drained_and_ends_once() {
         let paused = rig.handle.pause(shop(), LONG, LONG).await.unwrap();
         assert_eq!(*rig.log.borrow(), [Asked::Close(0), Asked::Close(1), Asked::Shut(0), Asked::Shut(1)]);
         assert_eq!(paused.resumes_at.0 - paused.paused_at.0, 20_000);
-        assert!(matches!(rig.state(), GateState::Paused(_)));
+        assert!(matches!(rig.state(), PauseState::Paused(_)));
         let ready = rig.handle.ready().await.unwrap();
         assert!(ready.ready && ready.notes[0].contains("interlay shop is paused"), "{ready:?}");
         let again = rig.handle.pause(shop(), LONG, LONG).await.expect_err("paused already");
         assert!(matches!(&again, ControlError::Conflict(text) if text.contains("paused already")), "{again}");
         let resumed = rig.handle.resume(shop()).await.unwrap();
         assert_eq!((resumed.held_clients, resumed.longest_hold_us), (4, 101));
-        assert!(matches!(rig.state(), GateState::Open));
+        assert!(matches!(rig.state(), PauseState::Running));
         let again = rig.handle.resume(shop()).await.expect_err("not paused");
         assert!(matches!(&again, ControlError::Conflict(text) if text.contains("nothing to resume")), "{again}");
         assert_eq!(rig.kinds(), ["started", "interlay_paused", "interlay_resumed"]);
@@ -184,7 +186,7 @@ fn a_pause_that_is_held_up_opens_again_and_names_who() {
         let expected =
             [Asked::Close(0), Asked::Close(1), Asked::Sessions(0), Asked::Sessions(1), Asked::Open(0), Asked::Open(1)];
         assert_eq!(*rig.log.borrow(), expected);
-        assert!(matches!(rig.state(), GateState::Open));
+        assert!(matches!(rig.state(), PauseState::Running));
         assert_eq!(rig.kinds(), ["started", "pause_failed"]);
         rig.core_1.set(Some(HoldEvent::Drained));
         rig.handle.pause(shop(), LONG, LONG).await.expect("the next one holds");
@@ -199,7 +201,7 @@ fn an_answer_to_an_older_order_does_not_count() {
         // The late answer to the first order arrives while the second is waited for.
         let (handle, control) = (rig.handle.clone(), Rc::clone(rig.control()));
         let second = tokio::task::spawn_local(async move { handle.pause(shop(), 2 * SOON, LONG).await });
-        while !matches!(rig.state(), GateState::Closing) {
+        while !matches!(rig.state(), PauseState::Pausing) {
             yield_now().await;
         }
         let (core, interlay, event) = (CoreId(1), shop(), HoldEvent::Drained);
@@ -212,17 +214,17 @@ fn an_answer_to_an_older_order_does_not_count() {
 fn a_pause_nobody_ends_ends_by_itself() {
     run("by-itself", async |rig| {
         rig.handle.pause(shop(), LONG, SOON).await.unwrap();
-        while !matches!(rig.state(), GateState::Open) {
+        while !matches!(rig.state(), PauseState::Running) {
             yield_now().await;
         }
         assert_eq!(rig.kinds(), ["started", "interlay_paused", "interlay_resumed"]);
-        let journal = rig.control().store.journal_after(0).unwrap();
+        let journal = rig.control().store.journal_after(0).await.unwrap();
         let last = journal.iter().rfind(|event| event.kind == "interlay_resumed").unwrap();
         assert!(last.text.contains("its time ran out"), "{}", last.text);
         // The timer of the first pause must not end the second.
         rig.handle.pause(shop(), LONG, LONG).await.unwrap();
         tokio::time::sleep(2 * SOON).await;
-        assert!(matches!(rig.state(), GateState::Paused(_)));
+        assert!(matches!(rig.state(), PauseState::Paused(_)));
     });
 }
 
@@ -231,19 +233,19 @@ fn an_interlay_without_a_gate_says_so() {
     run("without", async |rig| {
         let orders = InterlayName::new("orders").unwrap();
         let error = rig.handle.pause(orders.clone(), LONG, LONG).await.expect_err("redis");
-        assert!(matches!(&error, ControlError::NotCarried(text) if text.contains("a fence of their own")), "{error}");
-        assert!(matches!(rig.handle.resume(orders.clone()).await, Err(ControlError::NotCarried(_))));
-        assert!(matches!(rig.handle.sessions(orders.clone()).await, Err(ControlError::NotCarried(_))));
-        assert!(matches!(rig.handle.analysis(orders, None, 9).await, Err(ControlError::NotCarried(_))));
+        assert!(matches!(&error, ControlError::Unsupported(text) if text.contains("no pause")), "{error}");
+        assert!(matches!(rig.handle.resume(orders.clone()).await, Err(ControlError::Unsupported(_))));
+        assert!(matches!(rig.handle.sessions(orders.clone()).await, Err(ControlError::Unsupported(_))));
+        assert!(matches!(rig.handle.analysis(orders, None, 9).await, Err(ControlError::Unsupported(_))));
         rig.core_1.set(Some(HoldEvent::Unsupported));
-        assert!(matches!(rig.handle.pause(shop(), LONG, LONG).await, Err(ControlError::NotCarried(_))));
-        assert!(matches!(rig.state(), GateState::Open));
+        assert!(matches!(rig.handle.pause(shop(), LONG, LONG).await, Err(ControlError::Unsupported(_))));
+        assert!(matches!(rig.state(), PauseState::Running));
         let decisions = base::model::Decisions::default();
         let id = base::model::MigrationId::new("m").unwrap();
         let request =
             CreateRequest { id, interlay: shop(), source: None, target: None, decisions, policies: Default::default() };
-        let error = rig.handle.create(request).await.expect_err("not carried");
-        assert!(matches!(&error, ControlError::NotCarried(text) if text.contains("not carried yet")), "{error}");
+        let error = rig.handle.create(request).await.expect_err("not supported");
+        assert!(matches!(&error, ControlError::Unsupported(text) if text.contains("not supported yet")), "{error}");
     });
 }
 

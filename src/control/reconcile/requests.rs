@@ -1,72 +1,18 @@
-//! How other code asks the control loop: a cloneable, `Send` handle, one bounded queue, one answer per question.
+//! What other code can ask of the control loop: one bounded queue of requests, one answer for each. [`Handle`] crosses threads.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::events::Event;
-use super::policies::{FilterView, LoadFilter, PoliciesView};
+use super::error::ControlError;
 use super::views::{
-    AnalysisView, DivergencesView, EndpointView, InterlayView, MetricsView, MigrationView, PauseView, ReadyView,
-    ReportView, ResumeView, SessionsView, StatusView,
+    AnalysisView, DivergencesView, EndpointView, FilterView, InterlayView, LoadFilter, MetricsView, MigrationView,
+    PauseView, PoliciesView, ReadyView, ReportView, ResumeView, SessionsView, StatusView,
 };
-use crate::workflow::{Command, NewMigration, Refusal};
-use base::model::{EndpointName, FilterName, InterlayName, MigrationId, PolicySettings, SessionInfo, limits};
-
-/// Why an operator's request was not done. Every text says what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ControlError {
-    NotFound(String),
-    /// The workflow says no; nothing changed.
-    Refused(Refusal),
-    /// Does not fit what exists already; nothing changed.
-    Conflict(String),
-    /// A pause did not come about: these sessions were in the way. The gate is open again.
-    HeldUp {
-        text: String,
-        sessions: Vec<SessionInfo>,
-    },
-    Invalid(String),
-    NotCarried(String),
-    /// A filter breaks a rule, fails a case or refuses its configuration; what was loaded before goes on.
-    FilterRefused(String),
-    /// Another server could not be reached or answered nonsense.
-    Upstream(String),
-    /// The store failed; nothing changed.
-    Store(String),
-    /// Busy or stopping. Whether the change is made is not known: look, then try again.
-    Unavailable(String),
-}
-
-impl fmt::Display for ControlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(refusal) => refusal.fmt(f),
-            Self::HeldUp { text, .. }
-            | Self::NotFound(text)
-            | Self::Conflict(text)
-            | Self::Invalid(text)
-            | Self::NotCarried(text)
-            | Self::FilterRefused(text)
-            | Self::Upstream(text)
-            | Self::Store(text)
-            | Self::Unavailable(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for ControlError {}
-
-impl From<Refusal> for ControlError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid(text) => Self::Invalid(text),
-            Refusal::UnmetGates { .. } | Refusal::WrongPhase(_) => Self::Refused(refusal),
-        }
-    }
-}
+use crate::store::JournalEntry;
+use crate::workflow::{Command, NewMigration};
+use base::model::{EndpointName, FilterName, InterlayName, MigrationId, PolicySettings, limits};
 
 /// What is asked for when creating; absent ends come from the interlay.
 #[derive(Debug, Clone)]
@@ -89,7 +35,7 @@ impl CreateRequest {
 type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 
 /// Past events, and those to come.
-pub type Subscription = (Vec<Event>, mpsc::Receiver<Event>);
+pub type Subscription = (Vec<JournalEntry>, mpsc::Receiver<JournalEntry>);
 
 #[derive(Debug)]
 pub(super) enum Request {
@@ -192,7 +138,7 @@ impl Handle {
         self.ask(|reply| Request::Interlay(name, reply)).await
     }
 
-    /// Returns when the gate is closed and drained; `deadline` must be at most [`limits::PAUSE_DEADLINE_MAX`].
+    /// Returns when clients are held and nothing is outstanding; `deadline` must be at most [`limits::PAUSE_DEADLINE_MAX`].
     ///
     /// # Errors
     /// [`ControlError`]; [`ControlError::HeldUp`] with the sessions that were in the way.

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Misread, misread};
+use super::misread::{Misread, misread};
 use crate::store::StoredFilter;
 use base::model::{
     FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot, Timestamp,

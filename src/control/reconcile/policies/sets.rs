@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::{InterlayPolicies, Occupant, Registry, Standing, standings, told};
-use crate::reconcile::events::About;
-use crate::reconcile::state::{Control, Interlay, monotonic_ns, now};
+use crate::events::PolicyEvent;
+use crate::reconcile::clock::monotonic_ns;
+use crate::reconcile::event_hub::About;
+use crate::reconcile::state::{Control, Interlay};
 use base::model::{
     CoreId, InterlayName, MigrationId, OnFault, PolicySetting, PolicySettings, PolicySlot, ProtocolKind, limits,
 };
 use base::stdx::prng::SplitMix64;
 use bus::{Directive, Switchboard, companion_core};
+use movers::Ability;
 use policy::{CorePolicies, Module, PairSeat, RecordSeat, RequestSeat, SeatSetup, SeatStats, WindowSeat};
 
 /// What every seat of a set is made of. Crosses to the thread that makes the instances.
@@ -156,7 +159,7 @@ fn closed(setting: &PolicySetting) -> PolicySetting {
 /// The sets an interlay begins with, by interlay. Pushed to the cores before these run, so that no command passes undecided.
 pub type FirstSets = BTreeMap<InterlayName, InterlayPolicies>;
 
-/// Makes and sends the first sets of all interlays that have migrations.
+/// Makes and sends the first sets of all interlays that have policies.
 ///
 /// # Errors
 /// A sentence, when a mailbox is full before anything runs.
@@ -170,9 +173,8 @@ pub fn send_first<'a>(
     let mut sets = FirstSets::new();
     let cores = cores_of(bus);
     for (name, kind, own, migration) in interlays {
-        match kind {
-            ProtocolKind::Redis => {}
-            ProtocolKind::Postgres => continue,
+        if movers::supports(kind, name, Ability::Policies).is_err() {
+            continue;
         }
         let policies = InterlayPolicies::default();
         let standings = standings(registry, migration, own, &[]);
@@ -280,9 +282,8 @@ impl Control {
 
     /// As [`Self::assign`], if what is chosen is not what is in force.
     pub(in crate::reconcile) async fn settle_policies(&self, interlay: &Interlay, why: &str) {
-        match interlay.config.spec.kind() {
-            ProtocolKind::Redis => {}
-            ProtocolKind::Postgres => return,
+        if interlay.supports(Ability::Policies).is_err() {
+            return;
         }
         // Only in turn: a set that is being made for an older choice is not in force yet.
         let _turn = interlay.policies.turn.lock().await;
@@ -314,10 +315,10 @@ impl Control {
             }
         };
         if let Some(open) = made.open {
-            let text =
-                format!("interlay {name}: no set was made, those in force go on: records would pass no policy: {open}");
+            let not_made = PolicyEvent::NotMade { interlay: name, why: open };
+            let text = not_made.to_string();
             tracing::error!("{text}");
-            self.events.lasting("policies_lagging", &self.about_policies(interlay), text.clone(), now());
+            self.events.lasting(not_made, &self.about_policies(interlay)).await;
             return vec![text];
         }
         self.take_window_notes(interlay);
@@ -329,14 +330,14 @@ impl Control {
         let about = self.about_policies(interlay);
         let mut failed = Vec::new();
         for (slot, refused) in made.refused {
-            let text = format!("{slot} of interlay {name} has lost its filter: {refused}");
-            tracing::error!("{text}");
-            self.events.lasting("policy_unloaded", &about, text.clone(), now());
-            failed.push(text);
+            let lost = PolicyEvent::Lost { slot, interlay: name.clone(), why: refused };
+            tracing::error!("{lost}");
+            failed.push(lost.to_string());
+            self.events.lasting(lost, &about).await;
         }
-        let rows: Vec<_> = policies.in_force.borrow().iter().map(told).collect();
-        let text = format!("set {generation} ({why}): {}", rows.join("; "));
-        self.events.lasting("policies_changed", &about, text, now());
+        let rows = policies.in_force.borrow().iter().map(told).collect();
+        let changed = PolicyEvent::Changed { generation, why: why.to_owned(), rows };
+        self.events.lasting(changed, &about).await;
         failed
     }
 
@@ -362,14 +363,10 @@ impl Control {
                 return;
             }
             if tokio::time::timeout_at(deadline, adopted).await.is_err() {
-                let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
-                let text = format!(
-                    "set {generation} of filters is not in force on core {} after {} s",
-                    cores.join(", "),
-                    limits::POLICIES_ADOPT_TIMEOUT.as_secs()
-                );
-                tracing::error!("{text}");
-                self.events.lasting("policies_lagging", &self.about_policies(interlay), text, now());
+                let after_s = limits::POLICIES_ADOPT_TIMEOUT.as_secs();
+                let lagging = PolicyEvent::Lagging { generation, cores, after_s };
+                tracing::error!("{lagging}");
+                self.events.lasting(lagging, &self.about_policies(interlay)).await;
                 return;
             }
         }
@@ -383,9 +380,9 @@ impl Control {
             return;
         }
         self.await_adopted(interlay, 1).await;
-        let rows: Vec<_> = policies.in_force.borrow().iter().map(told).collect();
-        let text = format!("set 1 (the start): {}", rows.join("; "));
-        self.events.lasting("policies_changed", &self.about_policies(interlay), text, now());
+        let rows = policies.in_force.borrow().iter().map(told).collect();
+        let changed = PolicyEvent::Changed { generation: 1, why: "the start".to_owned(), rows };
+        self.events.lasting(changed, &self.about_policies(interlay)).await;
     }
 
     pub(super) fn about_policies(&self, interlay: &Interlay) -> About {

@@ -1,14 +1,16 @@
-//! The shapes on disk, version 1, and their translation to and from the program's own types.
+//! The shapes on disk, version 2, and their translation to and from the program's own types.
 //!
 //! Separate from the program's types on purpose: those may change, these may not without a new version. Values are JSON.
 
+mod misread;
 mod policies;
 
+use misread::{Misread, misread};
 pub(super) use policies::DiskFilter;
 use policies::DiskPolicies;
 use serde::{Deserialize, Serialize};
 
-use super::JournalEntry;
+use crate::store::JournalEntry;
 use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
 use base::model::{
     Approval, ApprovalScope, Authority, AutoThrough, ConflictPolicy, DataMovement, Decisions, EndpointName, Epoch,
@@ -143,19 +145,12 @@ pub(super) struct DiskLedger {
     entries: Vec<DiskDivergence>,
 }
 
-/// What could not be understood, in words.
-type Misread = String;
-
 fn side(text: &str) -> Result<Side, Misread> {
     match text {
         "source" => Ok(Side::Source),
         "target" => Ok(Side::Target),
         other => Err(format!("authority {other:?} is neither source nor target")),
     }
-}
-
-fn misread(error: impl std::fmt::Display) -> Misread {
-    error.to_string()
 }
 
 impl From<&Decisions> for DiskDecisions {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::store::{JournalEntry, StoredFilter};
 use crate::workflow::{Ended, NewMigration, Phase, Rehearsal, SmokeResult};
 use base::model::*;
 
@@ -89,32 +90,32 @@ fn everything_is_there_after_reopening() {
     let seen = Sighting { database: 1, key: vec![0, 255], class: "ttl".into(), source: "s".into(), target: "t".into() };
     ledger.note(seen, Timestamp(4));
     {
-        let store = Store::open(&scratch.0).unwrap();
-        assert_eq!(store.reserve_numbers(10).unwrap(), 1);
-        store.commit(&record, &[entry(1), entry(2)]).unwrap();
-        store.save_ledger(&record.id, &ledger).unwrap();
-        store.append(&[entry(3)]).unwrap();
+        let store = RedbStore::open(&scratch.0).unwrap();
+        assert_eq!(store.reserve_now(10).unwrap(), 1);
+        store.replace(Change { decided_on: None, record: &record, journal: &[entry(1), entry(2)] }).unwrap();
+        store.save_ledger_now(&record.id, &ledger).unwrap();
+        store.append_now(&[entry(3)]).unwrap();
     }
-    let store = Store::open(&scratch.0).unwrap();
-    assert_eq!(store.migrations().unwrap(), vec![record.clone()]);
-    assert_eq!(store.journal_after(1).unwrap(), vec![entry(2), entry(3)]);
-    assert_eq!(store.ledger(&record.id).unwrap(), ledger);
-    assert_eq!(store.reserve_numbers(10).unwrap(), 11);
+    let store = RedbStore::open(&scratch.0).unwrap();
+    assert_eq!(store.migrations_now().unwrap(), vec![record.clone()]);
+    assert_eq!(store.journal_after_now(1).unwrap(), vec![entry(2), entry(3)]);
+    assert_eq!(store.ledger_now(&record.id).unwrap(), ledger);
+    assert_eq!(store.reserve_now(10).unwrap(), 11);
 }
 
 #[test]
 fn two_processes_cannot_share_it() {
     let scratch = Scratch::new();
-    let _first = Store::open(&scratch.0).unwrap();
-    assert!(matches!(Store::open(&scratch.0), Err(StoreError::InUse(_))));
+    let _first = RedbStore::open(&scratch.0).unwrap();
+    assert!(matches!(RedbStore::open(&scratch.0), Err(StoreError::InUse(_))));
 }
 
 #[test]
 fn foreign_and_torn_files_are_refused_and_left_as_they_are() {
     let scratch = Scratch::new();
     {
-        let store = Store::open(&scratch.0).unwrap();
-        store.commit(&full_record(), &[entry(1)]).unwrap();
+        let store = RedbStore::open(&scratch.0).unwrap();
+        store.replace(Change { decided_on: None, record: &full_record(), journal: &[entry(1)] }).unwrap();
     }
     let good = std::fs::read(scratch.file()).unwrap();
     let mut cases: Vec<(String, Vec<u8>)> = vec![
@@ -131,12 +132,12 @@ fn foreign_and_torn_files_are_refused_and_left_as_they_are() {
     cases.push(("one bit of a record".into(), flipped));
     for (name, bytes) in cases {
         std::fs::write(scratch.file(), &bytes).unwrap();
-        let error = Store::open(&scratch.0).expect_err(&name);
+        let error = RedbStore::open(&scratch.0).expect_err(&name);
         assert!(matches!(error, StoreError::Refused(_)), "{name}: {error:?}");
         assert!(error.to_string().contains(FILE_NAME), "{name}: {error}");
     }
     std::fs::write(scratch.file(), &good).unwrap();
-    assert_eq!(Store::open(&scratch.0).unwrap().migrations().unwrap().len(), 1);
+    assert_eq!(RedbStore::open(&scratch.0).unwrap().migrations_now().unwrap().len(), 1);
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn another_programs_database_and_a_newer_schema_are_refused_in_words() {
             }
             txn.commit().unwrap();
         }
-        let error = Store::open(&scratch.0).expect_err(words).to_string();
+        let error = RedbStore::open(&scratch.0).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -164,22 +165,25 @@ fn a_half_made_store_does_not_stop_the_next_start() {
     let scratch = Scratch::new();
     std::fs::create_dir_all(&scratch.0).unwrap();
     std::fs::write(scratch.0.join(format!("{FILE_NAME}.new")), b"killed here").unwrap();
-    assert!(Store::open(&scratch.0).unwrap().migrations().unwrap().is_empty());
+    assert!(RedbStore::open(&scratch.0).unwrap().migrations_now().unwrap().is_empty());
 }
 
 #[test]
 fn the_file_as_a_kill_leaves_it_opens_with_the_last_commit() {
     let (scratch, image) = (Scratch::new(), Scratch::new());
-    let store = Store::open(&scratch.0).unwrap();
+    let store = RedbStore::open(&scratch.0).unwrap();
+    let mut decided_on = None;
     for run in 1..20 {
         let record = MigrationRecord { run, ..full_record() };
-        store.commit(&record, &[entry(u64::from(run))]).unwrap();
+        let journal = [entry(u64::from(run))];
+        store.replace(Change { decided_on: decided_on.as_ref(), record: &record, journal: &journal }).unwrap();
+        decided_on = Some(record.clone());
         // A copy of the file of a running process is what a kill -9 leaves behind.
         let _ = std::fs::remove_dir_all(&image.0);
         std::fs::create_dir_all(&image.0).unwrap();
         std::fs::copy(scratch.file(), image.file()).unwrap();
-        let after = Store::open(&image.0).unwrap_or_else(|error| panic!("run {run}: {error}"));
-        assert_eq!(after.migrations().unwrap(), vec![record]);
+        let after = RedbStore::open(&image.0).unwrap_or_else(|error| panic!("run {run}: {error}"));
+        assert_eq!(after.migrations_now().unwrap(), vec![record]);
     }
 }
 
@@ -195,16 +199,16 @@ fn a_filter_is_there_after_reopening_until_it_is_removed() {
         file: "mine.wasm".to_owned(),
     };
     {
-        let store = Store::open(&scratch.0).unwrap();
-        assert_eq!(store.filters().unwrap(), Vec::new());
-        store.save_filter(&filter(None), &[entry(1)]).unwrap();
-        store.save_filter(&filter(Some("{}")), &[entry(2)]).unwrap();
+        let store = RedbStore::open(&scratch.0).unwrap();
+        assert_eq!(store.filters_now().unwrap(), Vec::new());
+        store.save_filter_now(&filter(None), &[entry(1)]).unwrap();
+        store.save_filter_now(&filter(Some("{}")), &[entry(2)]).unwrap();
     }
-    let store = Store::open(&scratch.0).unwrap();
-    assert_eq!(store.filters().unwrap(), vec![filter(Some("{}"))]);
-    store.remove_filter(&filter(None).name, &[entry(3)]).unwrap();
-    store.remove_filter(&filter(None).name, &[]).unwrap();
-    assert_eq!((store.filters().unwrap(), store.journal_after(0).unwrap().len()), (Vec::new(), 3));
+    let store = RedbStore::open(&scratch.0).unwrap();
+    assert_eq!(store.filters_now().unwrap(), vec![filter(Some("{}"))]);
+    store.remove_filter_now(&filter(None).name, &[entry(3)]).unwrap();
+    store.remove_filter_now(&filter(None).name, &[]).unwrap();
+    assert_eq!((store.filters_now().unwrap(), store.journal_after_now(0).unwrap().len()), (Vec::new(), 3));
 }
 
 /// As version 0.1 wrote it before there were policies: no table of filters, no `policies` in a record.
@@ -222,16 +226,47 @@ fn a_file_from_before_there_were_filters_opens() {
         txn.open_table(LEDGERS).unwrap();
         txn.commit().unwrap();
     }
-    let store = Store::open(&scratch.0).unwrap();
+    let store = RedbStore::open(&scratch.0).unwrap();
     assert_eq!(
-        store.migrations().unwrap(),
+        store.migrations_now().unwrap(),
         vec![MigrationRecord { policies: PolicySettings::default(), ..full_record() }]
     );
-    assert_eq!(store.filters().unwrap(), Vec::new());
-    store.commit(&full_record(), &[]).unwrap();
-    assert_eq!(store.migrations().unwrap(), vec![full_record()]);
+    assert_eq!(store.filters_now().unwrap(), Vec::new());
+    let before = store.migrations_now().unwrap().remove(0);
+    store.replace(Change { decided_on: Some(&before), record: &full_record(), journal: &[] }).unwrap();
+    assert_eq!(store.migrations_now().unwrap(), vec![full_record()]);
     drop(store);
     let db = Database::open(scratch.file()).unwrap();
     let version = db.begin_read().unwrap().open_table(META).unwrap().get("schema_version").unwrap().map(|v| v.value());
     assert_eq!(version, Some(2), "a program that knows no policies would drop them: it refuses this file from now on");
+}
+
+/// Whatever a change was decided on is what must be stored, or nothing of it is written.
+#[test]
+fn a_change_decided_on_another_record_is_refused_and_nothing_is_written() {
+    let scratch = Scratch::new();
+    let store = RedbStore::open(&scratch.0).unwrap();
+    let stored = full_record();
+    store.replace(Change { decided_on: None, record: &stored, journal: &[entry(1)] }).unwrap();
+    let older = MigrationRecord { authority: Authority { side: Side::Source, epoch: Epoch(1) }, ..full_record() };
+    let same_epoch = MigrationRecord { run: stored.run + 1, ..full_record() };
+    let next = MigrationRecord { authority: stored.authority.flipped(), ..full_record() };
+    let cases = [
+        (None, None, "no record"),
+        (Some(&older), Some(Epoch(1)), "decided on epoch 1, but epoch 2 is stored"),
+        (Some(&same_epoch), Some(Epoch(2)), "another record of that epoch"),
+    ];
+    for (decided_on, epoch, words) in cases {
+        let error = store.replace(Change { decided_on, record: &next, journal: &[entry(2)] }).expect_err(words);
+        assert!(error.to_string().contains(words), "{error}");
+        let StoreError::Conflict(conflict) = error else { panic!("{error:?}") };
+        assert_eq!((conflict.decided_on, conflict.stored), (epoch, Some(Epoch(2))));
+        assert_eq!(store.migrations_now().unwrap(), vec![stored.clone()]);
+        assert_eq!(store.journal_after_now(0).unwrap(), vec![entry(1)]);
+    }
+    let absent = MigrationRecord { id: MigrationId::new("absent").unwrap(), ..full_record() };
+    let error = store.replace(Change { decided_on: Some(&absent), record: &absent, journal: &[] }).expect_err("absent");
+    assert!(matches!(error, StoreError::Conflict(Conflict { stored: None, .. })), "{error:?}");
+    store.replace(Change { decided_on: Some(&stored), record: &next, journal: &[entry(2)] }).unwrap();
+    assert_eq!(store.migrations_now().unwrap(), vec![next]);
 }

@@ -1,73 +1,65 @@
 //! One second of a migration in numbers, judged by its rollback policy: go on, warn, hold, roll back.
 
 use std::rc::Rc;
+use std::time::Instant;
 
-use tokio::time::Instant;
-
-use super::state::{Control, Interlay, Migration, now};
-use crate::workflow::{Command, MigrationRecord, Phase};
-use base::model::{Authority, InterlayName, Side, limits};
+use super::clock::now;
+use super::observed::WindowTotals;
+use super::policy_view::{view_authority, view_phase};
+use super::state::{Control, Interlay, Migration};
+use crate::events::PolicyEvent;
+use crate::workflow::{Command, MigrationRecord, Phase, PolicyWord};
+use base::model::{InterlayName, Side, limits};
 use bus::counters::{CoreCounters, SideCounters};
-use policy::{Judgement, ViewContext, abi};
-
-/// What had been counted at one moment, to tell what came after it.
-#[derive(Debug, Clone)]
-pub struct Totals {
-    at: Instant,
-    phase: Phase,
-    authority: Authority,
-    source: SideCounters,
-    target: SideCounters,
-    compared: u64,
-    /// By reads, and by whatever else compares.
-    read_divergences: u64,
-    found: u64,
-}
+use policy::{Judgement, abi};
 
 impl Control {
     /// Once a second, for every migration that is under way.
-    pub fn judge_windows(self: &Rc<Self>) {
+    pub async fn judge_windows(self: &Rc<Self>) {
         for migration in self.live_all() {
             let name = migration.record.borrow().interlay.clone();
             if let Some(interlay) = self.interlays.get(&name) {
-                self.judge_window(interlay, &migration);
+                self.judge_window(interlay, &migration).await;
             }
         }
     }
 
-    fn judge_window(self: &Rc<Self>, interlay: &Rc<Interlay>, migration: &Rc<Migration>) {
+    async fn judge_window(self: &Rc<Self>, interlay: &Rc<Interlay>, migration: &Rc<Migration>) {
         let now_totals = self.totals(interlay, migration);
-        let before = migration.seen.borrow_mut().window.replace(now_totals.clone());
+        let before = migration.seen.borrow_mut().policy.totals.replace(now_totals.clone());
         let (judgement, notes) = {
             let mut seat = interlay.policies.window.borrow_mut();
             let (Some(seat), Some(before)) = (seat.as_mut(), before) else {
-                // Without a policy nobody holds; a policy that has not seen a window yet does not either.
-                migration.seen.borrow_mut().rollback_policy = seat.is_some().then_some(Ok(()));
+                let word = if seat.is_some() { PolicyWord::Unknown } else { PolicyWord::NoPolicy };
+                migration.seen.borrow_mut().policy.word = word;
                 return;
             };
             let judge = |window: &abi::host::Window<'_>, at_ms| (seat.judge(window, at_ms), seat.take_notes());
             self.with_window(migration, &before, &now_totals, judge)
         };
-        self.policy_notes(interlay, interlay.policies.generation.get(), None, notes);
-        self.obey(migration, judgement);
+        self.policy_notes(interlay, interlay.policies.generation.get(), None, notes).await;
+        self.obey(migration, judgement).await;
     }
 
-    fn obey(self: &Rc<Self>, migration: &Rc<Migration>, judgement: Judgement) {
+    async fn obey(self: &Rc<Self>, migration: &Rc<Migration>, judgement: Judgement) {
         let word = match &judgement {
-            Judgement::Continue | Judgement::Warn(_) => Ok(()),
-            Judgement::Hold(why) | Judgement::RollBack(why) => Err(why.clone()),
+            Judgement::Continue | Judgement::Warn(_) => PolicyWord::GoesOn,
+            Judgement::Hold(why) | Judgement::RollBack(why) => PolicyWord::Holds(why.clone()),
         };
-        let before = migration.seen.borrow_mut().rollback_policy.replace(word.clone());
+        let before = std::mem::replace(&mut migration.seen.borrow_mut().policy.word, word.clone());
+        let held_before = matches!(before, PolicyWord::Holds(_));
         let about = migration.about();
         match &judgement {
-            Judgement::Warn(text) => self.events.passing("policy_warning", &about, text.clone(), now()),
-            Judgement::Hold(text) if before.as_ref().is_none_or(Result::is_ok) => {
-                self.events.lasting("policy_holds", &about, text.clone(), now());
+            Judgement::Warn(text) => {
+                self.events.passing(PolicyEvent::Warning { text: text.clone() }, &about).await;
+            }
+            Judgement::Hold(why) if !held_before => {
+                self.events.lasting(PolicyEvent::Holds { why: why.clone() }, &about).await;
             }
             Judgement::Continue | Judgement::Hold(_) | Judgement::RollBack(_) => {}
         }
-        if word.is_ok() && matches!(before, Some(Err(_))) {
-            self.events.lasting("policy_goes_on", &about, "the rollback policy no longer holds", now());
+        if held_before && word == PolicyWord::GoesOn {
+            self.events.lasting(PolicyEvent::NoLongerHolds, &about).await;
         }
         if let Judgement::RollBack(why) = judgement {
             self.roll_back(migration, &why);
@@ -99,20 +91,20 @@ impl Control {
         });
     }
 
-    fn totals(&self, interlay: &Interlay, migration: &Migration) -> Totals {
+    fn totals(&self, interlay: &Interlay, migration: &Migration) -> WindowTotals {
         let counters = self.counters_of(&interlay.config.spec.name);
         let record = migration.record.borrow();
         let seen = migration.seen.borrow();
-        let lane = seen.lane.map(|(status, _)| status).unwrap_or_default();
-        Totals {
+        let shadow = seen.shadow.facts.map(|fresh| fresh.facts).unwrap_or_default();
+        WindowTotals {
             at: Instant::now(),
             phase: record.phase,
             authority: record.authority,
             source: counters.source,
             target: counters.target,
-            compared: lane.reads_compared,
-            read_divergences: lane.read_divergences,
-            found: seen.ledger.found,
+            compared: shadow.reads.compared,
+            read_divergences: shadow.reads.divergent,
+            found: seen.divergences.ledger.found,
         }
     }
 
@@ -130,13 +122,13 @@ impl Control {
     fn with_window<T>(
         &self,
         migration: &Migration,
-        before: &Totals,
-        after: &Totals,
+        before: &WindowTotals,
+        after: &WindowTotals,
         judge: impl FnOnce(&abi::host::Window<'_>, i64) -> T,
     ) -> T {
         let record = migration.record.borrow();
         let seen = migration.seen.borrow();
-        let lane = seen.lane.map(|(status, _)| status).unwrap_or_default();
+        let shadow = seen.shadow.facts.map(|fresh| fresh.facts).unwrap_or_default();
         let at_ms = now().0;
         let mut flags = 0;
         let mut flag = |set: bool, bit: u32| flags |= if set { bit } else { 0 };
@@ -153,15 +145,15 @@ impl Control {
             phase_seconds: u32::try_from(at_ms.saturating_sub(record.phase_since.0) / 1000).unwrap_or(u32::MAX),
             source: side(&before.source, &after.source),
             target: side(&before.target, &after.target),
-            shadow_lag_us: lane.shadow_lag_us,
-            queue_depth: lane.in_flight,
-            dirty: lane.dirty,
-            in_flight: lane.in_flight,
+            shadow_lag_us: shadow.behind.lag_us,
+            queue_depth: shadow.behind.in_flight,
+            dirty: shadow.behind.dirty,
+            in_flight: shadow.behind.in_flight,
             compared: after.compared.saturating_sub(before.compared),
             // One difference may be seen by both: the larger of the two misses none.
             divergences_new: (after.found.saturating_sub(before.found))
                 .max(after.read_divergences.saturating_sub(before.read_divergences)),
-            divergences_total: seen.ledger.unresolved(),
+            divergences_total: seen.divergences.ledger.unresolved(),
             read_share: serves_target,
             write_share: serves_target,
             migration: record.id.as_str().as_bytes(),
@@ -178,44 +170,5 @@ fn side(before: &SideCounters, after: &SideCounters) -> abi::Side {
         errors: after.errors.saturating_sub(before.errors),
         p50_us: percentile(50),
         p99_us: percentile(99),
-    }
-}
-
-/// What the cores' filters are told of where a migration stands.
-pub(super) fn view_context(phase: Phase, authority: Authority) -> ViewContext {
-    ViewContext::new(view_phase(phase), view_authority(authority))
-}
-
-fn view_authority(authority: Authority) -> abi::Authority {
-    match authority.side {
-        Side::Source => abi::Authority::Source,
-        Side::Target => abi::Authority::Target,
-    }
-}
-
-/// The only table of phases in the words of filters/ABI.md, section 4.
-fn view_phase(phase: Phase) -> abi::Phase {
-    match phase {
-        Phase::PreTest => abi::Phase::PreTest,
-        Phase::Analyze => abi::Phase::Analyze,
-        Phase::Compare => abi::Phase::Compare,
-        Phase::Test => abi::Phase::Test,
-        Phase::Migrate => abi::Phase::Migrate,
-        Phase::Rollback => abi::Phase::Rollback,
-        Phase::Commit => abi::Phase::Commit,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The numbers of filters/ABI.md, section 4: filters outlive this program, so they never change.
-    #[test]
-    fn every_phase_has_its_number_in_the_views() {
-        let numbers = Phase::ALL.map(|phase| abi::Phase::from_code(view_phase(phase) as u8));
-        let documented = [1, 2, 3, 4, 5, 6, 7].map(abi::Phase::from_code);
-        assert_eq!(numbers, documented);
-        assert!(documented.iter().all(Option::is_some));
     }
 }
