@@ -7,9 +7,10 @@
 #   make bench [QUICK=1]        against the servers themselves and against peers, in turns; which targets are met; loadtest/results
 #   make bench-soak             ten minutes at the knee: latencies and memory minute by minute
 #   make bench-postgres         the part of it on PostgreSQL
+#   make fuzz                   a minute of coverage-guided fuzzing for each entry point of the codecs
 #   make bench-ops              nanoseconds of single operations: codec, relay, lane, policy, bus; benches/README.md
 
-.PHONY: help demo test check bench bench-postgres bench-soak bench-ops servers build filters
+.PHONY: help demo fuzz test check bench bench-postgres bench-soak bench-ops servers build filters
 ARGS ?=
 
 help:
@@ -48,6 +49,10 @@ bench-postgres: build
 bench-soak: build
 	@scripts/install-test-servers.sh --bench
 	scripts/bench-soak.sh
+
+# A minute of coverage-guided fuzzing for each entry point of the codecs.
+fuzz:
+	@scripts/fuzz.sh
 
 bench-ops:
 	cargo run --release --locked --quiet --package crossfade-benches --bin ops

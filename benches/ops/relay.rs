@@ -104,7 +104,7 @@ fn made() -> Box<dyn Relay> {
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
     let (core, policies) = (CoreId(0), SharedPolicies::default());
-    proxy::relay(RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies })
+    proxy::protocols::relay(RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies })
 }
 
 /// The first command makes the relay ask for a connection, which is then opened and logged in.

@@ -11,6 +11,16 @@ pub enum CompanionOrder {
     Lane(LaneOrder),
 }
 
+impl CompanionOrder {
+    /// The answer where nothing can carry the order out; `None` for an order that is not answered.
+    #[must_use]
+    pub fn refused(&self, reason: &str) -> Option<CompanionEvent> {
+        match self {
+            Self::Lane(order) => order.refused(reason).map(CompanionEvent::Lane),
+        }
+    }
+}
+
 /// What a companion tells control.
 #[derive(Debug)]
 pub enum CompanionEvent {

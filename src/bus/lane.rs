@@ -27,6 +27,23 @@ pub enum LaneOrder {
     Release { ticket: u64 },
 }
 
+impl LaneOrder {
+    /// The answer where there is no lane; `None` for an order that is not answered.
+    #[must_use]
+    pub fn refused(&self, reason: &str) -> Option<LaneEvent> {
+        match self {
+            Self::Copy { ticket, keys, .. } => {
+                let failed = keys.len() as u64;
+                Some(LaneEvent::Copied { ticket: *ticket, copied: 0, absent: 0, clean: 0, failed, bytes: 0 })
+            }
+            Self::Probe { ticket, .. } => Some(LaneEvent::ProbeFailed { ticket: *ticket, reason: reason.to_owned() }),
+            Self::Fence { ticket, .. } => Some(LaneEvent::FenceExpired { ticket: *ticket, reason: reason.to_owned() }),
+            Self::Release { ticket } => Some(LaneEvent::Released { ticket: *ticket, pause_us: 0, held: 0 }),
+            Self::Open | Self::Close | Self::PassDone { .. } | Self::Repair { .. } => None,
+        }
+    }
+}
+
 /// Why the lane wants every key named again, and which of them it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassKind {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod events;
 pub mod reconcile;
 pub mod store;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Start and stop: the only place that sees both the data plane and control, and hands each its end of the bus.
 //!
-//! Order of a start: configuration → store → filters → admin port → cores with their first plans and filters → control loop → API.
+//! Order of a start: configuration → store → filters → admin port → cores with their first plans and filters → movers' thread → control
+//! loop (which starts that thread) → API. Order of a stop: cores drain → control ends, and with it the movers' thread.
 //! Everything that can be refused is refused before a client is accepted.
 
 use std::path::Path;
@@ -85,9 +86,9 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
     let cores = config.core_count();
     let admin = config.admin_listen;
     let endpoint_tls = config.endpoints.iter().map(|endpoint| endpoint.tls.clone()).collect();
-    let mut intent = Intent::load(config)?;
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async move {
+        let mut intent = Intent::load(config).await?;
         // Before the cores start: a signal during the start must not be lost.
         let mut signals = Signals::new()?;
         let listener = TcpListener::bind(admin).await.map_err(|error| {
@@ -99,7 +100,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         intent.send_filters(&bus)?;
         let interlays = intent.plans.clone();
         let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
-        let (running, handle) = control::reconcile::start(intent, bus, dataplane.driver.clone())?;
+        let (running, handle) = control::reconcile::start(intent, bus, dataplane.driver.clone()).await?;
         let api = tokio::task::spawn_local(api::serve(listener, handle));
         tracing::info!(admin = %admin, cores, driver = %dataplane.driver, "serving");
         let code = tokio::select! {

@@ -1,17 +1,18 @@
-//! The contract between the data plane, which moves bytes, and what knows a protocol: one [`Relay`] per interlay and core.
+//! The contract between the cores, which move bytes, and what knows a protocol: one [`Relay`] per interlay and core, and on one core
+//! perhaps a [`Companion`] beside it.
 //!
-//! Bytes, plans and orders go in; bytes and [`Ask`]s come out. A relay is sans-io: it opens nothing, reads no clock and no randomness,
-//! knows no phase. Nothing here names a protocol; the relays themselves are in `interlay`.
+//! Bytes, plans and orders go in; bytes and asks come out. Relays and companions are sans-io: they open nothing, read no clock and no
+//! randomness, know no phase. Nothing here names a protocol; `protocols` does. Each value lives on one core.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::redis::lane::request::{LaneBatch, LaneReply};
+pub use crate::protocols::messages::{ToCompanion, ToRelay};
 use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabKey;
 use bus::counters::CoreCounters;
-use bus::{HoldEvent, HoldOrder};
+use bus::{CompanionEvent, CompanionOrder, HoldEvent, HoldOrder};
 pub use policy::SharedPolicies;
 
 /// Key of a client connection in its relay.
@@ -19,8 +20,11 @@ pub type ClientKey = SlabKey;
 /// Key of an upstream connection in its relay.
 pub type UpstreamKey = SlabKey;
 
-/// What a relay is made with.
-#[derive(Debug)]
+/// Key of a connection of a companion. A companion never gives the same key twice.
+pub type LinkKey = u64;
+
+/// What a relay or companion is made with.
+#[derive(Debug, Clone)]
 pub struct RelaySetup {
     pub spec: InterlaySpec,
     pub plan: Arc<RoutePlan>,
@@ -28,7 +32,7 @@ pub struct RelaySetup {
     pub cores: u16,
     /// Different for every process; part of the names of its connections.
     pub token: u64,
-    /// From the operating system, one for the process; whoever draws from it mixes in who it is.
+    /// Randomness of the operating system, the same for all relays of the process: each mixes in its own core and interlay.
     pub seed: [u8; 32],
     pub policies: SharedPolicies,
 }
@@ -66,15 +70,15 @@ pub enum Ask {
     },
 }
 
-/// A request to stop what a session is running; may come in on any core.
+/// A request to stop what a session is running. A client may send it to any core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupt {
     pub session: u32,
-    /// What the asker knows; compared with the session's own.
+    /// The secret that came with the request; compared with the session's own.
     pub key: Vec<u8>,
 }
 
-/// Why an upstream connection is not there.
+/// Why an upstream connection cannot be used.
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// The server answered the log-in with this error frame.
@@ -85,14 +89,14 @@ pub enum Failure {
     Lost(String),
 }
 
-/// Who knocks.
+/// Which client connects, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     pub peer: Option<SocketAddr>,
     pub now: Now,
 }
 
-/// What a TLS handshake with a client agreed on.
+/// What a TLS handshake agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secured {
     /// ALPN.
@@ -107,8 +111,12 @@ pub struct SessionList {
     pub sessions: Vec<SessionInfo>,
 }
 
-/// One interlay on one core. After every call that changes something the caller drains `take_asks` and the lists of ready
-/// connections; see `dataplane::core::pump`.
+/// An interlay of this kind cannot hold its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldUnsupported;
+
+/// One interlay on one core. After every call that changes something the caller takes the asks, the messages and the lists of ready
+/// connections; see `cores::pump`.
 pub trait Relay {
     // ---- clients ------------------------------------------------------------------------------------------------------
 
@@ -121,7 +129,7 @@ pub trait Relay {
     /// Bytes arrived from a client, out of its TLS if it has one.
     fn client_input(&mut self, key: ClientKey, bytes: &[u8], now: Now);
 
-    /// The TLS asked for with [`Ask::SecureClient`] stands.
+    /// The TLS handshake asked for with [`Ask::SecureClient`] is done.
     fn client_secured(&mut self, _key: ClientKey, _secured: &Secured) {}
 
     /// The client's connection is gone. What it had outstanding still runs; the replies go nowhere.
@@ -141,13 +149,13 @@ pub trait Relay {
     /// The socket asked for with [`Ask::Connect`] is open; logging in is the relay's business.
     fn upstream_opened(&mut self, key: UpstreamKey, now: Now);
 
-    /// The TLS asked for with [`Ask::SecureUpstream`] stands.
+    /// The TLS handshake asked for with [`Ask::SecureUpstream`] is done.
     fn upstream_secured(&mut self, _key: UpstreamKey) {}
 
     /// Whether the connection is ready for use; one that is not within `limits::CONNECT_TIMEOUT` is closed.
     fn upstream_ready(&self, key: UpstreamKey) -> bool;
 
-    /// It could not be made, or it broke. Everything outstanding on it gets its due.
+    /// It could not be made, or it broke. Every client with something outstanding on it is answered or closed.
     fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure);
 
     /// Bytes arrived from a server. `Err`: they are not the protocol; the caller closes and calls `upstream_failed`.
@@ -164,8 +172,8 @@ pub trait Relay {
     /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
     fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
-    /// Whether unsent bytes are to be sent now, and not only when all clients who are ready have been heard: nobody shares the
-    /// connection, or there are many. A connection is named again as ready when this turns true.
+    /// Whether unsent bytes should be sent now rather than after all clients that are ready have been read: because the connection
+    /// is not shared, or because there are many bytes. A connection is listed again as ready when this turns true.
     fn upstream_is_urgent(&self, key: UpstreamKey) -> bool;
 
     // ---- what the caller must do --------------------------------------------------------------------------------------
@@ -178,7 +186,7 @@ pub trait Relay {
     /// Upstream connections with bytes to be sent.
     fn take_ready_upstreams(&mut self) -> Vec<UpstreamKey>;
 
-    /// Housekeeping, some times per second: whatever has waited too long.
+    /// Time passes. Called some times per second: ends what has waited too long.
     fn tick(&mut self, _now: Now) {}
 
     // ---- plans --------------------------------------------------------------------------------------------------------
@@ -205,20 +213,24 @@ pub trait Relay {
 
     fn is_drained(&self) -> bool;
 
-    // ---- the lane (dual operation) -------------------------------------------------------------------------------------
+    // ---- the companion -------------------------------------------------------------------------------------------------
 
-    /// Commands for the lane, in the order in which they must enter it.
-    fn take_lane_batches(&mut self) -> Vec<LaneBatch> {
+    /// Messages for the companion, in the order in which they must reach it.
+    fn take_messages(&mut self) -> Vec<ToCompanion> {
         Vec::new()
     }
 
-    fn lane_reply(&mut self, _reply: LaneReply) {}
+    /// The companion answers.
+    fn companion_message(&mut self, _message: ToRelay) {}
 
-    // ---- the gate and those who wait at it -------------------------------------------------------------------------------
+    // ---- holding clients -----------------------------------------------------------------------------------------------
 
-    /// Closes or opens the gate; `None` where this kind of interlay has none. Answers come from [`Relay::take_hold_events`].
-    fn hold(&mut self, _order: HoldOrder, _now: Now) -> Option<()> {
-        None
+    /// Holds clients, or lets them go on. Answers come from [`Relay::take_hold_events`].
+    ///
+    /// # Errors
+    /// This kind of interlay cannot hold.
+    fn hold(&mut self, _order: HoldOrder, _now: Now) -> Result<(), HoldUnsupported> {
+        Err(HoldUnsupported)
     }
 
     /// Answers by ticket.
@@ -240,4 +252,77 @@ pub trait Relay {
     fn take_statements(&mut self) -> Vec<StatementSample> {
         Vec::new()
     }
+}
+
+/// Something only the owner of the sockets can do for a companion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompanionAsk {
+    /// Keep a connection to the plan's endpoint of `side`: connect, and connect again whenever it ends, until [`CompanionAsk::Close`].
+    Connect { link: LinkKey, side: Side },
+    /// End the connection, or the tries to make it.
+    Close(LinkKey),
+}
+
+/// What one core (`bus::companion_core`) keeps beside the relays of one interlay. It exists as long as the interlay does and decides
+/// from the plans it is given when it has something to do.
+///
+/// After every call that changes something the caller takes the asks, the messages and the events.
+pub trait Companion {
+    /// A plan was published. The relay of this core has adopted it.
+    fn publish(&mut self, plan: &Arc<RoutePlan>, now: Now);
+
+    /// Other filters decide from now on.
+    fn policies_changed(&mut self, now: Now);
+
+    /// An order of control.
+    fn order(&mut self, order: CompanionOrder, now: Now);
+
+    /// A message from the relay of core `from`.
+    fn message(&mut self, from: CoreId, message: ToCompanion, now: Now);
+
+    /// Time passes. Called every few milliseconds while [`Companion::is_active`], otherwise some times per second.
+    fn tick(&mut self, now: Now);
+
+    // ---- connections ----------------------------------------------------------------------------------------------------
+
+    /// The socket asked for is open; logging in is the companion's business.
+    fn link_opened(&mut self, link: LinkKey, now: Now);
+
+    /// Whether the connection is ready for use; one that is not within `limits::CONNECT_TIMEOUT` is closed.
+    fn link_is_ready(&self, link: LinkKey) -> bool;
+
+    /// Bytes arrived. `Err`: they are not the protocol; the caller closes the connection and calls `link_lost`.
+    ///
+    /// # Errors
+    /// Says what was wrong.
+    fn link_input(&mut self, link: LinkKey, bytes: &[u8], now: Now) -> Result<(), String>;
+
+    /// The connection broke or could not be made; it is tried again.
+    fn link_lost(&mut self, link: LinkKey, why: &str, now: Now);
+
+    fn link_has_output(&self, link: LinkKey) -> bool;
+
+    /// Moves a connection's unsent bytes out; `recycled` becomes its next buffer.
+    fn take_link_output(&mut self, link: LinkKey, recycled: Vec<u8>) -> Option<Vec<u8>>;
+
+    // ---- what the caller must do ------------------------------------------------------------------------------------------
+
+    fn take_asks(&mut self) -> Vec<CompanionAsk>;
+
+    /// Messages for relays, each with the core of its relay.
+    fn take_messages(&mut self) -> Vec<(CoreId, ToRelay)>;
+
+    /// What control is to be told.
+    fn take_events(&mut self) -> Vec<CompanionEvent>;
+
+    // ---- state ----------------------------------------------------------------------------------------------------------
+
+    /// Whether the plan gives it something to do.
+    fn is_active(&self) -> bool;
+
+    /// Whether no client waits for it and it has sent all that can be sent.
+    fn is_idle(&self) -> bool;
+
+    /// Adds what it has counted since the start.
+    fn add_counters(&self, counters: &mut CoreCounters);
 }

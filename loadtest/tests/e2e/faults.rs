@@ -1,5 +1,6 @@
 //! Killed, slow, restarted: clients see at most what Redis itself would show, nothing hangs, nothing acknowledged is lost.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossfade_loadtest::crossfade::Crossfade;
@@ -89,6 +90,87 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
         "authorities after each of {kills} kills: {sides:?}"
     );
     eprintln!("authorities after each kill: {sides:?}");
+}
+
+/// Both servers are reached through proxies that can be slowed, so that a flip must wait for the shadow while it holds writes. The
+/// process is killed in that wait: seen from outside as writers that stand still between two servers that answer.
+#[test]
+fn kill_9_while_a_flip_holds_writes_loses_nothing() {
+    const DELAY: Duration = Duration::from_millis(150);
+    let (source, target) = (RealServer::start(Kind::Redis), RealServer::start(Kind::Redis));
+    let (slow_source, slow_target) = (SlowProxy::start(source.port), SlowProxy::start(target.port));
+    let url = |port: u16| format!("redis://127.0.0.1:{port}/0");
+    let proxy = Crossfade::start(&url(slow_source.port), Some(&url(slow_target.port)));
+    let mut rig = Rig { proxy, source, target };
+    fill(&mut rig.source.connection(), 50);
+    rig.create();
+    let writers = Writers::start(rig.proxy.port, 3);
+    rig.advance_to("compare");
+    let (mut in_hold, mut tries) = ([0, 0], 0);
+    while in_hold.contains(&0) {
+        tries += 1;
+        assert!(tries <= 16, "no kill hit a hold in each direction: {in_hold:?}");
+        let before = rig.drained();
+        let to_source = before["authority"] == "target";
+        let wanted = in_hold[usize::from(to_source)] == 0;
+        make_a_flip_due(&rig, &before);
+        let shadow = if to_source { &slow_source } else { &slow_target };
+        if wanted {
+            shadow.delay(DELAY);
+            let held = stands_still(&writers, DELAY / 3);
+            rig.proxy.kill();
+            shadow.delay(Duration::ZERO);
+            rig.proxy.up();
+            // Held, and the authority did not change: the process died between the beginning of the hold and its end.
+            let same = rig.proxy.show(MIGRATION)["authority"] == before["authority"];
+            in_hold[usize::from(to_source)] += usize::from(held && same);
+            writers.progress(50);
+        } else {
+            rig.authority(if to_source { "source" } else { "target" });
+        }
+    }
+    let known = writers.finish();
+    let now = rig.drained();
+    rig.assert_equal();
+    let mut authority = if now["authority"] == "target" { rig.target.connection() } else { rig.source.connection() };
+    assert_eq!(losses(&mut authority, &known), Vec::<String>::new());
+    eprintln!("kills in a hold, to the target and back: {in_hold:?}, in {tries} tries");
+}
+
+/// Brings the migration to where its authority changes by itself as soon as the gates are met.
+fn make_a_flip_due(rig: &Rig, now: &serde_json::Value) {
+    match (now["phase"].as_str().unwrap_or_default(), now["authority"].as_str().unwrap_or_default()) {
+        ("migrate", "source") | ("rollback", "target") => {}
+        (_, "target") => {
+            rig.proxy.must(&["migration", "rollback", MIGRATION, "--reason", "test"]);
+        }
+        (phase, _) => {
+            let all = ["compare", "test", "migrate"];
+            let next = all.iter().position(|other| *other == phase).map_or(0, |at| at + 1);
+            for phase in &all[next..] {
+                if *phase == "migrate" {
+                    rig.approve("migrate");
+                }
+                rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
+            }
+        }
+    }
+}
+
+/// Whether writers stop being acknowledged for `long` within a few seconds.
+fn stands_still(writers: &Writers, long: Duration) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mut last, mut since) = (writers.acknowledged.load(Ordering::Relaxed), Instant::now());
+    while Instant::now() < deadline {
+        let now = writers.acknowledged.load(Ordering::Relaxed);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() >= long {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
 
 #[test]

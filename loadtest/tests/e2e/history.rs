@@ -1,15 +1,16 @@
 //! Random histories on a hot keyspace: every kind of write, short lives, pipelines, blocks, scripts, blocked clients, flips both ways,
-//! and (in one variant) connections killed under the lane. At the end both servers must hold the same.
+//! and (in one variant) connections killed under the lane. At the end both servers must hold the same; and on the way each client gives
+//! commands with one possible answer, on keys that nobody else touches, to a server of its own as well: both must answer alike.
 //!
 //! `CROSSFADE_SEED` repeats a history's choice of commands; the seed is printed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossfade_loadtest::rig::{MIGRATION, Rig, STEP};
-use crossfade_loadtest::server::{Kind, connect, run, try_connect};
+use crossfade_loadtest::server::{Kind, RealServer, connect, run, try_connect};
 use crossfade_loadtest::skip;
 
 /// SplitMix64: small, seeded, good enough to choose commands.
@@ -161,20 +162,98 @@ fn is_redis_own(error: &redis::RedisError) -> bool {
     !text.contains("Crossfade") && !text.contains("LOADING") && !error.is_io_error() && !error.is_connection_dropped()
 }
 
+/// Reads with one possible answer.
+const READS: &[&str] = &[
+    "GET {s}",
+    "STRLEN {s}",
+    "GETRANGE {s} 0 3",
+    "MGET {s} {c} {s}",
+    "GETBIT {b} {n}",
+    "BITCOUNT {b}",
+    "LRANGE {l} 0 -1",
+    "LLEN {l}",
+    "LPOS {l} {v}",
+    "SCARD {e}",
+    "SISMEMBER {e} {v}",
+    "SINTERCARD 2 {e} {e}",
+    "ZRANGE {z} 0 -1 WITHSCORES",
+    "ZSCORE {z} {v}",
+    "ZCOUNT {z} 3 20",
+    "HGET {h} {v}",
+    "HLEN {h}",
+    "HMGET {h} {v} n f",
+    "XLEN {x}",
+    "TYPE {l}",
+    "EXISTS {s} {l} {h}",
+];
+
+/// Whether a command has one possible answer: no chance, no clock, no blocking, no ids made by the server.
+fn is_determined(template: &str) -> bool {
+    const CHANCE_OR_TIME: &[&str] =
+        &["{ms}", "SPOP", "spop", " * ", "XADD", "EXPIRE", "TTL", "SETEX", "px", "SMEMBERS", "HGETALL", "ALPHA", "PF"];
+    !CHANCE_OR_TIME.iter().any(|word| template.contains(word))
+        && !template.starts_with("BL")
+        && !template.starts_with("BZ")
+}
+
+/// A client's own keys, and a server of its own that is told the same: what a Redis would answer.
+struct Judge {
+    reference: redis::Connection,
+    worker: u64,
+    /// Another set of keys after a command with an unknown outcome.
+    generation: u64,
+    judged: u64,
+}
+
+impl Judge {
+    fn new(reference_port: u16, worker: u64) -> Self {
+        Self { reference: connect(reference_port), worker, generation: 0, judged: 0 }
+    }
+
+    /// Runs one command on both; `Err` when the answers differ.
+    fn ask(&mut self, random: &mut Random, through: &mut redis::Connection) -> Result<redis::RedisResult<()>, String> {
+        let template = loop {
+            let candidate = if random.below(2) == 0 { random.pick(READS) } else { random.pick(COMMANDS) };
+            if is_determined(candidate) {
+                break candidate;
+            }
+        };
+        // `{s}` becomes `{w1.0s}`, so that `request` makes keys of this client's own.
+        let own = format!("{{w{}.{}", self.worker, self.generation);
+        let template =
+            template.replace('{', &own).replace(&format!("{own}v}}"), "{v}").replace(&format!("{own}n}}"), "{n}");
+        let command = request(random, &template, 6);
+        let word = |answer: redis::RedisResult<redis::Value>| answer.map_err(|error| error.code().map(str::to_owned));
+        let seen = command.query::<redis::Value>(through);
+        if let Err(error) = &seen
+            && !is_redis_own(error)
+        {
+            self.generation += 1;
+            return Ok(seen.map(drop));
+        }
+        let (expected, seen) = (word(command.query(&mut self.reference)), word(seen));
+        self.judged += 1;
+        if expected == seen { Ok(Ok(())) } else { Err(format!("{template}: {seen:?} instead of {expected:?}")) }
+    }
+}
+
 struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Result<(), String>>>,
+    threads: Vec<JoinHandle<Result<u64, String>>>,
 }
 
 impl Load {
     /// `tolerant`: connections may be lost, and are made again.
-    fn start(port: u16, seed: u64, tolerant: bool) -> Self {
+    fn start(port: u16, reference_port: u16, seed: u64, tolerant: bool) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let threads = (0..8)
             .map(|worker| {
                 let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-                std::thread::spawn(move || work(port, seed ^ (worker << 32), tolerant, &stop, &done))
+                std::thread::spawn(move || {
+                    let judge = Judge::new(reference_port, worker);
+                    work(port, judge, seed ^ (worker << 32), tolerant, &stop, &done)
+                })
             })
             .collect();
         Self { stop, done, threads }
@@ -189,16 +268,27 @@ impl Load {
         });
     }
 
-    fn finish(self) -> u64 {
+    /// Commands, and of those the ones whose answers were judged.
+    fn finish(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("no panic").expect("no error a Redis would not give");
-        }
-        self.done.load(Ordering::Relaxed)
+        let judged = self
+            .threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic").expect("no answer and no error a Redis would not give"))
+            .sum();
+        (self.done.load(Ordering::Relaxed), judged)
     }
 }
 
-fn work(port: u16, seed: u64, tolerant: bool, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
+/// How many answers were judged.
+fn work(
+    port: u16,
+    mut judge: Judge,
+    seed: u64,
+    tolerant: bool,
+    stop: &AtomicBool,
+    done: &AtomicU64,
+) -> Result<u64, String> {
     let mut random = Random(seed);
     let mut connection = connect(port);
     while !stop.load(Ordering::Relaxed) {
@@ -226,6 +316,7 @@ fn work(port: u16, seed: u64, tolerant: bool, stop: &AtomicBool, done: &AtomicU6
                 }
                 pipe.query::<redis::Value>(&mut connection).map(|_| ())
             }
+            3..=5 => judge.ask(&mut random, &mut connection)?,
             _ => request(&mut random, template, 12).query::<redis::Value>(&mut connection).map(|_| ()),
         };
         match outcome {
@@ -243,7 +334,7 @@ fn work(port: u16, seed: u64, tolerant: bool, stop: &AtomicBool, done: &AtomicU6
         }
         done.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(judge.judged)
 }
 
 fn seed() -> u64 {
@@ -277,7 +368,8 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
             let _ = request(&mut random, template, 12).query::<redis::Value>(&mut direct);
         }
     }
-    let load = Load::start(rig.proxy.port, seed, kills);
+    let reference = RealServer::start(Kind::Redis);
+    let load = Load::start(rig.proxy.port, reference.port, seed, kills);
     rig.create();
     rig.advance_to("migrate");
     rig.authority("target");
@@ -294,12 +386,13 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
         rig.authority("target");
     }
     load.progress(2000);
-    let commands = load.finish();
+    let (commands, judged) = load.finish();
+    assert!(judged > commands / 10, "{judged} answers judged of {commands}");
     let now = rig.drained();
-    settle_deadlines();
+    settle_deadlines(&rig);
     let keys = rig.assert_equal();
     eprintln!(
-        "{commands} commands, {keys} keys equal, {} flips, dirtied {}, reads compared {}, divergent reads {}",
+        "{commands} commands, {judged} answers judged, {keys} keys equal, {} flips, dirtied {}, reads compared {}, divergent reads {}",
         now["flips"].as_array().map_or(0, Vec::len),
         now["lane"]["dirtied"],
         now["lane"]["reads_compared"],
@@ -311,13 +404,22 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
     }
 }
 
-/// Short lives end, so that none is about to end while the two servers are read one after the other.
-fn settle_deadlines() {
-    let until = Instant::now() + Duration::from_millis(2200);
-    while Instant::now() < until {
-        std::thread::yield_now();
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
+/// Short lives have ended on both servers, so that none ends while the two are read one after the other.
+fn settle_deadlines(rig: &Rig) {
+    const NEAR_MS: i64 = 20_000;
+    crossfade_loadtest::wait::until("short lives to end", Duration::from_secs(30), || {
+        for server in [&rig.source, &rig.target] {
+            let mut connection = server.connection();
+            let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(&mut connection).map_err(|e| e.to_string())?;
+            for key in keys {
+                let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection).map_err(|e| e.to_string())?;
+                if (0..NEAR_MS).contains(&left) {
+                    return Err(format!("{} has {left} ms to live", key.escape_ascii()));
+                }
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]

@@ -174,6 +174,12 @@ pub const JOB_RECONNECTS_MAX: u32 = 8;
 /// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
 pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Jobs and orders waiting for the movers' thread to begin them; control has a handful for each interlay.
+pub const MOVER_WORK_LEN: usize = 256;
+/// Reports of companions and holds waiting for the movers' thread; behind it waits the bus itself, so it is as long.
+pub const MOVER_NEWS_LEN: usize = REPORT_QUEUE_LEN;
+/// What movers tell by themselves, waiting for the control thread: some per second for each interlay, and divergences as they come.
+pub const MOVER_EVENTS_LEN: usize = 4096;
 /// How long an order waits for room in the lane core's mailbox.
 pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.

@@ -14,12 +14,12 @@ use super::problem::Failure;
 use super::types as api;
 use crate::reconcile::views::{
     self, ConflictPolicy, CoreCounters, DataMovement, DecisionError, EndpointName, EndpointView, FailureHandling,
-    InterlayName, InterlayView, LaneStatus, MigrationId, MigrationView, PassKind, ReadRouting, ReportView, ShadowFrom,
+    InterlayName, InterlayView, MigrationId, MigrationView, PassKind, ReadRouting, ReportView, ShadowFacts, ShadowFrom,
     StatusView, Strategy, WriteConsistency,
 };
-use crate::reconcile::{CreateRequest, Event};
+use crate::reconcile::{CreateRequest, JournalEntry};
 
-pub fn event(from: &Event) -> api::Event {
+pub fn event(from: &JournalEntry) -> api::Event {
     api::Event {
         version: 1,
         number: from.number,
@@ -31,24 +31,24 @@ pub fn event(from: &Event) -> api::Event {
     }
 }
 
-fn lane(from: &LaneStatus) -> api::Lane {
+fn lane(from: &ShadowFacts) -> api::Lane {
     api::Lane {
         position: from.position,
         pass: from.pass,
-        uncopied: from.uncopied,
-        dirty: from.dirty,
-        in_flight: from.in_flight,
-        shadow_queue_bytes: from.shadow_queue_bytes,
-        shadow_lag_us: from.shadow_lag_us,
-        copied_keys: from.copied_keys,
-        copied_bytes: from.copied_bytes,
-        effects: from.effects,
-        dirtied: from.dirtied,
-        reads_compared: from.reads_compared,
-        reads_equivalent: from.reads_equivalent,
-        altered: from.altered,
-        reads_not_comparable: from.reads_not_comparable,
-        read_divergences: from.read_divergences,
+        uncopied: from.behind.uncopied,
+        dirty: from.behind.dirty,
+        in_flight: from.behind.in_flight,
+        shadow_queue_bytes: from.behind.queue_bytes,
+        shadow_lag_us: from.behind.lag_us,
+        copied_keys: from.applied.copied_keys,
+        copied_bytes: from.applied.copied_bytes,
+        effects: from.applied.effects,
+        dirtied: from.applied.dirtied,
+        reads_compared: from.reads.compared,
+        reads_equivalent: from.reads.equivalent,
+        altered: from.applied.altered,
+        reads_not_comparable: from.reads.not_comparable,
+        read_divergences: from.reads.divergent,
         at_ms: from.at_ms,
         authority_connected: from.authority_connected,
         shadow_connected: from.shadow_connected,
@@ -71,7 +71,7 @@ pub fn interlay(from: &InterlayView) -> api::Interlay {
         target: from.target.clone(),
         migration: from.migration.as_ref().map(|(id, _)| id.clone()),
         phase: from.migration.as_ref().map(|(_, phase)| phase.to_string()),
-        pause: pause(from.gate),
+        pause: pause(from.pause),
         pauses: from.pauses,
         pause_failures: from.pause_failures,
     }
@@ -208,7 +208,7 @@ fn backfill(from: &views::BackfillView) -> api::Backfill {
 
 pub fn migration(from: &MigrationView) -> api::Migration {
     let record = &from.record;
-    let status = from.lane.as_ref().ok();
+    let status = from.shadow.as_ref().ok();
     let waived = |name: &str| record.waivers.iter().any(|waiver| waiver.finding == name);
     let findings = from.findings.as_ref();
     let (ended, ended_reason) = match &record.ended {
@@ -237,17 +237,17 @@ pub fn migration(from: &MigrationView) -> api::Migration {
         phase_since: record.phase_since.0,
         gates: from.gates.iter().map(gate).collect(),
         backfill: backfill(&from.backfill),
-        dirty: status.map_or(0, |status| status.dirty),
-        in_flight: status.map_or(0, |status| status.in_flight),
+        dirty: status.map_or(0, |status| status.behind.dirty),
+        in_flight: status.map_or(0, |status| status.behind.in_flight),
         // Without a fresh word from the lane in dual operation, keys may be uncopied.
-        uncopied: status.map_or(from.dual, |status| status.uncopied),
+        uncopied: status.map_or(from.dual, |status| status.behind.uncopied),
         divergences: from.divergences_found.saturating_sub(from.divergences_resolved),
         divergences_found: from.divergences_found,
         divergences_resolved: from.divergences_resolved,
         flips: record.flips.iter().map(flip).collect(),
         fences_expired: from.fences_expired,
         lane: status.map(lane),
-        lane_problem: from.lane.as_ref().err().cloned(),
+        lane_problem: from.shadow.as_ref().err().cloned(),
         findings: findings.map_or_else(
             |_| Vec::new(),
             |findings| findings.iter().map(|from| finding(from, waived(&from.name))).collect(),
@@ -330,7 +330,7 @@ pub fn report(from: &ReportView) -> api::Report {
         keys_verified: from.keys_verified,
         verifications: from.verifications,
         bytes_copied: from.bytes_copied,
-        lane: from.lane.as_ref().map(lane),
+        lane: from.shadow.as_ref().map(lane),
         journal: from.journal.iter().map(event).collect(),
         markdown: String::new(),
     };

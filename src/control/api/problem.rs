@@ -52,7 +52,7 @@ impl From<ControlError> for Failure {
                 Self { sessions: listed(&sessions), ..Self::new(StatusCode::CONFLICT, "pause-held-up", detail) }
             }
             ControlError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
-            ControlError::NotCarried(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-supported", detail),
+            ControlError::Unsupported(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-supported", detail),
             ControlError::FilterRefused(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "filter-refused", detail),
             ControlError::Upstream(_) => Self::new(StatusCode::BAD_GATEWAY, "endpoint-failed", detail),
             ControlError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store-failed", detail),

@@ -28,7 +28,7 @@ fn serving(test: impl AsyncFnOnce(u16)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let alive = Rc::new(());
-        let (running, handle) = fake::start_on(&dir.0, &alive);
+        let (running, handle) = fake::start_on(&dir.0, &alive).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::task::spawn_local(serve(listener, handle));
@@ -127,7 +127,12 @@ fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
             ("GET /api/v1/interlays/shop/analysis?top=1", "", 400, "top"),
             ("GET /api/v1/interlays/shop/analysis?target=new", "", 400, "of the same kind"),
             ("GET /api/v1/interlays/shop/analysis?target=pg", "", 400, "the source itself"),
-            ("POST /api/v1/migrations", "{\"id\":\"m\",\"interlay\":\"shop\"}", 422, "migrations are not carried yet"),
+            (
+                "POST /api/v1/migrations",
+                "{\"id\":\"m\",\"interlay\":\"shop\"}",
+                422,
+                "migrations are not supported yet",
+            ),
             ("POST /api/v1/migrations", "{\"id\":\"m\",\"interlay\":\"orders\",\"target\":\"pg\"}", 400, "one kind"),
         ];
         for (head, body, status, words) in cases {

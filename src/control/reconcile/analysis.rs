@@ -1,147 +1,13 @@
-//! What passed an interlay, by fingerprint: counts, latencies, kinds, and the session state that a later move must deal with. Control thread.
-//!
-//! Samples come from the cores with their literals; they wait here for a moment, are fingerprinted a few at a time and dropped.
+//! The analysis of an interlay: what passed it, what its sessions keep, and what would stop it from moving to a target. Control thread.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::BTreeMap;
 
-use tokio::sync::Notify;
-
-use super::evidence::finding;
-use super::fingerprint::{Print, fingerprint};
-use super::handle::ControlError;
-use super::state::{Control, Interlay, now};
-use crate::workflow::Finding;
-use base::model::{EndpointName, InterlayName, ProtocolKind, StatementSample, Timestamp, limits};
-use base::stdx::histogram::Histogram;
-
-/// Statements of all interlays since the process started.
-#[derive(Debug, Default)]
-pub struct Analyst {
-    waiting: RefCell<VecDeque<(InterlayName, StatementSample)>>,
-    rung: Notify,
-    interlays: RefCell<BTreeMap<InterlayName, Statements>>,
-    dropped: Cell<u64>,
-}
-
-/// Weighted counts of a group of statements.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub count: u64,
-    pub failed: u64,
-    pub time_us: u128,
-}
-
-impl Totals {
-    fn add(&mut self, other: Self) {
-        self.count += other.count;
-        self.failed += other.failed;
-        self.time_us += other.time_us;
-    }
-}
-
-#[derive(Debug)]
-struct Known {
-    kind: &'static str,
-    text: String,
-    totals: Totals,
-    latency: Histogram,
-    first_seen: Timestamp,
-    last_seen: Timestamp,
-}
-
-/// Statements of one interlay.
-#[derive(Debug, Default)]
-struct Statements {
-    known: HashMap<u64, Known>,
-    kinds: BTreeMap<&'static str, Totals>,
-    all: Totals,
-    samples: u64,
-    /// Fingerprints that were too rare to keep.
-    others: Totals,
-    evicted: u64,
-}
-
-impl Statements {
-    fn note(&mut self, print: Print, sample: &StatementSample, at: Timestamp) {
-        let weight = u64::from(sample.weight.max(1));
-        let totals = Totals {
-            count: weight,
-            failed: if sample.failed { weight } else { 0 },
-            time_us: u128::from(sample.latency_us) * u128::from(weight),
-        };
-        self.samples += 1;
-        self.all.add(totals);
-        self.kinds.entry(print.kind).or_default().add(totals);
-        if !self.known.contains_key(&print.number) && self.known.len() >= limits::FINGERPRINTS_MAX {
-            self.evict();
-        }
-        let known = self.known.entry(print.number).or_insert_with(|| Known {
-            kind: print.kind,
-            text: print.text,
-            totals: Totals::default(),
-            latency: Histogram::default(),
-            first_seen: at,
-            last_seen: at,
-        });
-        known.totals.add(totals);
-        known.latency.record(sample.latency_us, weight);
-        known.last_seen = at;
-    }
-
-    /// The smallest goes to the others.
-    fn evict(&mut self) {
-        let smallest = self.known.iter().min_by_key(|(number, known)| (known.totals.count, known.last_seen, **number));
-        let Some(number) = smallest.map(|(number, _)| *number) else { return };
-        if let Some(known) = self.known.remove(&number) {
-            self.others.add(known.totals);
-            self.evicted += 1;
-        }
-    }
-}
-
-impl Analyst {
-    /// Queues samples; what does not fit is counted and dropped.
-    pub(super) fn take(&self, interlay: &InterlayName, samples: Vec<StatementSample>) {
-        let mut waiting = self.waiting.borrow_mut();
-        let room = limits::FINGERPRINT_QUEUE_LEN.saturating_sub(waiting.len());
-        let dropped = samples.len().saturating_sub(room);
-        self.dropped.set(self.dropped.get() + u64::try_from(dropped).unwrap_or(u64::MAX));
-        waiting.extend(samples.into_iter().take(room).map(|sample| (interlay.clone(), sample)));
-        self.rung.notify_one();
-    }
-
-    /// One turn: false when nothing is left.
-    fn turn(&self) -> bool {
-        for _ in 0..limits::FINGERPRINTS_PER_TURN {
-            let Some((interlay, sample)) = self.waiting.borrow_mut().pop_front() else { return false };
-            let print = fingerprint(&sample.text, sample.cut);
-            self.interlays.borrow_mut().entry(interlay).or_default().note(print, &sample, now());
-        }
-        true
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct FingerprintView {
-    pub number: u64,
-    pub kind: &'static str,
-    pub text: String,
-    pub totals: Totals,
-    pub latency_mean_us: u64,
-    pub latency_p50_us: u64,
-    pub latency_p99_us: u64,
-    pub latency_max_us: u64,
-    pub first_seen: Timestamp,
-    pub last_seen: Timestamp,
-}
-
-#[derive(Debug, Clone)]
-pub struct KindView {
-    pub kind: &'static str,
-    pub totals: Totals,
-}
+use super::clock::now;
+use super::error::ControlError;
+use super::state::{Control, Interlay};
+use super::statements::{FingerprintView, KindView, Totals};
+use base::model::{EndpointName, Timestamp};
+use movers::{Ability, Finding, SessionStateMeaning, WriteProbe};
 
 /// A class of session state that sessions have had since the process started.
 #[derive(Debug, Clone)]
@@ -176,39 +42,37 @@ pub struct AnalysisView {
 }
 
 impl Control {
-    pub(super) async fn fingerprint_forever(self: Rc<Self>) {
-        loop {
-            while self.analyst.turn() {
-                tokio::task::yield_now().await;
-            }
-            self.analyst.rung.notified().await;
-        }
-    }
-
     /// # Errors
-    /// [`ControlError::NotCarried`] for a Redis interlay, [`ControlError::NotFound`] and [`ControlError::Invalid`] for a wrong target.
+    /// [`ControlError::Unsupported`] where statements are not sampled, [`ControlError::NotFound`] and [`ControlError::Invalid`] for a wrong target.
     pub async fn analysis(
         &self,
         interlay: &Interlay,
         target: Option<EndpointName>,
         limit: usize,
     ) -> Result<AnalysisView, ControlError> {
-        let spec = &interlay.config.spec;
-        match spec.kind() {
-            ProtocolKind::Postgres => {}
-            ProtocolKind::Redis => {
-                return Err(ControlError::NotCarried(format!(
-                    "interlay {} is of kind redis: its workload is analysed by a migration (`crossfade migration create`, phase analyze)",
-                    spec.name
-                )));
-            }
-        }
+        interlay.supports(Ability::AnalyzeStatements)?;
         let findings = match target.or_else(|| interlay.config.target.clone()) {
             None => None,
             Some(target) => Some((target.to_string(), self.findings(interlay, &target).await?)),
         };
         let (target, findings) = findings.unzip();
-        Ok(self.analyst.view(&spec.name, limit, self.session_states(&spec.name), target, findings))
+        let statements = self.analyst.view(interlay.name(), limit);
+        let session_states = self.session_states(interlay);
+        Ok(AnalysisView {
+            interlay: interlay.name().to_string(),
+            at: now(),
+            all: statements.all,
+            samples: statements.samples,
+            samples_dropped: statements.samples_dropped,
+            kinds: statements.kinds,
+            fingerprints: statements.fingerprints,
+            fingerprints_known: statements.fingerprints_known,
+            others: statements.others,
+            others_fingerprints: statements.others_fingerprints,
+            session_states,
+            target,
+            findings,
+        })
     }
 
     async fn findings(
@@ -233,150 +97,22 @@ impl Control {
         if target.name == source.name {
             return Err(ControlError::Invalid(format!("{} is the source itself: name another target", target.name)));
         }
-        let found = movers::compatibility(&source, &target, movers::PayloadProbe::Skip).await;
-        Ok(found.map(|findings| findings.into_iter().map(finding).collect()).map_err(|error| error.to_string()))
+        let found = self.movers.compatibility(&source, &target, WriteProbe::Forbidden).await;
+        Ok(found.map_err(|error| error.to_string()))
     }
 
-    fn session_states(&self, interlay: &InterlayName) -> Vec<SessionStateView> {
+    fn session_states(&self, interlay: &Interlay) -> Vec<SessionStateView> {
         let cores = self.cores.borrow();
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for (_, counters) in cores.counters.values().flatten().filter(|(name, _)| name == interlay) {
+        for (_, counters) in cores.counters.values().flatten().filter(|(name, _)| name == interlay.name()) {
             for (state, sessions) in &counters.sessions_by_state {
                 *counts.entry(state).or_default() += sessions;
             }
         }
         let view = |(state, sessions)| {
-            let (movable, meaning) = meaning(state);
+            let SessionStateMeaning { movable, meaning } = movers::session_state(interlay.config.spec.kind(), state);
             SessionStateView { state, sessions, movable, meaning }
         };
         counts.into_iter().filter(|(_, sessions)| *sessions > 0).map(view).collect()
-    }
-}
-
-/// What a class of session state means when the session is to go on at another server. The names are the data plane's.
-fn meaning(state: &str) -> (Option<bool>, &'static str) {
-    let has = |word: &str| state.contains(word);
-    match () {
-        () if has("temp") => (
-            Some(false),
-            "temporary tables live in one server's session: not movable, the session must end or drop them first",
-        ),
-        () if has("cursor") => (
-            Some(false),
-            "a cursor WITH HOLD keeps its rows in the session: not movable, the session must close it first",
-        ),
-        () if has("currval") || has("sequence") || has("lastval") => (
-            Some(false),
-            "currval and lastval remember a number of this session: not movable until the session calls nextval again",
-        ),
-        () if has("prepare") => (Some(true), "prepared statements are prepared again on the other server"),
-        () if has("listen") => {
-            (Some(true), "LISTEN is repeated on the other server; notifications sent in between are not")
-        }
-        () if has("advisory") => {
-            (Some(true), "advisory locks are taken again on the other server while clients are held")
-        }
-        () if has("set") || has("role") || has("guc") || has("config") => {
-            (Some(true), "session settings and SET ROLE are repeated on the other server")
-        }
-        () => (None, "not known to this version: find out what the session keeps before moving it"),
-    }
-}
-
-impl Analyst {
-    fn view(
-        &self,
-        interlay: &InterlayName,
-        limit: usize,
-        session_states: Vec<SessionStateView>,
-        target: Option<String>,
-        findings: Option<Result<Vec<Finding>, String>>,
-    ) -> AnalysisView {
-        let interlays = self.interlays.borrow();
-        let none = Statements::default();
-        let statements = interlays.get(interlay).unwrap_or(&none);
-        let mut kinds: Vec<_> =
-            statements.kinds.iter().map(|(kind, totals)| KindView { kind, totals: *totals }).collect();
-        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.totals.count));
-        let mut known: Vec<_> = statements.known.iter().collect();
-        known.sort_by_key(|(number, known)| (std::cmp::Reverse(known.totals.count), **number));
-        let fingerprints = known.iter().take(limit).map(|(number, known)| FingerprintView {
-            number: **number,
-            kind: known.kind,
-            text: known.text.clone(),
-            totals: known.totals,
-            latency_mean_us: known.latency.mean(),
-            latency_p50_us: known.latency.percentile(50),
-            latency_p99_us: known.latency.percentile(99),
-            latency_max_us: known.latency.max(),
-            first_seen: known.first_seen,
-            last_seen: known.last_seen,
-        });
-        AnalysisView {
-            interlay: interlay.to_string(),
-            at: now(),
-            all: statements.all,
-            samples: statements.samples,
-            samples_dropped: self.dropped.get(),
-            kinds,
-            fingerprints: fingerprints.collect(),
-            fingerprints_known: u64::try_from(statements.known.len()).unwrap_or(u64::MAX),
-            others: statements.others,
-            others_fingerprints: statements.evicted,
-            session_states,
-            target,
-            findings,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample(text: &str, weight: u32) -> StatementSample {
-        StatementSample { text: text.into(), cut: false, latency_us: 100, weight, failed: weight == 3 }
-    }
-
-    #[test]
-    fn statements_are_counted_by_form_and_the_rare_ones_together() {
-        let (analyst, name) = (Analyst::default(), InterlayName::new("shop").unwrap());
-        analyst.take(&name, vec![sample("select 1", 5), sample("select 'hunter2'", 3), sample("delete from t", 1)]);
-        assert!(!analyst.turn());
-        let view = analyst.view(&name, 1, Vec::new(), None, None);
-        assert_eq!((view.all.count, view.all.failed, view.samples, view.fingerprints_known), (9, 3, 3, 2));
-        assert_eq!((view.fingerprints[0].text.as_str(), view.fingerprints[0].totals.count), ("SELECT ?", 8));
-        assert_eq!((view.kinds[0].kind, view.kinds[1].kind), ("SELECT", "DELETE"));
-        for number in 0..limits::FINGERPRINTS_MAX + 10 {
-            analyst.take(&name, vec![sample(&format!("select a{number}"), 2)]);
-            analyst.turn();
-        }
-        let view = analyst.view(&name, usize::MAX, Vec::new(), None, None);
-        assert_eq!(view.fingerprints.len(), limits::FINGERPRINTS_MAX);
-        assert!(view.others_fingerprints >= 10 && view.fingerprints[0].text == "SELECT ?");
-        let shown: u64 = view.fingerprints.iter().map(|one| one.totals.count).sum();
-        assert_eq!(shown + view.others.count, view.all.count, "nothing is lost");
-        assert!(!format!("{view:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_flood_of_samples_is_dropped_and_counted() {
-        let (analyst, name) = (Analyst::default(), InterlayName::new("shop").unwrap());
-        analyst.take(&name, vec![sample("select 1", 1); limits::FINGERPRINT_QUEUE_LEN + 7]);
-        assert_eq!(analyst.dropped.get(), 7);
-        while analyst.turn() {}
-        assert_eq!(analyst.view(&name, 9, Vec::new(), None, None).all.count, limits::FINGERPRINT_QUEUE_LEN as u64);
-    }
-
-    #[test]
-    fn what_cannot_move_is_told_from_what_is_repeated() {
-        let movable = |state| meaning(state).0;
-        for state in ["temp table", "held cursor", "currval"] {
-            assert_eq!(movable(state), Some(false), "{state}");
-        }
-        for state in ["set", "listen", "advisory lock", "prepared"] {
-            assert_eq!(movable(state), Some(true), "{state}");
-        }
-        assert_eq!(movable("flux"), None);
     }
 }

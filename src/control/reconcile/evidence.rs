@@ -1,57 +1,61 @@
 //! Gathers what was measured of a migration into the plain values its gates are judged by.
 
-use super::state::{Control, Migration, Observed};
-use crate::workflow::{Check, Evidence, Finding, LaneFacts, MigrationRecord, Severity, is_dual};
+use super::observed::Shadow;
+use super::state::{Control, Migration};
+use crate::workflow::{Evidence, MigrationRecord, Workload, is_dual};
 use base::model::limits;
-use bus::LaneStatus;
+use movers::{ShadowFacts, own_gates};
 
 impl Control {
     #[must_use]
     pub fn evidence(&self, migration: &Migration) -> Evidence {
         let seen = migration.seen.borrow();
         let record = migration.record.borrow();
+        let shadow = fresh_facts(&record, &seen.shadow);
+        let own_gates = own_gates(migration.source.kind(), shadow.as_ref().map_err(String::as_str));
         Evidence {
-            source_reachable: seen.source.clone(),
-            target_reachable: seen.target.clone(),
-            target_exercised: seen.exercised.clone(),
-            commands_observed: self.commands_total(&record.interlay).saturating_sub(seen.base_commands),
-            seconds_observed: seen.base_at.elapsed().as_secs(),
-            findings: seen.findings.clone(),
-            target_keys: seen.target_keys.clone(),
-            lane: fresh_lane(&record, &seen).map(|status| LaneFacts {
-                uncopied: status.uncopied,
-                dirty: status.dirty,
-                in_flight: status.in_flight,
-                reads_compared: status.reads_compared,
-                altered: status.altered,
-                authority_connected: status.authority_connected,
-                shadow_connected: status.shadow_connected,
-            }),
-            pass_done: pass_done(&record, &seen),
-            divergences_unresolved: seen.ledger.unresolved(),
-            verification: seen.verification.clone(),
-            clean_since: seen.clean_since,
-            rollback_policy: seen.rollback_policy.clone(),
+            source_reachable: seen.servers.source.clone(),
+            target_reachable: seen.servers.target.clone(),
+            target_exercised: seen.servers.exercised.clone(),
+            workload: self.workload(migration),
+            findings: seen.findings.found.clone(),
+            target_keys: seen.servers.target_keys.clone(),
+            shadow,
+            pass_done: pass_done(&record, &seen.shadow),
+            divergences: seen.divergences_open(),
+            own_gates,
+            verification: seen.verification.newest.clone(),
+            clean_since: seen.verification.clean_since,
+            rollback_policy: seen.policy.word.clone(),
         }
+    }
+
+    fn workload(&self, migration: &Migration) -> Result<Workload, String> {
+        if self.cores.borrow().counters.is_empty() {
+            return Err("the cores have not reported yet".to_owned());
+        }
+        let begin = &migration.seen.borrow().phase_begin;
+        let commands = self.commands_total(&migration.interlay()).saturating_sub(begin.commands);
+        Ok(Workload { commands, seconds: begin.at.elapsed().as_secs() })
     }
 }
 
-/// The newest status of the lane, or why it proves nothing.
-pub(super) fn fresh_lane(record: &MigrationRecord, seen: &Observed) -> Result<LaneStatus, String> {
+/// The newest facts of the shadow, or why they prove nothing.
+pub(super) fn fresh_facts(record: &MigrationRecord, shadow: &Shadow) -> Result<ShadowFacts, String> {
     if !is_dual(record) {
         return Err("the two sides are not kept in step".to_owned());
     }
-    match seen.lane {
-        None => Err("the lane has not reported yet".to_owned()),
-        Some((_, at)) if at.elapsed() > limits::LANE_STATUS_AGE_MAX => {
-            Err(format!("the lane has not reported for {} s", at.elapsed().as_secs()))
+    match shadow.facts {
+        None => Err("the mover has not reported yet".to_owned()),
+        Some(fresh) if fresh.received.elapsed() > limits::LANE_STATUS_AGE_MAX => {
+            Err(format!("the mover has not reported for {} s", fresh.received.elapsed().as_secs()))
         }
-        Some((status, _)) => Ok(status),
+        Some(fresh) => Ok(fresh.facts),
     }
 }
 
-fn pass_done(record: &MigrationRecord, seen: &Observed) -> Result<(), String> {
-    match &seen.pass {
+fn pass_done(record: &MigrationRecord, shadow: &Shadow) -> Result<(), String> {
+    match &shadow.pass {
         None => Err("no pass over the keys has begun".to_owned()),
         Some(pass) if pass.epoch != record.authority.epoch => {
             Err("the pass that follows the change of authority has not begun".to_owned())
@@ -59,26 +63,12 @@ fn pass_done(record: &MigrationRecord, seen: &Observed) -> Result<(), String> {
         Some(pass) if !pass.done => Err(format!(
             "pass {}: {} of {} keys",
             pass.number,
-            pass.progress.done.get(),
-            match pass.progress.total.get() {
+            pass.progress.done(),
+            match pass.progress.total() {
                 0 => "an unknown number of".to_owned(),
                 total => total.to_string(),
             }
         )),
         Some(_) => Ok(()),
     }
-}
-
-/// A finding of the jobs, as the workflow knows it.
-pub(super) fn finding(from: movers::Finding) -> Finding {
-    let severity = match from.severity {
-        movers::Severity::Info => Severity::Info,
-        movers::Severity::Warning => Severity::Warning,
-        movers::Severity::Critical => Severity::Critical,
-    };
-    Finding { name: from.name, severity, detail: from.detail }
-}
-
-pub(super) fn passed(text: impl Into<String>) -> Check {
-    Check::Passed(text.into())
 }

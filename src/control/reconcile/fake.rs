@@ -1,4 +1,4 @@
-//! Tests only: a control loop on a scratch store with one core that acks every plan, for the storeys above.
+//! Tests only: a control loop on a scratch store with one core that acks every plan, for the API and other folders.
 //!
 //! Its PostgreSQL interlay `shop` can be paused, `stuck` never drains: one session is in a transaction.
 
@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use super::{Handle, Intent, Running, start};
 use crate::config::Config;
-use base::model::{CoreId, SessionInfo, SessionState, StatementSample};
+use base::model::{CoreId, Endpoint, EndpointName, ProtocolKind, SessionInfo, SessionState, StatementSample};
 use bus::{Directive, HoldEvent, HoldOrder, Published, Report, Switchboard};
 
 /// Lets tests use what another has compiled, in an earlier run too: compiling is slow where the compiler itself is not optimised.
@@ -19,8 +19,18 @@ pub fn share_compiled_filters(data_dir: &Path) {
     let _ = std::os::unix::fs::symlink(shared, data_dir.join("filter-cache"));
 }
 
+/// The answer of a store whose answers come at once.
+pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(answer).expect("a file answers at once")
+}
+
+/// An endpoint that nothing listens on.
+pub fn endpoint(name: &str) -> Endpoint {
+    Endpoint::from_url(EndpointName::new(name).unwrap(), ProtocolKind::Redis, "redis://127.0.0.1:9").unwrap()
+}
+
 /// Runs on the present `LocalSet`; the fake core ends when `alive` is dropped.
-pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
+pub async fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
     // Nothing listens on the discard port of these addresses: jobs that look at a server fail at once.
     let text = format!(
         "[data]\ndir = {:?}\n[endpoints.old]\nkind = \"redis\"\nurl = \"redis://u:hunter2@127.0.0.1:9\"\n\
@@ -44,7 +54,7 @@ pub fn start_on(dir: &Path, alive: &Rc<()>) -> (Running, Handle) {
             tokio::task::yield_now().await;
         }
     });
-    start(Intent::load(config).unwrap(), bus, "fake".to_owned()).unwrap()
+    start(Intent::load(config).await.unwrap(), bus, "fake".to_owned()).await.unwrap()
 }
 
 fn answer(directive: Directive) -> Option<Report> {

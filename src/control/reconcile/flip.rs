@@ -1,18 +1,17 @@
 //! The flip: cutover and rollback are this one procedure with the roles exchanged; the rehearsal is the same without the change.
 //!
-//! Fence → durable record → plan to every core → every ack → release. Before the record is durable everything can be undone by a
-//! release; after it nothing is undone, and nothing is released until every core has acked: a client would read stale data.
+//! Hold → drain → decide again → persist → publish → acks → exchange → release. Before the record is durable everything can be undone by
+//! a release; after it nothing is undone, and nothing is released until every core has acked: a client would read stale data.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::handle::ControlError;
-use super::state::{Control, Interlay, Migration, now};
-use crate::workflow::{Command, Fact, transition};
-use base::model::limits;
-
-/// Releases tried before the lane is given up on and the operator is told.
-const RELEASE_TRIES: u32 = 3;
+use super::clock::now;
+use super::error::ControlError;
+use super::state::{Control, Interlay, Migration};
+use crate::events::{MigrationEvent, ProcessEvent};
+use crate::workflow::{Command, Fact, Transition, is_dual, transition};
+use movers::{HoldError, Released};
 
 /// How a try ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,124 +24,136 @@ pub enum FlipOutcome {
 impl Control {
     /// One try of the change of authority that is due in this phase.
     pub async fn flip(&self, migration: &Migration) -> FlipOutcome {
-        let name = migration.record.borrow().interlay.clone();
-        let Ok(interlay) = self.interlay(&name) else {
-            return FlipOutcome::Postponed(format!("interlay {name} is gone"));
-        };
+        match self.try_flip(migration).await {
+            Ok(()) => FlipOutcome::Flipped,
+            Err(reason) => FlipOutcome::Postponed(reason),
+        }
+    }
+
+    async fn try_flip(&self, migration: &Migration) -> Result<(), String> {
+        let interlay = self.interlay(&migration.interlay()).map_err(|error| error.to_string())?;
         let _change = interlay.change.lock().await;
-        // Decided once before anyone is held up, and again when both sides stand still.
-        if let Err(refusal) = self.decide(migration) {
-            return FlipOutcome::Postponed(refusal);
-        }
-        migration.seen.borrow_mut().stop_verifying();
-        if let Err(reason) = self.fence(migration, &interlay).await {
-            return FlipOutcome::Postponed(reason);
-        }
+        // Decided once before any client is held, and again when both sides stand still.
+        self.decide(migration)?;
+        migration.seen.borrow_mut().verification.stop();
+        self.hold_and_drain(migration, &interlay).await?;
         let done = match self.decide(migration) {
             Ok(done) => done,
             Err(refusal) => {
                 self.release(&interlay).await;
-                return FlipOutcome::Postponed(refusal);
+                return Err(refusal);
             }
         };
-        let events = match self.persist(migration, &done) {
-            Ok(events) => events,
-            Err(error) => return self.undo(migration, &interlay, &error).await,
+        let told = match self.make_durable(migration, done).await {
+            Ok(told) => told,
+            Err(error) => return Err(self.undo(migration, &interlay, &error).await),
         };
-        self.adopt(migration, done);
-        // What was proven and measured was about the other direction.
-        {
-            let mut seen = migration.seen.borrow_mut();
-            seen.distrust();
-            seen.lane = None;
+        self.roll_out(migration, &interlay).await;
+        let released = self.release(&interlay).await;
+        self.announce(told);
+        if let Some(released) = released {
+            self.remember(migration, Fact::Released { pause_us: released.longest_hold_us }).await;
         }
-        let next = self.lower(migration, &interlay);
-        self.publish(&interlay, next).await;
-        self.await_acks(&interlay).await;
-        let pause = self.release(&interlay).await;
-        for event in events {
-            self.events.announce(event);
-        }
-        if let Some(pause_us) = pause {
-            let done = crate::workflow::observe(&migration.record.borrow(), Fact::Released { pause_us }, now());
-            if let Err(error) = self.apply(migration, done).await {
-                tracing::error!(%error, "the pause of the flip could not be recorded");
-            }
-        }
-        FlipOutcome::Flipped
+        Ok(())
     }
 
-    fn decide(&self, migration: &Migration) -> Result<crate::workflow::Transition, String> {
+    fn decide(&self, migration: &Migration) -> Result<Transition, String> {
         let evidence = self.evidence(migration);
         let record = migration.record.borrow();
         transition(&record, Command::Flip, &evidence, now()).map_err(|refusal| refusal.to_string())
     }
 
-    /// The record is not durable, so nothing changed: give the writes back to the authority they were held for.
-    async fn undo(&self, migration: &Migration, interlay: &Interlay, error: &ControlError) -> FlipOutcome {
+    /// The record is not durable, so nothing changed: the writes go to the authority they were held for.
+    async fn undo(&self, migration: &Migration, interlay: &Interlay, error: &ControlError) -> String {
         self.release(interlay).await;
         let text = format!(
             "the authority record could not be written, so the authority did not change: {error}. No further change is made; \
-             mend the disk and restart. Until then the {} stays authoritative in this process",
+             repair the disk and restart. Until then the {} stays authoritative in this process",
             migration.record.borrow().authority.side
         );
         tracing::error!("{text}");
         self.store_failed.borrow_mut().get_or_insert(error.to_string());
-        let event = self.events.draft("store_failed", &migration.about(), text.clone(), now());
+        let failed = ProcessEvent::StoreFailed { text: text.clone() };
+        let event = self.events.draft(failed, &migration.about()).await;
+        // Not through the journal: it is what cannot be written.
         self.events.announce(event);
-        FlipOutcome::Postponed(text)
+        text
     }
 
-    /// A fence and release that change nothing; the pause is what a flip or a rollback would cost now.
+    /// A hold and release that change nothing; the pause is what a flip or a rollback would cost now.
     pub async fn rehearse(self: &Rc<Self>, migration: &Migration) -> FlipOutcome {
-        let name = migration.record.borrow().interlay.clone();
-        let Ok(interlay) = self.interlay(&name) else {
-            return FlipOutcome::Postponed(format!("interlay {name} is gone"));
-        };
-        let _change = interlay.change.lock().await;
-        if !crate::workflow::is_dual(&migration.record.borrow()) {
-            return FlipOutcome::Postponed("both sides are no longer kept in step".to_owned());
-        }
-        if let Err(reason) = self.fence(migration, &interlay).await {
-            return FlipOutcome::Postponed(reason);
-        }
-        match self.release(&interlay).await {
-            Some(pause_us) => {
-                self.remember(migration, Fact::Rehearsed { pause_us }).await;
-                FlipOutcome::Flipped
-            }
-            None => FlipOutcome::Postponed("the lane did not answer the release".to_owned()),
+        match self.try_rehearsal(migration).await {
+            Ok(()) => FlipOutcome::Flipped,
+            Err(reason) => FlipOutcome::Postponed(reason),
         }
     }
 
-    async fn fence(&self, migration: &Migration, interlay: &Interlay) -> Result<(), String> {
-        let budget = Duration::from_millis(migration.record.borrow().decisions.thresholds.fence_budget_ms);
-        let reason = match interlay.lane.fence(budget).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(reason)) => reason,
-            Err(error) => {
-                // Whether the lane holds writes is unknown; a release that is not due does no harm.
-                self.release(interlay).await;
-                error.to_string()
+    async fn try_rehearsal(&self, migration: &Migration) -> Result<(), String> {
+        let interlay = self.interlay(&migration.interlay()).map_err(|error| error.to_string())?;
+        let _change = interlay.change.lock().await;
+        if !is_dual(&migration.record.borrow()) {
+            return Err("both sides are no longer kept in step".to_owned());
+        }
+        self.hold_and_drain(migration, &interlay).await?;
+        let released = self.release(&interlay).await.ok_or("the release was not answered")?;
+        self.remember(migration, Fact::Rehearsed { pause_us: released.longest_hold_us }).await;
+        Ok(())
+    }
+
+    /// Afterwards no client has anything outstanding, and what is known of the shadow is from after the drain.
+    async fn hold_and_drain(&self, migration: &Migration, interlay: &Interlay) -> Result<(), String> {
+        let budget_ms = migration.record.borrow().decisions.thresholds.fence_budget_ms;
+        let error = match self.movers.hold(interlay.name(), Duration::from_millis(budget_ms)).await {
+            Ok(drained) => {
+                if let Some(fresh) = drained.facts {
+                    migration.seen.borrow_mut().shadow.facts = Some(fresh);
+                }
+                return Ok(());
             }
+            Err(error) => error,
         };
-        migration.seen.borrow_mut().fences_expired += 1;
-        let text = format!("not within {} ms: {reason}; nothing changed, trying again", budget.as_millis());
-        self.events.passing("flip_postponed", &migration.about(), text.clone(), now());
+        let reason = self.after_failed_hold(interlay, error).await;
+        migration.seen.borrow_mut().holds.expired += 1;
+        let postponed = MigrationEvent::FlipPostponed { budget_ms, reason };
+        let text = postponed.to_string();
+        self.events.passing(postponed, &migration.about()).await;
         Err(text)
     }
 
-    /// Releases held writes; the pause, or nothing when the lane gave no answer.
-    async fn release(&self, interlay: &Interlay) -> Option<u64> {
-        for _ in 0..RELEASE_TRIES {
-            match interlay.lane.release().await {
-                Ok((pause_us, _held)) => return Some(pause_us),
-                Err(error) => {
-                    tracing::error!(%error, interlay = %interlay.config.spec.name, "held writes were not released")
-                }
+    /// Releases whoever may still be held; why the hold failed.
+    async fn after_failed_hold(&self, interlay: &Interlay, error: HoldError) -> String {
+        match error {
+            HoldError::Expired { reason, clients: movers::HeldClients::Released, .. } => reason,
+            HoldError::Expired { reason, clients: movers::HeldClients::StillHeld, .. } => {
+                self.release(interlay).await;
+                reason
             }
-            tokio::time::sleep(limits::FENCE_RETRY_PAUSE).await;
+            HoldError::Unsupported(why) => {
+                self.release(interlay).await;
+                why.to_string()
+            }
+            // Whether clients are held is unknown; a release that is not due does no harm.
+            HoldError::Failed(error) => {
+                self.release(interlay).await;
+                error.to_string()
+            }
         }
-        None
+    }
+
+    /// Lets held clients go on; `None` when there was no answer, which is said in the log.
+    pub(super) async fn release(&self, interlay: &Interlay) -> Option<Released> {
+        match self.movers.release(interlay.name()).await {
+            Ok(released) => {
+                if !released.silent.is_empty() {
+                    let cores: Vec<_> = released.silent.iter().map(|core| core.0).collect();
+                    tracing::error!(interlay = %interlay.name(), ?cores, "cores did not answer the order to release their clients in time");
+                }
+                Some(released)
+            }
+            Err(error) => {
+                tracing::error!(%error, interlay = %interlay.name(), "held clients were not released");
+                None
+            }
+        }
     }
 }

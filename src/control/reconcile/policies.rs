@@ -2,16 +2,16 @@
 //!
 //! * [`start`](self::start): what is loaded before any core runs.
 //! * [`load`](self::load): loading, replacing, unloading and trying filters under traffic.
-//! * [`assign`](self::assign): sets of instances, made and sent to the cores.
+//! * [`sets`](self::sets): sets of instances, made and sent to the cores.
 //! * [`faults`](self::faults): what filters did wrong, and what becomes of them.
 //! * [`show`](self::show): snapshots for the API. [`tools`](self::tools): what `crossfade filter test` and `bench` do without a proxy.
 //!
 //! Locks, in this order: an interlay's `change`, the registry's `loading`, an interlay's `policies.turn`. The first is not needed for
 //! anything here and never taken below the others. No `RefCell` borrow is held across an await.
 
-mod assign;
 mod faults;
 mod load;
+mod sets;
 mod show;
 mod start;
 mod tools;
@@ -25,8 +25,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-pub use assign::{FirstSets, send_first};
 pub use load::LoadFilter;
+pub use sets::{FirstSets, send_first};
 pub use show::{FilterUseView, FilterView, PoliciesView, SlotView};
 pub use start::{CheckedFilter, Registry, check_files};
 use tokio::sync::Mutex;

@@ -2,9 +2,8 @@
 
 use super::policies::{CheckedFilter, check_files};
 use crate::config::Config;
-use crate::workflow::Finding;
 use base::model::{Endpoint, InterlayName};
-use movers::{self, ServerFacts};
+use movers::{Finding, ServerFacts, WriteProbe};
 
 /// What was found.
 #[derive(Debug)]
@@ -30,11 +29,8 @@ pub async fn preflight(config: &Config) -> Result<Preflight, String> {
     for interlay in &config.interlays {
         let target = interlay.target.as_ref().and_then(|target| config.endpoint(target));
         let (Some(source), Some(target)) = (config.endpoint(&interlay.source), target) else { continue };
-        let findings = movers::compatibility(source, target, movers::PayloadProbe::Write).await;
-        let findings = findings
-            .map(|findings| findings.into_iter().map(super::evidence::finding).collect())
-            .map_err(|error| error.to_string());
-        pairs.push((interlay.spec.name.clone(), findings));
+        let findings = movers::compatibility(source, target, WriteProbe::Allowed).await;
+        pairs.push((interlay.spec.name.clone(), findings.map_err(|error| error.to_string())));
     }
     Ok(Preflight { endpoints, pairs, filters })
 }

@@ -1,18 +1,27 @@
 //! The flip and the rollout against fake cores: in which order things become durable, known and released.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::{LocalSet, yield_now};
 
+use super::clock::now;
+use super::fake::at_once;
 use super::flip::FlipOutcome;
-use super::state::{Pass, now};
+use super::observed::Pass;
+use super::state::{Control, Migration};
 use super::*;
-use crate::workflow::{Check, Command, Fact, Phase, Verification};
-use base::model::{CoreId, InterlayName, MigrationId, Side};
-use bus::{CompanionEvent, CompanionOrder, LaneEvent, LaneOrder, LaneStatus, PassKind, Published, Report};
-use movers::Progress;
+use crate::config::Config;
+use crate::store::{Change, Conflict, StoreError};
+use crate::workflow::{Command, Fact, Phase, PolicyWord, Verification};
+use base::model::{CoreId, InterlayName, MigrationId, PlanMode, Side};
+use bus::{
+    CompanionEvent, CompanionOrder, Directive, LaneEvent, LaneOrder, LaneStatus, Published, Report, Switchboard,
+};
+use movers::{Check, PassKind};
 
 const CORES: u16 = 2;
 
@@ -73,9 +82,9 @@ fn id() -> MigrationId {
 }
 
 impl Rig {
-    fn start_in(dir: PathBuf) -> Rc<Self> {
-        let intent = Intent::load(config(&dir)).unwrap();
-        let (running, handle) = start(intent, Switchboard::new(CORES).unwrap(), "fake".to_owned()).unwrap();
+    async fn start_in(dir: PathBuf) -> Rc<Self> {
+        let intent = Intent::load(config(&dir)).await.unwrap();
+        let (running, handle) = start(intent, Switchboard::new(CORES).unwrap(), "fake".to_owned()).await.unwrap();
         let rig = Rc::new(Self {
             running,
             handle,
@@ -109,7 +118,7 @@ impl Rig {
             while let Some(directive) = self.control().bus.cores[usize::from(core)].pop() {
                 match directive {
                     Directive::Publish(Published { plan, .. }) => {
-                        let stored = self.control().store.migrations().unwrap();
+                        let stored = at_once(self.control().store.migrations()).unwrap();
                         let durable = stored.first().map_or(Side::Source, |record| record.authority.side);
                         self.log.borrow_mut().push(Seen::Plan { core, authority: plan.authority.side, durable });
                         let (core, interlay) = (CoreId(core), plan.interlay.clone());
@@ -155,6 +164,10 @@ impl Rig {
                 return;
             }
         };
+        self.lane_says(event);
+    }
+
+    fn lane_says(&self, event: LaneEvent) {
         self.say(Report::Companion { interlay: name(), event: CompanionEvent::Lane(event) });
     }
 
@@ -175,50 +188,58 @@ impl Rig {
         {
             // Held so that the tick does not flip on its own; `flip` itself is what is tried here.
             let mut seen = migration.seen.borrow_mut();
-            seen.fencing = true;
-            seen.checking = true;
-            seen.verifying = Some(Rc::default());
+            seen.holds.attempts.running = true;
+            seen.servers.checking = true;
+            seen.verification.running = Some(Arc::default());
         }
-        let mut record = migration.record.borrow().clone();
+        let decided_on = migration.record.borrow().clone();
+        let mut record = decided_on.clone();
         record.phase = Phase::Migrate;
         record.phase_since = at;
         record.dual_since = Some(at);
         record.status = base::model::MigrationStatus::Running;
-        self.control().store.commit(&record, &[]).unwrap();
+        let change = Change { decided_on: Some(&decided_on), record: &record, journal: &[] };
+        self.control().store.commit(change).await.unwrap();
         migration.record.replace(record);
-        self.measure(&migration);
+        self.control().movers.keep_in_step(&name(), migration.route()).await.unwrap();
+        self.measure(&migration).await;
         migration
     }
 
-    fn measure(&self, migration: &Migration) {
+    /// As the lane and a verification would leave it when nothing stands in the way of a flip.
+    async fn measure(&self, migration: &Migration) {
         let at = now();
         let epoch = migration.record.borrow().authority.epoch;
-        let mut seen = migration.seen.borrow_mut();
         let status = LaneStatus {
             reads_compared: 5000,
             authority_connected: true,
             shadow_connected: true,
             ..LaneStatus::default()
         };
-        seen.lane = Some((status, tokio::time::Instant::now()));
-        let progress = Rc::new(Progress::default());
-        seen.pass = Some(Pass { number: 1, kind: PassKind::Full, epoch, done: true, progress });
+        self.lane_says(LaneEvent::Status(status));
+        while migration.seen.borrow().shadow.facts.is_none() {
+            yield_now().await;
+        }
+        let mut seen = migration.seen.borrow_mut();
+        let progress = Arc::default();
+        seen.shadow.pass = Some(Pass { number: 1, kind: PassKind::Full, epoch, done: true, progress });
         let (divergent, inconclusive) = (0, 0);
-        seen.verification =
+        seen.verification.newest =
             Some(Verification { started_at: at, finished_at: at, epoch, keys: 9, divergent, inconclusive });
-        seen.clean_since = Some(at);
-        seen.source = Check::Passed(String::new());
+        seen.verification.clean_since = Some(at);
+        seen.policy.word = PolicyWord::GoesOn;
+        seen.servers.source = Check::Passed(String::new());
     }
 
     fn stored_side(&self) -> Side {
-        self.control().store.migrations().unwrap()[0].authority.side
+        at_once(self.control().store.migrations()).unwrap()[0].authority.side
     }
 }
 
 fn run(test: impl AsyncFnOnce(Rc<Rig>)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async move {
-        test(Rig::start_in(scratch())).await;
+        test(Rig::start_in(scratch()).await).await;
     });
 }
 
@@ -232,9 +253,9 @@ fn a_flip_is_durable_before_any_core_knows_and_known_to_all_before_it_is_release
         assert_eq!(*rig.log.borrow(), vec![Seen::Fence, plan(0), plan(1), Seen::Release]);
         let record = migration.record.borrow().clone();
         assert_eq!((record.authority.epoch.0, record.flips[0].pause_us), (2, Some(1234)));
-        let stored = rig.control().store.migrations().unwrap();
+        let stored = rig.control().store.migrations().await.unwrap();
         assert_eq!(stored, vec![record]);
-        let journal = rig.control().store.journal_after(0).unwrap();
+        let journal = rig.control().store.journal_after(0).await.unwrap();
         assert!(journal.iter().any(|event| event.kind == "authority_changed"));
     });
 }
@@ -291,13 +312,13 @@ fn a_record_that_cannot_be_written_releases_the_old_authority() {
 }
 
 #[test]
-fn a_side_lost_under_the_fence_stops_the_flip() {
+fn a_side_lost_while_clients_are_held_stops_the_flip() {
     run(async |rig| {
         let migration = rig.at_the_flip().await;
         rig.log.borrow_mut().clear();
         let lost = LaneEvent::SideLost { side: Side::Target, reason: "reset".to_owned() };
-        rig.say(Report::Companion { interlay: name(), event: CompanionEvent::Lane(lost) });
-        // The report is read while the fence is awaited.
+        rig.lane_says(lost);
+        // The report is read while the hold is awaited.
         let outcome = rig.control().flip(&migration).await;
         assert!(matches!(outcome, FlipOutcome::Postponed(reason) if reason.contains("shadow lost")));
         assert_eq!(*rig.log.borrow(), vec![Seen::Fence, Seen::Release]);
@@ -313,7 +334,7 @@ fn after_a_flip_nothing_measured_before_it_counts() {
         let refusal = rig.handle.command(id(), Command::Commit { force: None }).await.expect_err("too early");
         let text = refusal.to_string();
         assert!(text.contains("nothing_uncopied") && text.contains("verification"), "{text}");
-        rig.measure(&migration);
+        rig.measure(&migration).await;
         rig.handle.command(id(), Command::Commit { force: None }).await.unwrap();
         let view = rig.handle.interlay(name()).await.unwrap();
         assert_eq!((view.authority, view.dual, view.authority_endpoint.as_str()), (Side::Target, false, "new"));
@@ -326,14 +347,15 @@ fn a_restart_continues_from_the_durable_record() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // As a kill -9 between the durable record and its publication leaves it.
     LocalSet::new().block_on(&runtime, async {
-        let rig = Rig::start_in(dir.clone());
+        let rig = Rig::start_in(dir.clone()).await;
         let migration = rig.at_the_flip().await;
         let evidence = rig.control().evidence(&migration);
         let done = crate::workflow::transition(&migration.record.borrow(), Command::Flip, &evidence, now()).unwrap();
-        rig.control().persist(&migration, &done).unwrap();
+        let decided_on = migration.record.borrow().clone();
+        let _told = rig.control().persist(Some(&decided_on), &done.record, done.events).await.unwrap();
         std::fs::create_dir_all(dir.join("copy")).unwrap();
         std::fs::copy(dir.join("crossfade.redb"), dir.join("copy/crossfade.redb")).unwrap();
-        let intent = Intent::load(config(&dir.join("copy"))).unwrap();
+        let intent = Intent::load(config(&dir.join("copy"))).await.unwrap();
         let plan = &intent.plans[0].1.plan;
         assert_eq!((plan.authority.side, plan.authority.epoch.0, plan.mode), (Side::Target, 2, PlanMode::Dual));
     });
@@ -359,7 +381,7 @@ fn a_migration_is_created_once_and_an_interlay_has_one_at_a_time() {
         rig.handle.command(id(), abandon).await.unwrap();
         let mut canary = request("n");
         canary.decisions.strategy = base::model::Strategy::Canary;
-        assert!(matches!(rig.handle.create(canary).await, Err(ControlError::NotCarried(_))));
+        assert!(matches!(rig.handle.create(canary).await, Err(ControlError::Unsupported(_))));
         let view = rig.handle.create(request("n")).await.unwrap();
         assert_eq!(view.record.authority.epoch.0, 2, "no epoch is used twice on an interlay");
     });
@@ -378,10 +400,10 @@ fn an_unmet_gate_refuses_and_changes_nothing() {
             policies: Default::default(),
         };
         rig.handle.create(request).await.unwrap();
-        let before = rig.control().store.migrations().unwrap();
+        let before = rig.control().store.migrations().await.unwrap();
         let error = rig.handle.command(id(), Command::Advance { to: None }).await.expect_err("nothing answers");
         assert!(error.to_string().contains("target_exercised"), "{error}");
-        assert_eq!(rig.control().store.migrations().unwrap(), before);
+        assert_eq!(rig.control().store.migrations().await.unwrap(), before);
     });
 }
 
@@ -405,4 +427,62 @@ fn events_are_numbered_and_can_be_resumed() {
 #[test]
 fn every_core_is_drained_before_the_end() {
     run(async |rig| assert!(rig.running.drain().await));
+}
+
+/// Another process has written the record meanwhile: what was decided here is refused, nothing moves and nothing more is changed.
+#[test]
+fn a_flip_decided_on_an_older_record_is_refused_and_the_old_authority_is_released() {
+    run(async |rig| {
+        let migration = rig.at_the_flip().await;
+        let stored = migration.record.borrow().clone();
+        let mut other = stored.clone();
+        other.authority.epoch = other.authority.epoch.next();
+        let change = Change { decided_on: Some(&stored), record: &other, journal: &[] };
+        rig.control().store.commit(change).await.unwrap();
+        rig.log.borrow_mut().clear();
+        let outcome = rig.control().flip(&migration).await;
+        let words = "decided on epoch 1, but epoch 2 is stored";
+        assert!(matches!(&outcome, FlipOutcome::Postponed(reason) if reason.contains(words)), "{outcome:?}");
+        assert_eq!(*rig.log.borrow(), vec![Seen::Fence, Seen::Release], "no plan was published");
+        assert_eq!(rig.control().store.migrations().await.unwrap(), vec![other]);
+        let again =
+            rig.control().store.commit(Change { decided_on: Some(&stored), record: &stored, journal: &[] }).await;
+        assert!(matches!(again, Err(StoreError::Conflict(Conflict { .. }))), "{again:?}");
+        assert!(!rig.handle.ready().await.unwrap().ready);
+    });
+}
+
+/// The movers' thread does nothing but this job until it is told to; the API's thread answers meanwhile.
+#[test]
+fn a_job_that_occupies_its_thread_does_not_delay_the_api() {
+    run(async |rig| {
+        let movers = rig.control().movers.clone();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let job = tokio::task::spawn_local(async move {
+            let blocking = move || {
+                begun.send(()).unwrap();
+                ended.recv().unwrap();
+            };
+            movers.occupy(blocking).await
+        });
+        begins.await.unwrap();
+        for _ in 0..100 {
+            assert_eq!(rig.handle.status().await.unwrap().cores, usize::from(CORES));
+            assert_eq!(rig.handle.migrations().await.unwrap().len(), 0);
+        }
+        assert!(!job.is_finished(), "the job is still there");
+        end.send(()).unwrap();
+        job.await.unwrap().unwrap();
+    });
+}
+
+/// What a kind of database itself asks for is unknown, and so unmet, while there are no facts.
+#[test]
+fn no_mover_meets_its_own_gates_without_facts() {
+    for kind in [base::model::ProtocolKind::Redis, base::model::ProtocolKind::Postgres] {
+        for gate in movers::own_gates(kind, Err("no facts")) {
+            assert!(matches!(gate.check, Check::Unknown(_)), "{gate:?}");
+        }
+    }
 }

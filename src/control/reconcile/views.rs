@@ -1,14 +1,17 @@
 //! What the control loop shows of itself: plain snapshots, `Send`, for the API to turn into its own types.
 //!
-//! Also re-exports the vocabulary those snapshots are made of, so that the storey above needs nothing below this one.
+//! Also re-exports the vocabulary those snapshots are made of, so that the API needs nothing below this file.
 
-pub use super::analysis::{AnalysisView, FingerprintView, KindView, SessionStateView, Totals};
-use super::evidence::fresh_lane;
-pub use super::gate::GateState;
-use super::handle::ControlError;
+pub use super::analysis::{AnalysisView, SessionStateView};
+use super::clock::now;
+use super::error::ControlError;
+use super::evidence::fresh_facts;
+pub use super::pause_state::PauseState;
 pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadFilter, PoliciesView, SlotView};
 use super::state::{Control, Interlay, Migration};
-pub use crate::workflow::{Command, Ended, Finding, Gate, MigrationRecord, Phase, Refusal, Severity, Verification};
+pub use super::statements::{FingerprintView, KindView, Totals};
+use crate::store::JournalEntry;
+pub use crate::workflow::{Command, Ended, Gate, MigrationRecord, Phase, Refusal, Verification};
 pub use base::model::Endpoint;
 pub use base::model::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
@@ -17,8 +20,7 @@ pub use base::model::{
     ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
 };
 pub use bus::counters::CoreCounters;
-pub use bus::{LaneStatus, PassKind};
-pub use movers::{EndpointFacts, PostgresFacts, ServerFacts};
+pub use movers::{EndpointFacts, Finding, PassKind, PostgresFacts, ServerFacts, Severity, ShadowFacts};
 pub use policy::SeatStats;
 
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ pub struct ReadyView {
     pub driver: String,
     /// One sentence per thing that is not as it should be.
     pub problems: Vec<String>,
-    /// One sentence per thing that somebody wants so and everybody should know.
+    /// One sentence per thing that was wanted so and is worth knowing.
     pub notes: Vec<String>,
 }
 
@@ -82,7 +84,7 @@ pub struct InterlayView {
     pub target: Option<String>,
     /// The migration that is not over, and its phase.
     pub migration: Option<(String, Phase)>,
-    pub gate: GateState,
+    pub pause: PauseState,
     /// Pauses that held, and pauses that did not, since the process started.
     pub pauses: u64,
     pub pause_failures: u64,
@@ -94,7 +96,7 @@ pub struct PauseView {
     pub interlay: String,
     pub drained_in_us: u64,
     pub paused_at: Timestamp,
-    /// When the gate opens by itself.
+    /// When it ends by itself.
     pub resumes_at: Timestamp,
 }
 
@@ -136,7 +138,7 @@ pub struct MigrationView {
     pub gates: Vec<Gate>,
     pub backfill: BackfillView,
     /// `Err`: why there is none.
-    pub lane: Result<LaneStatus, String>,
+    pub shadow: Result<ShadowFacts, String>,
     pub findings: Result<Vec<Finding>, String>,
     pub verification: Option<Verification>,
     /// (done, total) of the comparison under way.
@@ -158,7 +160,7 @@ impl Control {
             driver: self.driver.clone(),
             cores: self.bus.cores.len(),
             started: self.started,
-            now: super::state::now(),
+            now: now(),
             interlays: self.interlays_view(),
             migrations: self.migrations_view(),
             counters: sum(self.cores.borrow().counters.values().flatten()),
@@ -180,13 +182,13 @@ impl Control {
         }
         let notes = self.interlays.values().filter_map(|interlay| {
             let name = &interlay.config.spec.name;
-            match interlay.gate.state.get() {
-                GateState::Open => None,
-                GateState::Closing => Some(format!("interlay {name} is being paused")),
-                GateState::Opening => Some(format!("interlay {name} is being resumed")),
-                GateState::Paused(paused) => Some(format!(
+            match interlay.pause.state() {
+                PauseState::Running => None,
+                PauseState::Pausing => Some(format!("interlay {name} is being paused")),
+                PauseState::Resuming => Some(format!("interlay {name} is being resumed")),
+                PauseState::Paused(paused) => Some(format!(
                     "interlay {name} is paused; it resumes by itself in {} s",
-                    paused.until.0.saturating_sub(super::state::now().0) / 1000
+                    paused.until.0.saturating_sub(now().0) / 1000
                 )),
             }
         });
@@ -238,9 +240,9 @@ impl Control {
                 let record = migration.record.borrow();
                 (record.id.to_string(), record.phase)
             }),
-            gate: interlay.gate.state.get(),
-            pauses: interlay.gate.pauses.get(),
-            pause_failures: interlay.gate.failures.get(),
+            pause: interlay.pause.state(),
+            pauses: interlay.pause.held.get(),
+            pause_failures: interlay.pause.failed.get(),
         }
     }
 
@@ -252,34 +254,34 @@ impl Control {
         let evidence = self.evidence(migration);
         let record = migration.record.borrow().clone();
         let seen = migration.seen.borrow();
-        let (authority, _) = migration.sides();
-        let backfill = seen.pass.as_ref().map_or_else(BackfillView::default, |pass| BackfillView {
+        let authority = migration.route().authority;
+        let backfill = seen.shadow.pass.as_ref().map_or_else(BackfillView::default, |pass| BackfillView {
             pass: Some((pass.number, pass.kind, pass.done)),
-            done: pass.progress.done.get(),
-            total: pass.progress.total.get(),
-            bytes: pass.progress.bytes.get(),
-            rate_per_second: pass.progress.rate_per_second.get(),
+            done: pass.progress.done(),
+            total: pass.progress.total(),
+            bytes: pass.progress.bytes(),
+            rate_per_second: pass.progress.rate_per_second(),
         });
         MigrationView {
             dual: crate::workflow::is_dual(&record),
             authority_endpoint: authority.name.to_string(),
             authority_address: authority.address.to_string(),
-            gates: crate::workflow::gates_now(&record, &evidence, super::state::now()),
+            gates: crate::workflow::gates_now(&record, &evidence, now()),
             backfill,
-            lane: fresh_lane(&record, &seen),
-            findings: seen.findings.clone(),
-            verification: seen.verification.clone(),
-            verifying: seen.verifying.as_ref().map(|progress| (progress.done.get(), progress.total.get())),
-            divergences_found: seen.ledger.found,
-            divergences_resolved: seen.ledger.resolved,
-            fences_expired: seen.fences_expired,
+            shadow: fresh_facts(&record, &seen.shadow),
+            findings: seen.findings.found.clone(),
+            verification: seen.verification.newest.clone(),
+            verifying: seen.verification.running.as_ref().map(|progress| (progress.done(), progress.total())),
+            divergences_found: seen.divergences.ledger.found,
+            divergences_resolved: seen.divergences.ledger.resolved,
+            fences_expired: seen.holds.expired,
             record,
         }
     }
 
     pub(super) fn divergences_view(&self, id: &MigrationId) -> Result<DivergencesView, ControlError> {
         let migration = self.migration(id)?;
-        let ledger = migration.seen.borrow().ledger.clone();
+        let ledger = migration.seen.borrow().divergences.ledger.clone();
         Ok(DivergencesView { ledger })
     }
 }
@@ -295,10 +297,10 @@ pub struct ReportView {
     pub keys_verified: u64,
     pub verifications: u64,
     pub bytes_copied: u64,
-    /// What the lane has done, or had done when dual operation ended; `None` when it never ran in this process.
-    pub lane: Option<LaneStatus>,
+    /// How the shadow stands, or stood when dual operation ended; `None` when it was never kept in step by this process.
+    pub shadow: Option<ShadowFacts>,
     /// The journal of this migration, oldest first.
-    pub journal: Vec<super::events::Event>,
+    pub journal: Vec<JournalEntry>,
 }
 
 fn sum<'a>(all: impl IntoIterator<Item = &'a (InterlayName, CoreCounters)>) -> CoreCounters {

@@ -1,36 +1,17 @@
 //! What survives the process: migrations with their authority records, the journal, the ledgers of divergences, loaded filters.
 //!
-//! One redb file under `[data].dir`, used by the control thread alone. Every commit is fsynced before it returns, so an
-//! authority change is on disk before any core hears of it. A file that is torn, foreign or newer is refused, never repaired by guess.
+//! The contract is [`Store`]; the control thread alone uses it. A change is on disk before it returns, so an authority change is durable
+//! before any core hears of it. One implementation: [`redb`], a file. Others (a cluster's) can follow: every call is async, and a record
+//! is only replaced by whoever has seen the one that is stored.
 
-mod disk;
+pub mod redb;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
+pub use self::redb::RedbStore;
 use crate::workflow::MigrationRecord;
-use base::model::{FilterName, InterlayName, Ledger, MigrationId, Timestamp};
-use disk::{DiskFilter, DiskJournal, DiskLedger, DiskMigration};
-
-const FILE_NAME: &str = "crossfade.redb";
-/// Grows when the shapes of `disk.rs` change; older versions are read forever.
-/// 2: migrations have policies, which an older program would leave out when it writes a record back.
-const SCHEMA_VERSION: u64 = 2;
-/// Read as it is, and marked as of the present version before anything is written.
-const SCHEMA_VERSION_OLDEST: u64 = 1;
-/// Journal entries read into memory at once.
-const JOURNAL_PAGE: usize = 4096;
-
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("crossfade_meta");
-const MIGRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("migrations");
-const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
-const LEDGERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("divergences");
-/// Made when the first filter is loaded: files from before there were any do not have it.
-const FILTERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("filters");
+use base::model::{Epoch, FilterName, InterlayName, Ledger, MigrationId, Timestamp};
 
 /// Something that happened, numbered. Numbers only grow; a gap means the process was restarted or a number was for a passing event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +38,39 @@ pub struct StoredFilter {
     pub file: String,
 }
 
+/// One replacement of a record, with the lines of the journal that go with it: written together or not at all.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The record this was decided on, with its epoch; `None`: there must be none.
+    pub decided_on: Option<&'a MigrationRecord>,
+    pub record: &'a MigrationRecord,
+    pub journal: &'a [JournalEntry],
+}
+
+/// A change was decided on a record that is not the stored one. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    pub migration: MigrationId,
+    /// The epoch it was decided on; `None`: on there being no record.
+    pub decided_on: Option<Epoch>,
+    pub stored: Option<Epoch>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words =
+            |epoch: Option<Epoch>| epoch.map_or_else(|| "no record".to_owned(), |epoch| format!("epoch {}", epoch.0));
+        let (decided_on, stored) = (words(self.decided_on), words(self.stored));
+        write!(f, "migration {}: the change was decided on {decided_on}, but ", self.migration)?;
+        if decided_on == stored {
+            f.write_str("another record of that epoch is stored")?;
+        } else {
+            write!(f, "{stored} is stored")?;
+        }
+        f.write_str("; nothing was written: restart this process, so that it reads what is stored")
+    }
+}
+
 /// Why the store cannot be used: names the file and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
@@ -66,314 +80,74 @@ pub enum StoreError {
     Refused(String),
     /// The disk or the file system said no. What was being written is not known to be on disk.
     Io(String),
+    Conflict(Conflict),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse(text) | Self::Refused(text) | Self::Io(text) => f.write_str(text),
+            Self::Conflict(conflict) => conflict.fmt(f),
         }
     }
 }
 
 impl std::error::Error for StoreError {}
 
-/// The open store.
-#[derive(Debug)]
-pub struct Store {
-    path: PathBuf,
-    db: Database,
-}
+/// An answer of the store under way. It does not cross threads.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + 'a>>;
 
-impl Store {
-    /// Opens the store of a data directory; makes both when missing.
+/// Where records, journal, ledgers and filters are kept.
+pub trait Store: fmt::Debug {
+    /// Compare-and-set: replaces a record if the stored one is the one this was decided on. On `Ok` record and journal are durable.
     ///
     /// # Errors
-    /// [`StoreError`] naming the file and what to do.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            StoreError::Io(format!("the data directory {} cannot be made: {error}; mend [data].dir", dir.display()))
-        })?;
-        let path = dir.join(FILE_NAME);
-        let there = std::fs::exists(&path).map_err(|error| unreadable(&path, &error))?;
-        if !there {
-            create(dir, &path)?;
-        }
-        // The storage library asserts on some damaged files instead of returning an error; both mean the same to an operator.
-        let opened = std::panic::catch_unwind(|| open_checked(&path));
-        let db = opened.unwrap_or_else(|_| Err(damaged(&path, "its structure makes no sense")))?;
-        let store = Self { path, db };
-        store.check_schema()?;
-        Ok(store)
-    }
-
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn check_schema(&self) -> Result<(), StoreError> {
-        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
-        let foreign = || {
-            StoreError::Refused(format!(
-                "{} is a database of another program: point [data].dir at Crossfade's own directory, or at an empty one",
-                self.path.display()
-            ))
-        };
-        let meta = match read.open_table(META) {
-            Ok(meta) => meta,
-            Err(TableError::TableDoesNotExist(_)) => return Err(foreign()),
-            Err(error) => return Err(self.io(&error)),
-        };
-        match meta.get("schema_version").map_err(|error| self.io(&error))?.map(|version| version.value()) {
-            Some(SCHEMA_VERSION) => Ok(()),
-            Some(version @ SCHEMA_VERSION_OLDEST..SCHEMA_VERSION) => {
-                tracing::info!("{}: schema version {version} becomes {SCHEMA_VERSION}", self.path.display());
-                self.mark_schema().map_err(|error| self.io(&error))
-            }
-            Some(version) => Err(StoreError::Refused(format!(
-                "{} has schema version {version}, this program knows {SCHEMA_VERSION}: start it with the version of Crossfade that wrote it, or a newer one",
-                self.path.display()
-            ))),
-            None => Err(foreign()),
-        }
-    }
-
-    fn mark_schema(&self) -> Result<(), redb::Error> {
-        let txn = self.db.begin_write()?;
-        txn.open_table(META)?.insert("schema_version", SCHEMA_VERSION)?;
-        txn.commit()?;
-        Ok(())
-    }
-
-    fn io(&self, error: &dyn fmt::Display) -> StoreError {
-        StoreError::Io(format!("{} cannot be read or written: {error}; check the disk", self.path.display()))
-    }
-
-    /// Writes a record and its journal lines in one transaction. On `Ok` both are on disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]: nothing may be released or announced.
-    pub fn commit(&self, record: &MigrationRecord, journal: &[JournalEntry]) -> Result<(), StoreError> {
-        let migration = self.encode(&DiskMigration::from(record))?;
-        self.write(|txn| {
-            txn.open_table(MIGRATIONS)?.insert(record.id.as_str(), migration.as_slice())?;
-            insert_journal(txn, journal)
-        })
-    }
+    /// [`StoreError::Conflict`]: nothing was written. [`StoreError::Io`]: nothing may be released or announced.
+    fn commit<'a>(&'a self, change: Change<'a>) -> Pending<'a, ()>;
 
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn append(&self, journal: &[JournalEntry]) -> Result<(), StoreError> {
-        self.write(|txn| insert_journal(txn, journal))
-    }
+    fn append<'a>(&'a self, journal: &'a [JournalEntry]) -> Pending<'a, ()>;
 
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn save_ledger(&self, id: &MigrationId, ledger: &Ledger) -> Result<(), StoreError> {
-        let bytes = self.encode(&DiskLedger::from(ledger))?;
-        self.write(|txn| {
-            txn.open_table(LEDGERS)?.insert(id.as_str(), bytes.as_slice())?;
-            Ok(())
-        })
-    }
+    fn save_ledger<'a>(&'a self, id: &'a MigrationId, ledger: &'a Ledger) -> Pending<'a, ()>;
 
     /// # Errors
     /// [`StoreError`].
-    pub fn ledger(&self, id: &MigrationId) -> Result<Ledger, StoreError> {
-        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
-        let table = read.open_table(LEDGERS).map_err(|error| self.io(&error))?;
-        match table.get(id.as_str()).map_err(|error| self.io(&error))? {
-            Some(bytes) => Ok(self.decode::<DiskLedger>(id.as_str(), bytes.value())?.read()),
-            None => Ok(Ledger::default()),
-        }
-    }
+    fn ledger<'a>(&'a self, id: &'a MigrationId) -> Pending<'a, Ledger>;
 
     /// Every migration, by id.
     ///
     /// # Errors
     /// [`StoreError`]; a record that cannot be understood is refused, since it may hold an authority.
-    pub fn migrations(&self) -> Result<Vec<MigrationRecord>, StoreError> {
-        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
-        let table = read.open_table(MIGRATIONS).map_err(|error| self.io(&error))?;
-        let mut records = Vec::new();
-        for row in table.iter().map_err(|error| self.io(&error))? {
-            let (id, bytes) = row.map_err(|error| self.io(&error))?;
-            let stored: DiskMigration = self.decode(id.value(), bytes.value())?;
-            records
-                .push(stored.read().map_err(|why| damaged(&self.path, &format!("migration {}: {why}", id.value())))?);
-        }
-        Ok(records)
-    }
+    fn migrations(&self) -> Pending<'_, Vec<MigrationRecord>>;
 
     /// Up to a page of journal entries with a number above `after`, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn journal_after(&self, after: u64) -> Result<Vec<JournalEntry>, StoreError> {
-        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
-        let table = read.open_table(JOURNAL).map_err(|error| self.io(&error))?;
-        let rows = table.range(after.saturating_add(1)..).map_err(|error| self.io(&error))?;
-        let mut entries = Vec::new();
-        for row in rows.take(JOURNAL_PAGE) {
-            let (number, bytes) = row.map_err(|error| self.io(&error))?;
-            let number = number.value();
-            let stored: DiskJournal = self.decode("journal", bytes.value())?;
-            let entry = stored.read(number);
-            entries.push(entry.map_err(|why| damaged(&self.path, &format!("journal entry {number}: {why}")))?);
-        }
-        Ok(entries)
-    }
+    fn journal_after(&self, after: u64) -> Pending<'_, Vec<JournalEntry>>;
 
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn save_filter(&self, filter: &StoredFilter, journal: &[JournalEntry]) -> Result<(), StoreError> {
-        let bytes = self.encode(&DiskFilter::from(filter))?;
-        self.write(|txn| {
-            txn.open_table(FILTERS)?.insert(filter.name.as_str(), bytes.as_slice())?;
-            insert_journal(txn, journal)
-        })
-    }
+    fn save_filter<'a>(&'a self, filter: &'a StoredFilter, journal: &'a [JournalEntry]) -> Pending<'a, ()>;
 
     /// One that is not there is no error.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn remove_filter(&self, name: &FilterName, journal: &[JournalEntry]) -> Result<(), StoreError> {
-        self.write(|txn| {
-            txn.open_table(FILTERS)?.remove(name.as_str())?;
-            insert_journal(txn, journal)
-        })
-    }
+    fn remove_filter<'a>(&'a self, name: &'a FilterName, journal: &'a [JournalEntry]) -> Pending<'a, ()>;
 
     /// Every filter that was loaded at run time, by name.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn filters(&self) -> Result<Vec<StoredFilter>, StoreError> {
-        let read = self.db.begin_read().map_err(|error| self.io(&error))?;
-        let table = match read.open_table(FILTERS) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(self.io(&error)),
-        };
-        let mut filters = Vec::new();
-        for row in table.iter().map_err(|error| self.io(&error))? {
-            let (name, bytes) = row.map_err(|error| self.io(&error))?;
-            let (name, stored) = (name.value(), self.decode::<DiskFilter>(name.value(), bytes.value())?);
-            filters.push(stored.read(name).map_err(|why| damaged(&self.path, &format!("filter {name}: {why}")))?);
-        }
-        Ok(filters)
-    }
+    fn filters(&self) -> Pending<'_, Vec<StoredFilter>>;
 
-    /// Reserves `count` event numbers; returns the first. No number is ever given twice, whatever happens to the process.
+    /// Reserves `count` event numbers; gives the first. No number is ever given twice, whatever happens to the process.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn reserve_numbers(&self, count: u64) -> Result<u64, StoreError> {
-        let mut first = 1;
-        self.write(|txn| {
-            let mut meta = txn.open_table(META)?;
-            first = meta.get("next_number")?.map_or(1, |next| next.value());
-            meta.insert("next_number", first.saturating_add(count))?;
-            Ok(())
-        })?;
-        Ok(first)
-    }
-
-    fn write(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
-        let attempt = || -> Result<(), redb::Error> {
-            let mut txn = self.db.begin_write()?;
-            // Immediate = fsync: this is what a flip waits for.
-            txn.set_durability(redb::Durability::Immediate)?;
-            change(&txn)?;
-            txn.commit()?;
-            Ok(())
-        };
-        attempt().map_err(|error| self.io(&error))
-    }
-
-    fn encode(&self, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-        serde_json::to_vec(value).map_err(|error| self.io(&error))
-    }
-
-    fn decode<T: DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-        serde_json::from_slice(bytes).map_err(|error| damaged(&self.path, &format!("{what}: {error}")))
-    }
+    fn reserve_numbers(&self, count: u64) -> Pending<'_, u64>;
 }
-
-fn insert_journal(txn: &redb::WriteTransaction, journal: &[JournalEntry]) -> Result<(), redb::Error> {
-    let mut table = txn.open_table(JOURNAL)?;
-    for entry in journal {
-        // Strings and numbers only: encoding cannot fail.
-        let bytes = serde_json::to_vec(&DiskJournal::from(entry)).unwrap_or_default();
-        table.insert(entry.number, bytes.as_slice())?;
-    }
-    Ok(())
-}
-
-fn unreadable(path: &Path, error: &dyn fmt::Display) -> StoreError {
-    StoreError::Io(format!("{} cannot be opened: {error}; check its owner and permissions", path.display()))
-}
-
-fn damaged(path: &Path, why: &str) -> StoreError {
-    StoreError::Refused(format!(
-        "{} is damaged or not a Crossfade store ({why}). It holds who is authoritative, so nothing is guessed: put back a copy of the \
-         file, or, if you know which server has the truth, move the file away and name that server as `source` of the interlay",
-        path.display()
-    ))
-}
-
-/// Makes the file under another name and renames it, so that a kill in between leaves no half-made store.
-fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
-    let draft = dir.join(format!("{FILE_NAME}.new"));
-    let make = || -> Result<(), redb::Error> {
-        if std::fs::exists(&draft)? {
-            std::fs::remove_file(&draft)?;
-        }
-        let db = Database::create(&draft)?;
-        let txn = db.begin_write()?;
-        txn.open_table(META)?.insert("schema_version", SCHEMA_VERSION)?;
-        txn.open_table(MIGRATIONS)?;
-        txn.open_table(JOURNAL)?;
-        txn.open_table(LEDGERS)?;
-        txn.commit()?;
-        drop(db);
-        std::fs::rename(&draft, path)?;
-        std::fs::File::open(dir)?.sync_all()?;
-        Ok(())
-    };
-    make().map_err(|error| {
-        StoreError::Io(format!(
-            "{} cannot be made: {error}; check owner, permissions and space of the directory",
-            path.display()
-        ))
-    })
-}
-
-fn open_checked(path: &Path) -> Result<Database, StoreError> {
-    let mut db = Database::open(path).map_err(|error| refuse(path, &error))?;
-    // Reads every page and its checksum; the file is small.
-    match db.check_integrity() {
-        Ok(true) => Ok(db),
-        Ok(false) => Err(damaged(path, "a checksum does not match")),
-        Err(error) => Err(refuse(path, &error)),
-    }
-}
-
-fn refuse(path: &Path, error: &DatabaseError) -> StoreError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(format!(
-            "{} is in use by another process: stop that one, or give this one its own [data].dir",
-            path.display()
-        )),
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            unreadable(path, error)
-        }
-        // The library's own closed set grows with its versions; all the rest means the same here.
-        other => damaged(path, &other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests;

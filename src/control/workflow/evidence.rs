@@ -1,53 +1,13 @@
-//! What control has measured, as plain values, for the gates to judge. Unknown is a state of its own.
+//! What control has measured, as plain values, for the gates to judge. Unknown is a state of its own, and the default.
 
 use base::model::{Epoch, Timestamp};
+use movers::{Check, Finding, OwnGate, ShadowFacts};
 
-/// The outcome of one check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// Not evaluated, and why. Never counts as passed.
-    Unknown(String),
-    Failed(String),
-    Passed(String),
-}
-
+/// What passed the interlay since the phase began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    Info,
-    Warning,
-    Critical,
-}
-
-impl Severity {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-/// One compatibility finding; `name` is what a waiver refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub name: String,
-    pub severity: Severity,
-    pub detail: String,
-}
-
-/// The newest status of the lane, only what gates read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LaneFacts {
-    pub uncopied: bool,
-    pub dirty: u64,
-    pub in_flight: u64,
-    pub reads_compared: u64,
-    /// Keys that a records policy has changed or left out.
-    pub altered: u64,
-    pub authority_connected: bool,
-    pub shadow_connected: bool,
+pub struct Workload {
+    pub commands: u64,
+    pub seconds: u64,
 }
 
 /// A full comparison of both sides.
@@ -69,48 +29,64 @@ impl Verification {
     }
 }
 
+/// What the rollback policy said of the last second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyWord {
+    /// There is no such policy: it has no gate.
+    NoPolicy,
+    /// There is one, and it has not judged a whole second yet.
+    Unknown,
+    GoesOn,
+    Holds(String),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     pub source_reachable: Check,
     pub target_reachable: Check,
     pub target_exercised: Check,
-    pub commands_observed: u64,
-    pub seconds_observed: u64,
+    /// `Err`: why it is not known.
+    pub workload: Result<Workload, String>,
     /// `Err`: why it is not known.
     pub findings: Result<Vec<Finding>, String>,
     /// Keys the target holds. `Err`: why it is not known.
     pub target_keys: Result<u64, String>,
-    /// `Err`: why there is no fresh status.
-    pub lane: Result<LaneFacts, String>,
-    /// The last pass the lane began under the present epoch has been named completely. `Err`: how far it is.
+    /// `Err`: why there are no fresh facts.
+    pub shadow: Result<ShadowFacts, String>,
+    /// The last pass that began under the present epoch has reached everything. `Err`: how far it is.
     pub pass_done: Result<(), String>,
-    pub divergences_unresolved: u64,
-    /// The newest full comparison since the lane last began a full pass.
+    /// Divergences that are not resolved. `Err`: nothing has been compared.
+    pub divergences: Result<u64, String>,
+    /// What the database's own mover wants to be true before the authority changes.
+    pub own_gates: Vec<OwnGate>,
+    /// The newest full comparison since the last full pass began; `None`: there is none.
     pub verification: Option<Verification>,
     /// Since when every full comparison of this epoch was clean.
     pub clean_since: Option<Timestamp>,
-    /// What the rollback policy said of the last window: `Err` with its reason to hold. `None`: there is no such policy.
-    pub rollback_policy: Option<Result<(), String>>,
+    pub rollback_policy: PolicyWord,
 }
 
 impl Default for Evidence {
     /// Nothing measured yet.
     fn default() -> Self {
-        let unknown = || "not measured yet".to_owned();
+        fn unknown<T>() -> Result<T, String> {
+            Err("not measured yet".to_owned())
+        }
+        let unknown_check = || Check::Unknown("not measured yet".to_owned());
         Self {
-            source_reachable: Check::Unknown(unknown()),
-            target_reachable: Check::Unknown(unknown()),
-            target_exercised: Check::Unknown(unknown()),
-            commands_observed: 0,
-            seconds_observed: 0,
-            findings: Err(unknown()),
-            target_keys: Err(unknown()),
-            lane: Err(unknown()),
-            pass_done: Err(unknown()),
-            divergences_unresolved: 0,
+            source_reachable: unknown_check(),
+            target_reachable: unknown_check(),
+            target_exercised: unknown_check(),
+            workload: unknown(),
+            findings: unknown(),
+            target_keys: unknown(),
+            shadow: unknown(),
+            pass_done: unknown(),
+            divergences: unknown(),
+            own_gates: Vec::new(),
             verification: None,
             clean_since: None,
-            rollback_policy: None,
+            rollback_policy: PolicyWord::Unknown,
         }
     }
 }

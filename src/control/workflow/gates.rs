@@ -2,11 +2,12 @@
 //!
 //! A gate that cannot be evaluated is unmet and says why.
 
-use super::evidence::{Check, Evidence, LaneFacts, Severity};
+use super::evidence::{Evidence, PolicyWord, Workload};
 use super::lower::is_dual;
 use super::phase::Phase;
 use super::record::MigrationRecord;
 use base::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp};
+use movers::{Check, Severity, ShadowFacts};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
@@ -14,17 +15,31 @@ pub struct Gate {
     pub measured: String,
     pub threshold: String,
     pub met: bool,
+    /// Gates of the change of authority that stand in for this one; met as far as all of them are asked for there.
+    pub defers_to: &'static [&'static str],
+}
+
+impl Gate {
+    /// Whether a person meets it.
+    #[must_use]
+    pub fn is_approval(&self) -> bool {
+        ApprovalScope::ALL.iter().any(|scope| approval_name(*scope) == self.name)
+    }
 }
 
 fn gate(name: &'static str, met: bool, measured: impl Into<String>, threshold: impl Into<String>) -> Gate {
-    Gate { name, measured: measured.into(), threshold: threshold.into(), met }
+    Gate { name, measured: measured.into(), threshold: threshold.into(), met, defers_to: &[] }
+}
+
+fn unknown(name: &'static str, why: &str, threshold: impl Into<String>) -> Gate {
+    gate(name, false, format!("unknown: {why}"), threshold)
 }
 
 fn check_gate(name: &'static str, check: &Check, threshold: &str) -> Gate {
     match check {
         Check::Passed(text) => gate(name, true, text, threshold),
         Check::Failed(text) => gate(name, false, text, threshold),
-        Check::Unknown(why) => gate(name, false, format!("unknown: {why}"), threshold),
+        Check::Unknown(why) => unknown(name, why, threshold),
     }
 }
 
@@ -42,7 +57,7 @@ pub fn gates_now(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) 
     }
     match (record.phase, record.authority.side) {
         (Phase::Migrate, Side::Source) | (Phase::Rollback, Side::Target) => flip_gates(record, evidence, now),
-        (Phase::Rollback, Side::Source) => retry_gates(record, evidence, Phase::Compare),
+        (Phase::Rollback, Side::Source) => retry_gates(record, evidence, now, Phase::Compare),
         (phase, _) => leave_gates(record, evidence, now, phase),
     }
 }
@@ -53,10 +68,10 @@ pub(super) fn leave_gates(record: &MigrationRecord, evidence: &Evidence, now: Ti
     let mut gates = match from {
         Phase::PreTest => pre_test_gates(evidence),
         Phase::Analyze => analyze_gates(record, evidence),
-        Phase::Compare => compare_gates(record, evidence),
-        Phase::Test => test_gates(record, evidence),
+        Phase::Compare => compare_gates(record, evidence, now),
+        Phase::Test => test_gates(record, evidence, now),
         Phase::Migrate => commit_gates(record, evidence, now),
-        Phase::Rollback => return retry_gates(record, evidence, Phase::Compare),
+        Phase::Rollback => return retry_gates(record, evidence, now, Phase::Compare),
         Phase::Commit => return Vec::new(),
     };
     gates.extend(policy_gate(evidence));
@@ -66,36 +81,26 @@ pub(super) fn leave_gates(record: &MigrationRecord, evidence: &Evidence, now: Ti
 /// The rollback policy's word on the last window, where there is one.
 fn policy_gate(evidence: &Evidence) -> Option<Gate> {
     const THRESHOLD: &str = "the rollback policy does not hold";
-    Some(match evidence.rollback_policy.as_ref()? {
-        Ok(()) => gate("rollback_policy", true, "goes on", THRESHOLD),
-        Err(why) => gate("rollback_policy", false, format!("holds: {why}"), THRESHOLD),
-    })
-}
-
-/// A server that holds what a policy made of the data cannot take its place.
-fn unaltered_gate(evidence: &Evidence) -> Option<Gate> {
-    let altered = evidence.lane.as_ref().map_or(0, |lane| lane.altered);
-    (altered > 0).then(|| {
-        gate(
-            "records_unaltered",
-            false,
-            format!("{altered} keys changed or left out by the records policy"),
-            "0 keys: what they held would be lost (take the records policy away and let everything be copied)",
-        )
-    })
+    const NAME: &str = "rollback_policy";
+    match &evidence.rollback_policy {
+        PolicyWord::NoPolicy => None,
+        PolicyWord::Unknown => Some(unknown(NAME, "it has not judged a whole second yet", THRESHOLD)),
+        PolicyWord::GoesOn => Some(gate(NAME, true, "goes on", THRESHOLD)),
+        PolicyWord::Holds(why) => Some(gate(NAME, false, format!("holds: {why}"), THRESHOLD)),
+    }
 }
 
 /// The gates of a retry from `rollback` to `to`: everything that would have had to be met on the way there.
 #[must_use]
-pub(super) fn retry_gates(record: &MigrationRecord, evidence: &Evidence, to: Phase) -> Vec<Gate> {
+pub(super) fn retry_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp, to: Phase) -> Vec<Gate> {
     let on_source = record.authority.side == Side::Source;
     let mut gates = vec![gate("traffic_on_source", on_source, record.authority.side.as_str(), "source")];
     gates.extend(policy_gate(evidence));
     match to {
-        Phase::Test => gates.extend(compare_gates(record, evidence)),
+        Phase::Test => gates.extend(compare_gates(record, evidence, now)),
         Phase::Migrate => {
-            gates.extend(compare_gates(record, evidence));
-            gates.extend(test_gates(record, evidence));
+            gates.extend(compare_gates(record, evidence, now));
+            gates.extend(test_gates(record, evidence, now));
         }
         Phase::PreTest | Phase::Analyze | Phase::Compare | Phase::Rollback | Phase::Commit => {}
     }
@@ -104,17 +109,18 @@ pub(super) fn retry_gates(record: &MigrationRecord, evidence: &Evidence, to: Pha
 
 fn pre_test_gates(evidence: &Evidence) -> Vec<Gate> {
     vec![
-        check_gate("source_reachable", &evidence.source_reachable, "answers and is a Redis"),
-        check_gate("target_reachable", &evidence.target_reachable, "answers and is a Redis"),
+        check_gate("source_reachable", &evidence.source_reachable, "answers, and is a server of the endpoint's kind"),
+        check_gate("target_reachable", &evidence.target_reachable, "answers, and is a server of the endpoint's kind"),
         check_gate("target_exercised", &evidence.target_exercised, "every smoke check on reserved keys passes"),
     ]
 }
 
 fn analyze_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
     let thresholds = &record.decisions.thresholds;
+    let observed = |of: fn(&Workload) -> u64| evidence.workload.as_ref().map(of).map_err(String::as_str);
     let mut gates = vec![
-        at_least("commands_observed", evidence.commands_observed, thresholds.analyze_min_commands, "commands"),
-        at_least("time_observed", evidence.seconds_observed, thresholds.analyze_min_seconds, "seconds"),
+        at_least("commands_observed", observed(|seen| seen.commands), thresholds.analyze_min_commands, "commands"),
+        at_least("time_observed", observed(|seen| seen.seconds), thresholds.analyze_min_seconds, "seconds"),
         compatibility_gate(record, evidence),
     ];
     if record.dual_since.is_none() && record.decisions.shadow_from == ShadowFrom::Compare {
@@ -123,8 +129,12 @@ fn analyze_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
     gates
 }
 
-fn at_least(name: &'static str, measured: u64, threshold: u64, unit: &str) -> Gate {
-    gate(name, measured >= threshold, format!("{measured} {unit}"), format!("at least {threshold} {unit}"))
+fn at_least(name: &'static str, measured: Result<u64, &str>, min: u64, unit: &str) -> Gate {
+    let threshold = format!("at least {min} {unit}");
+    match measured {
+        Ok(measured) => gate(name, measured >= min, format!("{measured} {unit}"), threshold),
+        Err(why) => unknown(name, why, threshold),
+    }
 }
 
 fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
@@ -132,7 +142,7 @@ fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     const THRESHOLD: &str = "no critical finding that is not waived";
     let findings = match &evidence.findings {
         Ok(findings) => findings,
-        Err(why) => return gate(NAME, false, format!("unknown: {why}"), THRESHOLD),
+        Err(why) => return unknown(NAME, why, THRESHOLD),
     };
     let waived = |name: &str| record.waivers.iter().any(|waiver| waiver.finding == name);
     let open: Vec<_> = findings
@@ -165,49 +175,64 @@ fn conflict_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     };
     match &evidence.target_keys {
         Ok(keys) => gate(NAME, replace || *keys == 0, format!("the target holds {keys} keys"), threshold),
-        Err(why) => gate(NAME, replace, format!("unknown: {why}"), threshold),
+        Err(why) => unknown(NAME, why, threshold),
     }
 }
 
-fn compare_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
+fn compare_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
+    const LATER: &[&str] = &["nothing_uncopied", "reads_compared", "divergences", "dirty"];
     if !is_dual(record) {
-        return vec![deferred("comparison")];
+        return vec![deferred(record, evidence, now, "comparison", LATER)];
     }
     let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), divergence_gate(evidence)];
     gates.push(dirty_gate(evidence, record.decisions.thresholds.dirty_before_fence_max));
     gates
 }
 
-/// With `shadow_from = migrate` nothing is mirrored yet; the same rows come back before the flip, so nothing is skipped.
-fn deferred(name: &'static str) -> Gate {
-    gate(
-        name,
-        true,
-        "not evaluated here: shadow_from = migrate keeps the target untouched until migrate",
-        "judged before the flip instead",
-    )
+/// With `shadow_from = migrate` nothing is mirrored yet, so these gates guard the change of authority instead. Met only if every one
+/// of them is among the gates that the change of authority of this very record will ask for.
+fn deferred(
+    record: &MigrationRecord,
+    evidence: &Evidence,
+    now: Timestamp,
+    name: &'static str,
+    defers_to: &'static [&'static str],
+) -> Gate {
+    let at_the_flip = MigrationRecord { phase: Phase::Migrate, ..record.clone() };
+    let later = flip_gates(&at_the_flip, evidence, now);
+    let absent: Vec<_> =
+        defers_to.iter().filter(|name| !later.iter().any(|gate| gate.name == **name)).copied().collect();
+    let measured = if absent.is_empty() {
+        format!("judged before the change of authority by: {}", defers_to.join(", "))
+    } else {
+        format!("the change of authority does not ask for: {}", absent.join(", "))
+    };
+    let threshold =
+        "all judged before the change of authority (shadow_from = migrate keeps the target untouched until migrate)";
+    Gate { defers_to, ..gate(name, absent.is_empty(), measured, threshold) }
 }
 
-fn lane_gate(
+fn shadow_gate(
     evidence: &Evidence,
     name: &'static str,
     threshold: &str,
-    judge: impl Fn(&LaneFacts) -> (bool, String),
+    judge: impl Fn(&ShadowFacts) -> (bool, String),
 ) -> Gate {
-    match &evidence.lane {
-        Ok(lane) => {
-            let (met, measured) = judge(lane);
+    match &evidence.shadow {
+        Ok(facts) => {
+            let (met, measured) = judge(facts);
             gate(name, met, measured, threshold)
         }
-        Err(why) => gate(name, false, format!("unknown: {why}"), threshold),
+        Err(why) => unknown(name, why, threshold),
     }
 }
 
 fn pass_gate(evidence: &Evidence) -> Gate {
     const THRESHOLD: &str = "every key named and copied";
     match &evidence.pass_done {
-        Ok(()) => lane_gate(evidence, "nothing_uncopied", THRESHOLD, |lane| {
-            (!lane.uncopied, if lane.uncopied { "uncopied keys remain" } else { "nothing uncopied" }.to_owned())
+        Ok(()) => shadow_gate(evidence, "nothing_uncopied", THRESHOLD, |facts| {
+            let uncopied = facts.behind.uncopied;
+            (!uncopied, if uncopied { "uncopied keys remain" } else { "nothing uncopied" }.to_owned())
         }),
         Err(how_far) => gate("nothing_uncopied", false, how_far, THRESHOLD),
     }
@@ -215,28 +240,31 @@ fn pass_gate(evidence: &Evidence) -> Gate {
 
 fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     let min = record.decisions.thresholds.compare_min_reads;
-    lane_gate(evidence, "reads_compared", &format!("at least {min} reads"), |lane| {
-        (lane.reads_compared >= min, format!("{} reads", lane.reads_compared))
+    shadow_gate(evidence, "reads_compared", &format!("at least {min} reads"), |facts| {
+        (facts.reads.compared >= min, format!("{} reads", facts.reads.compared))
     })
 }
 
 fn divergence_gate(evidence: &Evidence) -> Gate {
-    let open = evidence.divergences_unresolved;
-    gate("divergences", open == 0, format!("{open} unresolved"), "0 unresolved")
+    const THRESHOLD: &str = "0 unresolved";
+    match &evidence.divergences {
+        Ok(open) => gate("divergences", *open == 0, format!("{open} unresolved"), THRESHOLD),
+        Err(why) => unknown("divergences", why, THRESHOLD),
+    }
 }
 
 fn dirty_gate(evidence: &Evidence, max: u64) -> Gate {
-    lane_gate(evidence, "dirty", &format!("at most {max} keys"), |lane| {
-        (lane.dirty <= max, format!("{} keys", lane.dirty))
+    shadow_gate(evidence, "dirty", &format!("at most {max} keys"), |facts| {
+        (facts.behind.dirty <= max, format!("{} keys", facts.behind.dirty))
     })
 }
 
-fn test_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
+fn test_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
     let mut gates = vec![smoke_gate(record)];
     if is_dual(record) {
         gates.push(rehearsal_gate(record));
     } else {
-        gates.push(deferred("rollback_rehearsal"));
+        gates.push(deferred(record, evidence, now, "rollback_rehearsal", &["rollback_rehearsal"]));
         if record.dual_since.is_none() {
             gates.push(conflict_gate(record, evidence));
         }
@@ -250,7 +278,7 @@ fn test_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
 fn smoke_gate(record: &MigrationRecord) -> Gate {
     const THRESHOLD: &str = "every check passed";
     match &record.smoke {
-        None => gate("smoke_checks", false, "unknown: not run yet", THRESHOLD),
+        None => unknown("smoke_checks", "not run yet", THRESHOLD),
         Some(smoke) if smoke.failed.is_empty() => {
             gate("smoke_checks", true, format!("{} checks passed", smoke.checks), THRESHOLD)
         }
@@ -262,7 +290,7 @@ fn rehearsal_gate(record: &MigrationRecord) -> Gate {
     let budget_ms = record.decisions.thresholds.fence_budget_ms;
     let threshold = format!("a pause of at most {budget_ms} ms");
     match &record.rehearsal {
-        None => gate("rollback_rehearsal", false, "unknown: not run yet", threshold),
+        None => unknown("rollback_rehearsal", "not run yet", threshold),
         Some(rehearsal) => {
             let met = rehearsal.pause_us <= budget_ms.saturating_mul(1000);
             gate("rollback_rehearsal", met, format!("{} us", rehearsal.pause_us), threshold)
@@ -270,12 +298,16 @@ fn rehearsal_gate(record: &MigrationRecord) -> Gate {
     }
 }
 
-fn approval_gate(record: &MigrationRecord, scope: ApprovalScope) -> Gate {
-    let name = match scope {
+fn approval_name(scope: ApprovalScope) -> &'static str {
+    match scope {
         ApprovalScope::Migrate => "approval_to_migrate",
         ApprovalScope::Flip => "approval_to_flip",
         ApprovalScope::Commit => "approval_to_commit",
-    };
+    }
+}
+
+fn approval_gate(record: &MigrationRecord, scope: ApprovalScope) -> Gate {
+    let name = approval_name(scope);
     let threshold = format!("given in run {}", record.run);
     match record.approvals.iter().rev().find(|approval| approval.scope == scope && approval.run == record.run) {
         Some(approval) => gate(name, true, format!("given by {}", approval.by), threshold),
@@ -284,25 +316,25 @@ fn approval_gate(record: &MigrationRecord, scope: ApprovalScope) -> Gate {
 }
 
 fn connected_gate(evidence: &Evidence) -> Gate {
-    lane_gate(evidence, "both_sides_connected", "both", |lane| {
+    shadow_gate(evidence, "both_sides_connected", "both", |facts| {
         let word = |up: bool| if up { "connected" } else { "lost" };
-        let measured = format!("authority {}, shadow {}", word(lane.authority_connected), word(lane.shadow_connected));
-        (lane.authority_connected && lane.shadow_connected, measured)
+        let (authority, shadow) = (facts.authority_connected, facts.shadow_connected);
+        (authority && shadow, format!("authority {}, shadow {}", word(authority), word(shadow)))
     })
 }
 
-/// What must hold before a fence is tried: forward in `migrate`, back in `rollback`.
+/// What must be true before clients are held for a change of authority: forward in `migrate`, back in `rollback`.
 #[must_use]
 pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
     let thresholds = &record.decisions.thresholds;
     let mut gates = vec![pass_gate(evidence), dirty_gate(evidence, thresholds.dirty_before_fence_max)];
     gates.push(connected_gate(evidence));
     if record.phase == Phase::Rollback {
-        // The way back is never held up by more than what makes it lossless.
+        // The way back waits for nothing but what makes it lossless.
         return gates;
     }
     gates.extend(policy_gate(evidence));
-    gates.extend(unaltered_gate(evidence));
+    gates.extend(evidence.own_gates.iter().map(|own| check_gate(own.name, &own.check, own.threshold)));
     gates.push(verification_gate(record, evidence, now));
     gates.push(divergence_gate(evidence));
     if record.decisions.shadow_from == ShadowFrom::Migrate {
@@ -325,7 +357,7 @@ fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timesta
         format!("full comparisons, 0 divergent, 0 inconclusive, for {soak} seconds")
     };
     let Some(seen) = &evidence.verification else {
-        return gate(NAME, false, "unknown: no full comparison has ended yet", threshold);
+        return unknown(NAME, "no full comparison has ended yet", threshold);
     };
     let since = if record.authority.side == Side::Target {
         record.flips.last().map_or(record.phase_since, |flip| flip.at)
@@ -333,7 +365,7 @@ fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timesta
         record.phase_since
     };
     if seen.epoch != record.authority.epoch || seen.started_at < since {
-        return gate(NAME, false, "unknown: the last full comparison is older than this step", threshold);
+        return unknown(NAME, "the last full comparison is older than this step", threshold);
     }
     let counts = format!("{} keys, {} divergent, {} inconclusive", seen.keys, seen.divergent, seen.inconclusive);
     if !seen.is_clean() {

@@ -12,9 +12,9 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-pub use evidence::{Check, Evidence, Finding, LaneFacts, Severity, Verification};
+pub use evidence::{Evidence, PolicyWord, Verification, Workload};
 pub use gates::{Gate, flip_gates, gates_now, unmet};
 pub use lower::{is_dual, plan};
 pub use phase::Phase;
 pub use record::{Ended, MigrationRecord, NewMigration, Rehearsal, SmokeResult};
-pub use transition::{Command, Fact, JournalLine, Refusal, Transition, auto_step, observe, transition};
+pub use transition::{Command, Fact, Refusal, Transition, auto_step, observe, transition};

@@ -19,14 +19,14 @@ pub struct NewMigration {
     pub policies: PolicySettings,
 }
 
-/// A fence and release that changed nothing, to know the pause before it counts.
+/// A hold and release that changed nothing, to know the pause before it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rehearsal {
     pub at: Timestamp,
     pub pause_us: u64,
 }
 
-/// The typed smoke checks on reserved keys of the target.
+/// The smoke checks on reserved keys of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmokeResult {
     pub at: Timestamp,

@@ -3,11 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::events::MigrationEvent;
+use crate::reconcile::fake::endpoint;
 use base::model::{
-    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, Endpoint, EndpointName, Generation, InterlayName,
-    MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ProtocolKind, ShadowFrom, Side,
-    Timestamp,
+    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, EndpointName, Generation, InterlayName,
+    MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ShadowFrom, Side, Timestamp,
 };
+use movers::{Check, Finding, OwnGate, ReadsCompared, Severity, ShadowFacts};
 
 fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
     let mut decisions = Decisions { manual_approval: false, ..Decisions::default() };
@@ -30,18 +32,18 @@ fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
         source_reachable: passed(),
         target_reachable: passed(),
         target_exercised: passed(),
-        commands_observed: 1_000_000,
-        seconds_observed: 1_000,
+        workload: Ok(Workload { commands: 1_000_000, seconds: 1_000 }),
         findings: Ok(Vec::new()),
         target_keys: Ok(0),
-        lane: Ok(LaneFacts {
-            reads_compared: 1_000_000,
+        shadow: Ok(ShadowFacts {
+            reads: ReadsCompared { compared: 1_000_000, ..ReadsCompared::default() },
             authority_connected: true,
             shadow_connected: true,
-            ..LaneFacts::default()
+            ..ShadowFacts::default()
         }),
         pass_done: Ok(()),
-        divergences_unresolved: 0,
+        divergences: Ok(0),
+        own_gates: vec![own_gate(passed())],
         verification: Some(Verification {
             started_at: now,
             finished_at: now,
@@ -51,7 +53,7 @@ fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
             inconclusive: 0,
         }),
         clean_since: Some(now),
-        rollback_policy: Some(Ok(())),
+        rollback_policy: PolicyWord::GoesOn,
     }
 }
 
@@ -69,8 +71,8 @@ fn advance(record: &MigrationRecord) -> MigrationRecord {
     go(record, Command::Advance { to: None })
 }
 
-fn endpoint(name: &str) -> Endpoint {
-    Endpoint::from_url(EndpointName::new(name).unwrap(), ProtocolKind::Redis, "redis://127.0.0.1").unwrap()
+fn own_gate(check: Check) -> OwnGate {
+    OwnGate { name: "records_unaltered", check, threshold: "0 keys" }
 }
 
 fn lowered(record: &MigrationRecord) -> (PlanMode, Side, u16) {
@@ -112,22 +114,114 @@ fn the_whole_passage_and_the_way_back_and_what_the_cores_are_told() {
     assert_eq!(at.flips.len(), 3);
 }
 
+/// Nothing is known, and what the mover itself asks for is not either.
+fn nothing_known() -> Evidence {
+    let own_gates = vec![own_gate(Check::Unknown("not measured yet".to_owned()))];
+    Evidence { own_gates, ..Evidence::default() }
+}
+
+/// Thresholds that anything measured would meet.
+fn undemanding(decisions: &mut Decisions) {
+    decisions.thresholds.analyze_min_commands = 0;
+    decisions.thresholds.analyze_min_seconds = 0;
+    decisions.thresholds.compare_min_reads = 0;
+    decisions.thresholds.soak_seconds = 0;
+    decisions.thresholds.dirty_before_fence_max = u64::MAX;
+    decisions.conflict_policy = ConflictPolicy::Replace;
+}
+
+/// Every table of gates there is, for every decision that changes one: with nothing known no gate of any of them is met. A gate that
+/// defers to others is met as far as every one of those is asked for before the flip, and is unmet there.
 #[test]
-fn nothing_measured_means_every_gate_is_unmet() {
-    let nothing = Evidence::default();
+fn with_nothing_known_no_gate_of_any_step_is_met() {
+    let evidence = nothing_known();
+    let now = Timestamp(50);
+    let mut names = std::collections::BTreeSet::new();
+    for bits in 0..16_u8 {
+        let set = |bit: u8| bits & (1 << bit) != 0;
+        for phase in Phase::ALL {
+            let mut at = record(|d| {
+                undemanding(d);
+                d.manual_approval = set(0);
+                d.hold_before_flip = set(1);
+                d.shadow_from = if set(2) { ShadowFrom::Migrate } else { ShadowFrom::Compare };
+            });
+            at.phase = phase;
+            // What the record itself says is not evidence: the sides are those that do not meet their gate.
+            at.authority = if phase.allows(Side::Target) && phase != Phase::Migrate {
+                at.authority.flipped()
+            } else {
+                at.authority
+            };
+            at.dual_since = set(3).then_some(Timestamp(1));
+            let flip = flip_gates(&MigrationRecord { phase: Phase::Migrate, ..at.clone() }, &evidence, now);
+            let mut tables = vec![
+                gates_now(&at, &evidence, now),
+                gates::leave_gates(&at, &evidence, now, phase),
+                flip_gates(&at, &evidence, now),
+            ];
+            tables.extend(Phase::ALL.map(|to| gates::retry_gates(&at, &evidence, now, to)));
+            for gate in tables.into_iter().flatten() {
+                names.insert(gate.name);
+                // Retries ask where the traffic is, which these records say.
+                if !gate.met || gate.name == "traffic_on_source" {
+                    continue;
+                }
+                assert!(!gate.defers_to.is_empty(), "{phase} {bits:04b}: {gate:?}");
+                for deferred in gate.defers_to {
+                    let later = flip.iter().find(|later| later.name == *deferred);
+                    let later = later.unwrap_or_else(|| panic!("{deferred} is not judged before the flip: {gate:?}"));
+                    assert!(!later.met && later.defers_to.is_empty(), "{later:?}");
+                }
+            }
+        }
+    }
+    let all = [
+        "approval_to_commit",
+        "approval_to_flip",
+        "approval_to_migrate",
+        "both_sides_connected",
+        "commands_observed",
+        "comparison",
+        "compatibility",
+        "dirty",
+        "divergences",
+        "nothing_uncopied",
+        "reads_compared",
+        "records_unaltered",
+        "rollback_policy",
+        "rollback_rehearsal",
+        "smoke_checks",
+        "source_reachable",
+        "target_exercised",
+        "target_keys",
+        "target_reachable",
+        "time_observed",
+        "traffic_on_source",
+        "traffic_on_target",
+        "verification",
+    ];
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), all, "every gate there is was seen");
+}
+
+#[test]
+fn with_nothing_known_each_step_names_its_gates() {
+    let nothing = nothing_known();
     let mut at = record(|d| d.manual_approval = true);
     let expected: [&[&str]; 5] = [
-        &["source_reachable", "target_reachable", "target_exercised"],
-        &["commands_observed", "time_observed", "compatibility", "target_keys"],
-        &["nothing_uncopied", "reads_compared", "dirty"],
-        &["smoke_checks", "rollback_rehearsal", "approval_to_migrate"],
+        &["source_reachable", "target_reachable", "target_exercised", "rollback_policy"],
+        &["commands_observed", "time_observed", "compatibility", "target_keys", "rollback_policy"],
+        &["nothing_uncopied", "reads_compared", "divergences", "dirty", "rollback_policy"],
+        &["smoke_checks", "rollback_rehearsal", "approval_to_migrate", "rollback_policy"],
         &[
             "traffic_on_target",
             "nothing_uncopied",
             "dirty",
             "both_sides_connected",
             "verification",
+            "divergences",
             "approval_to_commit",
+            "rollback_policy",
         ],
     ];
     for names in expected {
@@ -142,7 +236,31 @@ fn nothing_measured_means_every_gate_is_unmet() {
         at = advance(&at);
     }
     let flip = transition(&at, Command::Flip, &nothing, Timestamp(50));
-    assert_eq!(refused_gates(flip), ["nothing_uncopied", "dirty", "both_sides_connected", "verification"]);
+    let names = [
+        "nothing_uncopied",
+        "dirty",
+        "both_sides_connected",
+        "rollback_policy",
+        "records_unaltered",
+        "verification",
+        "divergences",
+    ];
+    assert_eq!(refused_gates(flip), names);
+}
+
+/// A gate that defers is met only while the later table has every gate it names.
+#[test]
+fn a_deferred_gate_names_the_gates_that_stand_in_for_it() {
+    let mut at = advance(&advance(&record(|d| d.shadow_from = ShadowFrom::Migrate)));
+    let gates = gates_now(&at, &nothing_known(), Timestamp(50));
+    let comparison = gates.iter().find(|gate| gate.name == "comparison").expect("the row is shown");
+    assert!(comparison.met && comparison.measured.contains("nothing_uncopied, reads_compared, divergences, dirty"));
+    // With shadow_from = compare the flip does not ask for reads again, so nothing would stand in for them.
+    at.decisions.shadow_from = ShadowFrom::Compare;
+    at.dual_since = None;
+    let gates = gates_now(&at, &nothing_known(), Timestamp(50));
+    let comparison = gates.iter().find(|gate| gate.name == "comparison").expect("the row is shown");
+    assert!(!comparison.met && comparison.measured.contains("reads_compared"), "{comparison:?}");
 }
 
 #[test]
@@ -274,7 +392,8 @@ fn a_forced_commit_is_recorded_and_never_moves_the_authority() {
     assert!(transition(&at, force(), &Evidence::default(), Timestamp(99)).is_err());
     let at = go(&at, Command::Flip);
     let done = transition(&at, force(), &Evidence::default(), Timestamp(99)).unwrap();
-    assert!(done.journal[0].text.contains("window closes") && done.journal[0].text.contains("verification"));
+    let text = done.events[0].to_string();
+    assert!(text.contains("window closes") && text.contains("verification"), "{text}");
     assert_eq!(lowered(&done.record), (PlanMode::PassThrough, Side::Target, 0));
 }
 
@@ -345,7 +464,7 @@ proptest! {
             // A command that took effect may be repeated.
             let again = transition(&next, Command::Advance { to: Some(next.phase) }, &evidence, now);
             if let Ok(again) = again {
-                prop_assert!(again.journal.is_empty() && again.record == next);
+                prop_assert!(again.events.is_empty() && again.record == next);
             }
             at = next;
         }
@@ -358,7 +477,8 @@ fn a_policy_that_holds_stops_every_step_forward_and_none_back() {
     for phase in [Phase::Compare, Phase::Test, Phase::Migrate] {
         held.phase = phase;
         held.dual_since = Some(Timestamp(1));
-        let holding = Evidence { rollback_policy: Some(Err("p99 is high".to_owned())), ..good(&held, Timestamp(9)) };
+        let holding =
+            Evidence { rollback_policy: PolicyWord::Holds("p99 is high".to_owned()), ..good(&held, Timestamp(9)) };
         let gates = gates_now(&held, &holding, Timestamp(9));
         let row = gates.iter().find(|gate| gate.name == "rollback_policy").expect("the row is shown");
         assert!(!row.met && row.measured.contains("p99 is high"), "{row:?}");
@@ -369,7 +489,8 @@ fn a_policy_that_holds_stops_every_step_forward_and_none_back() {
     }
     held.phase = Phase::Rollback;
     held.authority = held.authority.flipped();
-    let holding = Evidence { rollback_policy: Some(Err("p99 is high".to_owned())), ..good(&held, Timestamp(9)) };
+    let holding =
+        Evidence { rollback_policy: PolicyWord::Holds("p99 is high".to_owned()), ..good(&held, Timestamp(9)) };
     assert!(gates_now(&held, &holding, Timestamp(9)).iter().all(|gate| gate.met), "the way back is never held");
 }
 
@@ -380,7 +501,7 @@ fn what_a_records_policy_has_altered_is_not_moved_to() {
     altered.dual_since = Some(Timestamp(1));
     let mut evidence = good(&altered, Timestamp(9));
     assert!(flip_gates(&altered, &evidence, Timestamp(9)).iter().all(|gate| gate.met));
-    evidence.lane = evidence.lane.map(|lane| LaneFacts { altered: 3, ..lane });
+    evidence.own_gates = vec![own_gate(Check::Failed("3 keys changed".to_owned()))];
     let open: Vec<_> = unmet(flip_gates(&altered, &evidence, Timestamp(9))).iter().map(|gate| gate.name).collect();
     assert_eq!(open, ["records_unaltered"]);
 }
@@ -393,9 +514,9 @@ fn a_policy_is_set_in_every_phase_and_not_after_the_end() {
         let set = |choice| Command::SetPolicy { slot: PolicySlot::Mirror, choice };
         let done = transition(&before, set(Some(PolicyChoice::Nobody)), &good(&before, now), now).unwrap();
         assert_eq!(done.record.policies.get(PolicySlot::Mirror), Some(&PolicyChoice::Nobody));
-        assert_eq!(done.journal[0].kind, "policy_set");
+        assert!(matches!(done.events[0], MigrationEvent::PolicySet { slot: PolicySlot::Mirror, .. }));
         let again = transition(&done.record, set(Some(PolicyChoice::Nobody)), &good(&before, now), now).unwrap();
-        assert!(again.journal.is_empty(), "repeating it is harmless");
+        assert!(again.events.is_empty(), "repeating it is harmless");
         let back = transition(&done.record, set(None), &good(&before, now), now).unwrap();
         assert_eq!(back.record.policies, PolicySettings::default());
     }

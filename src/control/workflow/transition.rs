@@ -1,4 +1,4 @@
-//! `transition`: a record, a command and the evidence in; a new record and its journal lines out, or a refusal that says why.
+//! `transition`: a record, a command and the evidence in; a new record and its events out, or a refusal that says why.
 //!
 //! Changes nothing itself. Repeating a command that has already taken effect gives the same record again.
 
@@ -8,13 +8,11 @@ use super::evidence::Evidence;
 use super::gates::{Gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
+use crate::events::MigrationEvent;
 use base::model::{
     Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, PolicyChoice, PolicySlot, ShadowFrom, Side, Timestamp,
     Waiver, limits,
 };
-
-/// Of a policy's configuration the journal keeps the beginning.
-const POLICY_TEXT_CHARS: usize = 1000;
 
 /// What an operator, or a run that drives itself, asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +52,7 @@ pub enum Command {
         slot: PolicySlot,
         choice: Option<PolicyChoice>,
     },
-    /// Both sides are fenced and equal: exchange the roles.
+    /// Clients are held and both sides are equal: exchange the roles.
     Flip,
 }
 
@@ -67,18 +65,11 @@ pub enum Fact {
     Released { pause_us: u64 },
 }
 
-/// One line for the journal; `kind` is also the type of the event that announces it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalLine {
-    pub kind: &'static str,
-    pub text: String,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub record: MigrationRecord,
-    /// Empty when the command had already taken effect.
-    pub journal: Vec<JournalLine>,
+    /// What happened, for the journal and whoever watches. Empty when the command had already taken effect.
+    pub events: Vec<MigrationEvent>,
 }
 
 /// Why nothing changed.
@@ -113,10 +104,6 @@ fn wrong<T>(text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::WrongPhase(text.into()))
 }
 
-fn line(kind: &'static str, text: impl Into<String>) -> JournalLine {
-    JournalLine { kind, text: text.into() }
-}
-
 /// # Errors
 /// [`Refusal`]; the record stays as it is.
 pub fn transition(
@@ -129,7 +116,7 @@ pub fn transition(
         return after_the_end(record, ended, &command);
     }
     let mut next = record.clone();
-    let journal = match command {
+    let events = match command {
         Command::Run { auto } => run(&mut next, auto),
         Command::Advance { to } => advance(&mut next, to, evidence, now)?,
         Command::Approve { scope, by, reason } => approve(&mut next, scope, by, reason, now)?,
@@ -143,7 +130,7 @@ pub fn transition(
         Command::Flip => flip(&mut next, evidence, now)?,
     };
     assert!(next.phase.allows(next.authority.side), "phase {} with {}", next.phase, next.authority.side);
-    Ok(Transition { record: next, journal })
+    Ok(Transition { record: next, events })
 }
 
 fn after_the_end(record: &MigrationRecord, ended: &Ended, command: &Command) -> Result<Transition, Refusal> {
@@ -152,7 +139,7 @@ fn after_the_end(record: &MigrationRecord, ended: &Ended, command: &Command) -> 
         (Ended::Committed { .. } | Ended::Abandoned { .. }, _) => false,
     };
     if repeated {
-        return Ok(Transition { record: record.clone(), journal: Vec::new() });
+        return Ok(Transition { record: record.clone(), events: Vec::new() });
     }
     match ended {
         Ended::Committed { .. } => wrong(format!(
@@ -163,7 +150,7 @@ fn after_the_end(record: &MigrationRecord, ended: &Ended, command: &Command) -> 
     }
 }
 
-fn enter(record: &mut MigrationRecord, phase: Phase, now: Timestamp) -> JournalLine {
+fn enter(record: &mut MigrationRecord, phase: Phase, now: Timestamp) -> MigrationEvent {
     let from = record.phase;
     record.phase = phase;
     record.phase_since = now;
@@ -174,16 +161,16 @@ fn enter(record: &mut MigrationRecord, phase: Phase, now: Timestamp) -> JournalL
     if begins_dual && record.dual_since.is_none() {
         record.dual_since = Some(now);
     }
-    line("phase_changed", format!("{from} to {phase}; authority {}", record.authority.side))
+    MigrationEvent::PhaseChanged { from, to: phase, authority: record.authority.side }
 }
 
-fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<JournalLine> {
-    let mut journal = Vec::new();
+fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<MigrationEvent> {
+    let mut events = Vec::new();
     match record.status {
         MigrationStatus::Pending | MigrationStatus::Ready | MigrationStatus::Paused => {
             record.status =
                 if record.phase == Phase::Rollback { MigrationStatus::RolledBack } else { MigrationStatus::Running };
-            journal.push(line("run_started", format!("run {} in {}", record.run, record.phase)));
+            events.push(MigrationEvent::RunStarted { run: record.run, phase: record.phase });
         }
         MigrationStatus::Running
         | MigrationStatus::RollingBack
@@ -193,9 +180,9 @@ fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<JournalLine> {
     }
     if record.auto != auto {
         record.auto = auto;
-        journal.push(line("run_started", format!("drives itself through {auto}")));
+        events.push(MigrationEvent::RunDrivesItself { through: auto });
     }
-    journal
+    events
 }
 
 fn advance(
@@ -203,7 +190,7 @@ fn advance(
     to: Option<Phase>,
     evidence: &Evidence,
     now: Timestamp,
-) -> Result<Vec<JournalLine>, Refusal> {
+) -> Result<Vec<MigrationEvent>, Refusal> {
     let from = record.phase;
     let Some(to) = to.or_else(|| from.next()) else { return wrong(format!("there is no phase after {from}")) };
     if to == from {
@@ -213,7 +200,7 @@ fn advance(
         return wrong(format!("migration {} is paused: resume it first", record.id));
     }
     let gates = match (from, to) {
-        (Phase::Rollback, Phase::Compare | Phase::Test | Phase::Migrate) => retry_gates(record, evidence, to),
+        (Phase::Rollback, Phase::Compare | Phase::Test | Phase::Migrate) => retry_gates(record, evidence, now, to),
         (Phase::Migrate, Phase::Commit) => return commit(record, None, evidence, now),
         (_, Phase::Rollback) => return wrong("a rollback is not an advance: use `migration rollback --reason`"),
         (Phase::Rollback, _) => {
@@ -232,13 +219,11 @@ fn advance(
     Ok(vec![passed, enter(record, to, now)])
 }
 
-/// All met: the line of the journal that keeps each with its value, for the evidence report. Otherwise the refusal.
-fn pass(step: String, gates: Vec<Gate>) -> Result<JournalLine, Refusal> {
-    let rows: Vec<_> =
-        gates.iter().map(|gate| format!("{}: {} (needs {})", gate.name, gate.measured, gate.threshold)).collect();
-    let open = unmet(gates);
+/// All met: the event that keeps each with its value, for the evidence report. Otherwise the refusal.
+fn pass(step: String, gates: Vec<Gate>) -> Result<MigrationEvent, Refusal> {
+    let open = unmet(gates.clone());
     if open.is_empty() {
-        Ok(line("gates_passed", format!("{step}: {}", rows.join("; "))))
+        Ok(MigrationEvent::GatesPassed { step, gates })
     } else {
         Err(Refusal::UnmetGates { step, gates: open })
     }
@@ -274,15 +259,15 @@ fn approve(
     by: String,
     reason: String,
     now: Timestamp,
-) -> Result<Vec<JournalLine>, Refusal> {
+) -> Result<Vec<MigrationEvent>, Refusal> {
     person("an approval", &by, &reason)?;
     let scope = scope.unwrap_or_else(|| due_scope(record));
     if record.approvals.iter().any(|old| old.scope == scope && old.run == record.run && old.by == by) {
         return Ok(Vec::new());
     }
-    let journal = vec![line("approval_given", format!("{by} approves {scope} in run {}: {reason}", record.run))];
-    record.approvals.push(Approval { scope, by, reason, at: now, run: record.run });
-    Ok(journal)
+    let given = Approval { scope, by, reason, at: now, run: record.run };
+    record.approvals.push(given.clone());
+    Ok(vec![MigrationEvent::ApprovalGiven(given)])
 }
 
 fn waive(
@@ -291,7 +276,7 @@ fn waive(
     by: String,
     reason: String,
     now: Timestamp,
-) -> Result<Vec<JournalLine>, Refusal> {
+) -> Result<Vec<MigrationEvent>, Refusal> {
     person("a waiver", &by, &reason)?;
     if finding.trim().is_empty() {
         return Err(Refusal::Invalid("a waiver needs the name of a finding, as `migration show` prints it".to_owned()));
@@ -299,17 +284,17 @@ fn waive(
     if record.waivers.iter().any(|old| old.finding == finding) {
         return Ok(Vec::new());
     }
-    let journal = vec![line("finding_waived", format!("{by} waives {finding}: {reason}"))];
-    record.waivers.push(Waiver { finding, by, reason, at: now });
-    Ok(journal)
+    let waiver = Waiver { finding, by, reason, at: now };
+    record.waivers.push(waiver.clone());
+    Ok(vec![MigrationEvent::FindingWaived(waiver)])
 }
 
-fn pause(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
+fn pause(record: &mut MigrationRecord) -> Result<Vec<MigrationEvent>, Refusal> {
     match record.status {
         MigrationStatus::Paused => Ok(Vec::new()),
         MigrationStatus::Pending | MigrationStatus::Ready | MigrationStatus::Running => {
             record.status = MigrationStatus::Paused;
-            Ok(vec![line("run_paused", format!("in {}; both sides stay in step", record.phase))])
+            Ok(vec![MigrationEvent::RunPaused { phase: record.phase }])
         }
         MigrationStatus::RollingBack
         | MigrationStatus::RolledBack
@@ -318,11 +303,11 @@ fn pause(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
     }
 }
 
-fn resume(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
+fn resume(record: &mut MigrationRecord) -> Result<Vec<MigrationEvent>, Refusal> {
     match record.status {
         MigrationStatus::Paused => {
             record.status = MigrationStatus::Running;
-            Ok(vec![line("run_resumed", format!("in {}", record.phase))])
+            Ok(vec![MigrationEvent::RunResumed { phase: record.phase }])
         }
         MigrationStatus::Running => Ok(Vec::new()),
         MigrationStatus::Pending
@@ -334,7 +319,7 @@ fn resume(record: &mut MigrationRecord) -> Result<Vec<JournalLine>, Refusal> {
     }
 }
 
-fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<MigrationEvent>, Refusal> {
     person("a rollback", "operator", &reason)?;
     match record.phase {
         Phase::Rollback => return Ok(Vec::new()),
@@ -354,9 +339,8 @@ fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Res
         Side::Target => MigrationStatus::RollingBack,
         Side::Source => MigrationStatus::RolledBack,
     };
-    let journal = vec![line("rollback_triggered", reason.clone()), entered];
-    record.rollback_reason = Some(reason);
-    Ok(journal)
+    record.rollback_reason = Some(reason.clone());
+    Ok(vec![MigrationEvent::RollbackTriggered { reason }, entered])
 }
 
 fn commit(
@@ -364,14 +348,14 @@ fn commit(
     force: Option<String>,
     evidence: &Evidence,
     now: Timestamp,
-) -> Result<Vec<JournalLine>, Refusal> {
+) -> Result<Vec<MigrationEvent>, Refusal> {
     if record.phase != Phase::Migrate {
         return wrong(format!("commit follows migrate; migration {} is in {}", record.id, record.phase));
     }
-    let mut journal = Vec::new();
+    let mut events = Vec::new();
     match &force {
         None => {
-            journal.push(pass("commit".to_owned(), leave_gates(record, evidence, now, Phase::Migrate))?);
+            events.push(pass("commit".to_owned(), leave_gates(record, evidence, now, Phase::Migrate))?);
         }
         Some(reason) => {
             person("a forced commit", "operator", reason)?;
@@ -379,18 +363,18 @@ fn commit(
                 return wrong("commit cannot be forced while the source is authoritative: nothing has moved yet");
             }
             let open = unmet(leave_gates(record, evidence, now, Phase::Migrate));
-            let names: Vec<_> = open.iter().map(|gate| gate.name).collect();
-            journal.push(line("commit_forced", format!("{reason}; unmet: [{}]", names.join(", "))));
+            let unmet = open.iter().map(|gate| gate.name).collect();
+            events.push(MigrationEvent::CommitForced { reason: reason.clone(), unmet });
         }
     }
-    journal.push(enter(record, Phase::Commit, now));
+    events.push(enter(record, Phase::Commit, now));
     record.status = MigrationStatus::Completed;
     record.auto = AutoThrough::Nothing;
     record.ended = Some(Ended::Committed { at: now, forced: force });
-    Ok(journal)
+    Ok(events)
 }
 
-fn abandon(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+fn abandon(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<MigrationEvent>, Refusal> {
     if record.authority.side == Side::Target {
         return wrong("the target is authoritative: roll back first, then abandon");
     }
@@ -398,30 +382,21 @@ fn abandon(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Resu
     person("an abandonment", "operator", &reason)?;
     record.status = MigrationStatus::RolledBack;
     record.auto = AutoThrough::Nothing;
-    let journal = vec![line("abandoned", format!("in {}: {reason}; the source stays authoritative", record.phase))];
-    record.ended = Some(Ended::Abandoned { at: now, reason });
-    Ok(journal)
+    record.ended = Some(Ended::Abandoned { at: now, reason: reason.clone() });
+    Ok(vec![MigrationEvent::Abandoned { phase: record.phase, reason }])
 }
 
-/// In every phase: whether the filter is there and takes its configuration is known to control, which asks first.
-fn set_policy(record: &mut MigrationRecord, slot: PolicySlot, choice: Option<PolicyChoice>) -> Vec<JournalLine> {
+/// Allowed in every phase. Whether the filter is there and takes its configuration is known to control, which asks first.
+fn set_policy(record: &mut MigrationRecord, slot: PolicySlot, choice: Option<PolicyChoice>) -> Vec<MigrationEvent> {
     if record.policies.get(slot) == choice.as_ref() {
         return Vec::new();
     }
-    let text = match &choice {
-        None => format!("{slot}: as the interlay has it"),
-        Some(PolicyChoice::Nobody) => format!("{slot}: no filter"),
-        Some(PolicyChoice::Filter(setting)) => format!(
-            "{slot}: {}, {}, {}, configuration {}",
-            setting.filter, setting.mode, setting.on_fault, setting.config
-        ),
-    };
-    record.policies.set(slot, choice);
-    vec![line("policy_set", text.chars().take(POLICY_TEXT_CHARS).collect::<String>())]
+    record.policies.set(slot, choice.clone());
+    vec![MigrationEvent::PolicySet { slot, choice }]
 }
 
 /// The authority changes: forward in `migrate`, back in `rollback`, nowhere else.
-fn flip(record: &mut MigrationRecord, evidence: &Evidence, now: Timestamp) -> Result<Vec<JournalLine>, Refusal> {
+fn flip(record: &mut MigrationRecord, evidence: &Evidence, now: Timestamp) -> Result<Vec<MigrationEvent>, Refusal> {
     match (record.phase, record.authority.side) {
         (Phase::Migrate, Side::Source) | (Phase::Rollback, Side::Target) => {}
         (phase, side) => return wrong(format!("no change of authority is due in {phase} on the {side}")),
@@ -433,37 +408,37 @@ fn flip(record: &mut MigrationRecord, evidence: &Evidence, now: Timestamp) -> Re
     if to == Side::Source {
         record.status = MigrationStatus::RolledBack;
     }
-    Ok(vec![passed, line("authority_changed", format!("to the {to}, epoch {}", record.authority.epoch.0))])
+    Ok(vec![passed, MigrationEvent::AuthorityChanged { to, epoch: record.authority.epoch }])
 }
 
 /// Remembers a fact. Facts that no longer matter leave the record as it is.
 #[must_use]
 pub fn observe(record: &MigrationRecord, fact: Fact, now: Timestamp) -> Transition {
     let mut next = record.clone();
-    let mut journal = Vec::new();
+    let mut events = Vec::new();
     match fact {
         Fact::PreTestPassed => {
             if next.status == MigrationStatus::Pending {
                 next.status = MigrationStatus::Ready;
-                journal.push(line("pre_test_passed", "both servers answer and the target was exercised"));
+                events.push(MigrationEvent::PreTestPassed);
             }
         }
         Fact::Rehearsed { pause_us } => {
             next.rehearsal = Some(Rehearsal { at: now, pause_us });
-            journal.push(line("rehearsed", format!("fence and release without a change: {pause_us} us")));
+            events.push(MigrationEvent::Rehearsed { pause_us });
         }
         Fact::Smoked { checks, failed } => {
-            journal.push(line("smoke_checked", format!("{checks} checks, {} failed", failed.len())));
+            events.push(MigrationEvent::SmokeChecked { checks, failed: failed.len() });
             next.smoke = Some(SmokeResult { at: now, checks, failed });
         }
         Fact::Released { pause_us } => {
             if let Some(flip) = next.flips.last_mut() {
                 flip.pause_us = Some(pause_us);
-                journal.push(line("writes_released", format!("to the {} after {pause_us} us", flip.to)));
+                events.push(MigrationEvent::WritesReleased { to: flip.to, pause_us });
             }
         }
     }
-    Transition { record: next, journal }
+    Transition { record: next, events }
 }
 
 /// Whether a run that drives itself should try to advance now, and with what.

@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::JobError;
+use crate::error::{JobError, ServerFault};
 use ::tls;
 use base::model::{Address, Endpoint, EndpointProtocol, TlsMode, limits};
 
@@ -33,23 +33,23 @@ impl Drop for PostgresClient {
 
 impl PostgresClient {
     /// # Errors
-    /// [`JobError::Endpoint`] naming the endpoint, the reason and what to do; never the password.
+    /// [`JobError::Server`] naming the endpoint, the reason and what to do; never the password.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
         let EndpointProtocol::Postgres { dbname } = &endpoint.protocol else {
             let kind = endpoint.kind().as_str();
-            return Err(JobError::Endpoint(format!(
-                "{who} is of kind {kind}: this is done on PostgreSQL servers only"
-            )));
+            let why = format!("it is of kind {kind}, and this is done on PostgreSQL servers only");
+            return Err(JobError::server(who, ServerFault::Kind(why)));
         };
-        let config = config(endpoint, dbname.as_deref()).map_err(|why| JobError::Endpoint(format!("{who}: {why}")))?;
-        let tls = tls::client_config(&endpoint.tls).map_err(|why| JobError::Endpoint(format!("{who}: {why}")))?;
+        let unfit = |why: String| JobError::server(&who, ServerFault::Settings(why));
+        let config = config(endpoint, dbname.as_deref()).map_err(unfit)?;
+        let tls = tls::client_config(&endpoint.tls).map_err(|why| unfit(why.to_string()))?;
         let connecting = config.connect(MakeRustlsConnect::new(tls));
         let (client, connection) = match within(limits::JOB_CONNECT_TIMEOUT, connecting, &who).await? {
             Ok(connected) => connected,
             Err(error) => {
-                let what = format!("{who}: cannot connect: {}{}", describe(&error), hint(&error, endpoint));
-                return Err(JobError::Endpoint(what));
+                let why = format!("{}{}", describe(&error), hint(&error, endpoint));
+                return Err(JobError::server(who, ServerFault::Connect(why)));
             }
         };
         // How it ends is told by the next query.
@@ -60,11 +60,13 @@ impl PostgresClient {
     /// The rows of one statement without parameters.
     ///
     /// # Errors
-    /// [`JobError::Endpoint`] with the server's words.
+    /// [`JobError::Server`] with the server's words.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Row>, JobError> {
         let answer = within(limits::JOB_REPLY_TIMEOUT, self.client.simple_query(sql), &self.who).await?;
-        let messages = answer
-            .map_err(|error| JobError::Endpoint(format!("{}: {}: asked was: {sql}", self.who, describe(&error))))?;
+        let messages = answer.map_err(|error| {
+            let why = format!("{}; the statement was: {sql}", describe(&error));
+            JobError::server(&self.who, ServerFault::Refused(why))
+        })?;
         let row = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
@@ -77,7 +79,7 @@ impl PostgresClient {
     /// As [`Self::rows`]; `None` when this user may not, or the server does not know what is asked for.
     ///
     /// # Errors
-    /// [`JobError::Endpoint`] when the server is lost.
+    /// [`JobError::Server`] when the server is lost.
     pub async fn rows_if_allowed(&self, sql: &str) -> Result<Option<Vec<Row>>, JobError> {
         match self.rows(sql).await {
             Ok(rows) => Ok(Some(rows)),
@@ -88,10 +90,7 @@ impl PostgresClient {
 }
 
 async fn within<T>(time: Duration, what: impl Future<Output = T>, who: &str) -> Result<T, JobError> {
-    timeout(time, what).await.map_err(|_| {
-        let seconds = time.as_secs();
-        JobError::Endpoint(format!("{who}: no answer within {seconds} s: is the address right and the server up?"))
-    })
+    timeout(time, what).await.map_err(|_| JobError::server(who, ServerFault::ConnectTimeout(time)))
 }
 
 fn config(endpoint: &Endpoint, dbname: Option<&str>) -> Result<Config, String> {

@@ -1,12 +1,12 @@
-//! One look at a PostgreSQL server and at one database of it. Reads only. Control thread.
+//! One look at a PostgreSQL server and at one database of it. Reads only. Lives on the movers' thread.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::super::JobError;
 use super::client::{PostgresClient, Row};
+use crate::error::JobError;
 use base::model::{Endpoint, Secret};
 
 /// Settings that are compared between two servers, beside those with a field of their own.
@@ -88,7 +88,7 @@ fn flag(row: &Row, column: usize) -> bool {
 }
 
 /// # Errors
-/// [`JobError::Endpoint`] naming the endpoint and what to do (unreachable, wrong password, not a PostgreSQL).
+/// [`JobError::Server`] naming the endpoint and what to do (unreachable, wrong password, not a PostgreSQL).
 pub async fn check(endpoint: &Endpoint) -> Result<PostgresFacts, JobError> {
     let client = PostgresClient::connect(endpoint).await?;
     let mut facts = PostgresFacts::default();

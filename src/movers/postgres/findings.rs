@@ -2,8 +2,9 @@
 //!
 //! A finding blocks nothing by itself; its sentence says what to do about it.
 
-use super::super::{Finding, JobError, Severity};
 use super::facts::{PostgresFacts, check};
+use crate::contract::{Finding, Severity};
+use crate::error::JobError;
 use base::model::Endpoint;
 
 /// (setting, severity when it differs, what it changes)
@@ -215,14 +216,14 @@ fn roles(source: &PostgresFacts, target: &PostgresFacts, found: &mut Findings) {
 fn contents(source: &PostgresFacts, target: &PostgresFacts, found: &mut Findings) {
     if source.large_objects > 0 {
         let detail = format!(
-            "the source has {} large objects: logical replication does not carry them, copy them apart or move them to bytea",
+            "the source has {} large objects: logical replication does not copy them: copy them separately or move them to bytea",
             source.large_objects
         );
         found.add("large-objects", Severity::Warning, detail);
     }
     if source.unlogged_tables > 0 {
         let detail = format!(
-            "the source has {} unlogged tables: logical replication does not carry them, SET LOGGED or do without their rows",
+            "the source has {} unlogged tables: logical replication does not copy them: SET LOGGED or do without their rows",
             source.unlogged_tables
         );
         found.add("unlogged-tables", Severity::Warning, detail);
@@ -236,7 +237,7 @@ fn contents(source: &PostgresFacts, target: &PostgresFacts, found: &mut Findings
     }
     if source.sequences > 0 {
         let detail = format!(
-            "the source has {} sequences: logical replication does not carry their values, a migration sets them at the change of authority",
+            "the source has {} sequences: logical replication does not copy their values; a migration sets them at the change of authority",
             source.sequences
         );
         found.add("sequences", Severity::Info, detail);

@@ -1,13 +1,12 @@
-//! Looks at PostgreSQL servers: what one is, and what could keep traffic from moving from one to another. Reads only. Control thread.
+//! Moves PostgreSQL servers: in this version it looks at them, compares two, and holds their clients. Lives on the movers' thread.
 //!
 //! Not for the data path: it uses a driver of its own, so that it shares no code with what it judges.
 
 mod client;
-mod facts;
-mod findings;
+pub mod facts;
+pub mod findings;
+pub mod mover;
+pub mod sessions;
 
 #[cfg(test)]
 mod tests;
-
-pub use facts::{PostgresFacts, check};
-pub use findings::compatibility;

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::facts::PostgresFacts;
-use super::findings::judge;
-use super::*;
+use super::facts::check;
+use super::findings::{compatibility, judge};
 use crate::postgres::client::PostgresClient;
-use crate::{JobError, Severity};
+use crate::{JobError, ServerFault, Severity};
 use base::model::{Endpoint, EndpointName, ProtocolKind};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -251,16 +251,19 @@ fn jobs_of_one_kind_refuse_servers_of_the_other() {
         let redis =
             Endpoint::from_url(EndpointName::new("r").unwrap(), ProtocolKind::Redis, "redis://127.0.0.1:9").unwrap();
         for error in [
-            crate::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
-            crate::smoke(&postgres).await.map(drop).expect_err("redis only"),
+            crate::redis::check::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
+            crate::redis::smoke::smoke(&postgres).await.map(drop).expect_err("redis only"),
         ] {
             assert!(error.to_string().contains("on Redis servers only"), "{error}");
         }
         let error = check(&redis).await.expect_err("postgres only");
         assert!(error.to_string().contains("on PostgreSQL servers only"), "{error}");
-        let probe = crate::PayloadProbe::Skip;
+        let probe = crate::WriteProbe::Forbidden;
         let error = crate::compatibility(&redis, &postgres, probe).await.expect_err("kinds differ");
-        assert!(matches!(&error, JobError::Endpoint(text) if text.contains("nothing moves")), "{error}");
+        assert!(
+            matches!(&error, JobError::Server { cause: ServerFault::Kind(why), .. } if why.contains("nothing moves")),
+            "{error}"
+        );
         let error = check(&postgres).await.expect_err("nobody listens").to_string();
         assert!(error.contains("endpoint pg (127.0.0.1:9): cannot connect"), "{error}");
     });

@@ -1,19 +1,20 @@
 //! Names every key so that the lane copies it, and says when all have been named.
 //!
-//! Lives on the control thread. It moves no value itself: a copy travels in the lane, where it has an exact position. The shadow's
+//! Lives on the movers' thread. It moves no value itself: a copy travels in the lane, where it has an exact position. The shadow's
 //! names come first: a key only the shadow had at the beginning is removed by the lane's copy of an absent key, and a shadow that
 //! starts empty costs nothing; keys that come to the shadow later come from the lane.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::lane_client::PendingCopy;
+use super::lane_client::{LaneClient, PendingCopy};
 use super::names::NameScan;
-use crate::{Copied, JobError, LaneClient, Meter, Progress};
+use crate::contract::{Copied, PassKind};
+use crate::error::JobError;
+use crate::progress::{Meter, Progress};
 use base::model::{Endpoint, limits};
-use bus::PassKind;
 
 #[derive(Debug, Clone)]
 pub struct BackfillSpec {
@@ -26,7 +27,7 @@ pub struct BackfillSpec {
 struct Pass {
     number: u64,
     lane: LaneClient,
-    progress: Rc<Progress>,
+    progress: Arc<Progress>,
     outstanding: VecDeque<PendingCopy>,
     copied: Copied,
     meter: Meter,
@@ -37,21 +38,19 @@ struct Pass {
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn backfill(spec: BackfillSpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Copied, JobError> {
-    let job = run(spec, lane, Rc::clone(&progress));
+pub async fn backfill(spec: BackfillSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Copied, JobError> {
+    let job = run(spec, lane, Arc::clone(&progress));
     progress.or_cancelled(job).await
 }
 
-async fn run(spec: BackfillSpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Copied, JobError> {
+async fn run(spec: BackfillSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Copied, JobError> {
     let mut scans = Vec::new();
     match spec.kind {
         PassKind::Full => scans.push(NameScan::begin(&spec.shadow, limits::COPY_BATCH_KEYS).await?),
         PassKind::Volatile => {}
     }
     scans.push(NameScan::begin(&spec.authority, limits::COPY_BATCH_KEYS).await?);
-    progress.done.set(0);
-    progress.bytes.set(0);
-    progress.total.set(scans.iter().map(|scan| scan.total).sum());
+    progress.begin(scans.iter().map(|scan| scan.total).sum());
     let mut pass = Pass {
         number: spec.pass,
         lane,
@@ -88,8 +87,7 @@ impl Pass {
         let copied = order.wait().await?;
         self.copied.add(&copied);
         self.meter.add(&self.progress, copied.keys(), copied.bytes);
-        // Keys may have been added since the total was taken; a bar must not run past its end.
-        self.progress.total.set(self.progress.total.get().max(self.progress.done.get()));
+        self.progress.stretch();
         Ok(true)
     }
 
@@ -103,7 +101,7 @@ impl Pass {
                 Err(error) => return Err(error),
             }
         }
-        self.progress.total.set(self.progress.done.get());
+        self.progress.finish();
         Ok(self.copied)
     }
 }

@@ -1,13 +1,14 @@
 //! One look at a server: who it is, what it holds, what it can do.
 //!
-//! Lives on the control thread. Reads only; what the findings mean is `compat`'s and the workflow's business.
+//! Lives on the movers' thread. Reads only; what the findings mean is `compat`'s and the workflow's business.
 
 use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::verify::now_ms;
-use crate::{JobError, RedisClient};
+use super::client::RedisClient;
+use super::clock::now_ms;
+use crate::error::{JobError, ServerFault};
 use base::model::Endpoint;
 use wire::resp::value::Value;
 
@@ -75,21 +76,20 @@ impl Info {
 }
 
 /// # Errors
-/// [`JobError::Endpoint`] when the server is lost, loading, or no Redis.
+/// [`JobError::Server`] when the server is lost, loading, or no Redis.
 pub(super) async fn read_info(client: &mut RedisClient) -> Result<Info, JobError> {
     let reply = client.call(&[b"INFO"]).await?;
     match reply.bytes().map(Info::parse) {
         Some(info) if !info.get("redis_version").is_empty() => Ok(info),
-        _ => Err(JobError::Endpoint(format!(
-            "{}: INFO gave {}: is this a Redis, and may this user run INFO?",
-            client.who(),
-            reply.brief()
-        ))),
+        _ => {
+            let why = format!("INFO gave {}: is this a Redis, and may this user run INFO?", reply.brief());
+            Err(JobError::server(client.who(), ServerFault::Refused(why)))
+        }
     }
 }
 
 /// # Errors
-/// [`JobError::Endpoint`] naming the endpoint and what to do (unreachable, wrong password, not a Redis).
+/// [`JobError::Server`] naming the endpoint and what to do (unreachable, wrong password, not a Redis).
 pub async fn check_endpoint(endpoint: &Endpoint) -> Result<EndpointFacts, JobError> {
     let mut client = RedisClient::connect(endpoint).await?;
     let info = read_info(&mut client).await?;

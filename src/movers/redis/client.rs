@@ -1,6 +1,6 @@
 //! A plain RESP2 client for jobs: one connection, pipelined, every wait bounded.
 //!
-//! Not for the data path and not a pool. Lives on the control thread (or on any thread with a tokio runtime).
+//! Not for the data path and not a pool. Lives on the movers' thread (or on any thread with a tokio runtime).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::JobError;
+use crate::error::{JobError, ServerFault};
 use base::model::{Address, Endpoint, EndpointProtocol, limits};
 use wire::resp::value::{Extent, Value, decode_whole, encode_request};
 
@@ -33,24 +33,22 @@ impl RedisClient {
     /// Connects, logs in and selects the endpoint's database.
     ///
     /// # Errors
-    /// [`JobError::Endpoint`] naming the endpoint, the reason and what to look at.
+    /// [`JobError::Server`] naming the endpoint, the reason and what to look at.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
         let EndpointProtocol::Redis { database } = endpoint.protocol else {
             let kind = endpoint.kind().as_str();
-            return Err(JobError::Endpoint(format!("{who} is of kind {kind}: this is done on Redis servers only")));
+            let why = format!("it is of kind {kind}, and this is done on Redis servers only");
+            return Err(JobError::server(who, ServerFault::Kind(why)));
         };
         match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, database, &who)).await {
             Ok(result) => result,
-            Err(_) => Err(JobError::Endpoint(format!(
-                "{who}: no answer within {} s: is the address right and the server up?",
-                limits::JOB_CONNECT_TIMEOUT.as_secs()
-            ))),
+            Err(_) => Err(JobError::server(who, ServerFault::ConnectTimeout(limits::JOB_CONNECT_TIMEOUT))),
         }
     }
 
     async fn connect_within(endpoint: &Endpoint, database: u32, who: &str) -> Result<Self, JobError> {
-        let lost = |error: std::io::Error| JobError::Endpoint(format!("{who}: cannot connect: {error}"));
+        let lost = |error: std::io::Error| JobError::server(who, ServerFault::Connect(error.to_string()));
         let stream: Box<dyn Duplex> = match &endpoint.address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(lost)?;
@@ -73,13 +71,13 @@ impl RedisClient {
                 None => self.call(&[b"AUTH", password]).await?,
             };
             if let Some(error) = reply.error() {
-                return Err(JobError::Endpoint(format!("{}: login refused: {error}", self.who)));
+                return Err(JobError::server(&self.who, ServerFault::LoginRefused(error)));
             }
         }
         let reply = self.call(&[b"PING"]).await?;
         if let Some(error) = reply.error() {
             let hint = if error.starts_with("NOAUTH") { ": put user and password into the endpoint's url" } else { "" };
-            return Err(JobError::Endpoint(format!("{}: {error}{hint}", self.who)));
+            return Err(JobError::server(&self.who, ServerFault::Refused(format!("{error}{hint}"))));
         }
         if database == 0 { Ok(()) } else { self.select(database).await }
     }
@@ -90,11 +88,13 @@ impl RedisClient {
     }
 
     /// # Errors
-    /// [`JobError::Endpoint`] when the server refuses the database or is lost.
+    /// [`JobError::Server`] when the server refuses the database or is lost.
     pub async fn select(&mut self, database: u32) -> Result<(), JobError> {
         let reply = self.call(&[b"SELECT", database.to_string().as_bytes()]).await?;
         match reply.error() {
-            Some(error) => Err(JobError::Endpoint(format!("{}: SELECT {database}: {error}", self.who))),
+            Some(error) => {
+                Err(JobError::server(&self.who, ServerFault::Refused(format!("SELECT {database}: {error}"))))
+            }
             None => Ok(()),
         }
     }
@@ -102,22 +102,22 @@ impl RedisClient {
     /// One command, one reply; an error reply is `Ok(Value::Error)`.
     ///
     /// # Errors
-    /// [`JobError::Endpoint`] when the connection is lost, [`JobError::Protocol`] when the reply is not RESP.
+    /// [`JobError::Server`] when the connection is lost, [`JobError::Answer`] when the reply is not RESP.
     pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
         let mut replies = self.pipeline(&encode_request(args), 1).await?;
-        replies.pop().ok_or_else(|| JobError::Protocol(format!("{}: no reply", self.who)))
+        replies.pop().ok_or_else(|| JobError::answer(&self.who, "no reply"))
     }
 
     /// As [`Self::call`], but an error reply is an error too.
     ///
     /// # Errors
-    /// As [`Self::call`], and [`JobError::Protocol`] naming the command and the reply.
+    /// As [`Self::call`], and [`JobError::Answer`] naming the command and the reply.
     pub async fn must(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
         let reply = self.call(args).await?;
         match reply.error() {
             Some(error) => {
                 let command = args.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
-                Err(JobError::Protocol(format!("{}: {command}: {error}", self.who)))
+                Err(JobError::answer(&self.who, format!("{command}: {error}")))
             }
             None => Ok(reply),
         }
@@ -132,8 +132,9 @@ impl RedisClient {
         let writer = &mut self.writer;
         let reader = &mut self.reader;
         let write = async {
-            writer.write_all(requests).await.map_err(|error| JobError::Endpoint(format!("{who}: lost: {error}")))?;
-            writer.flush().await.map_err(|error| JobError::Endpoint(format!("{who}: lost: {error}")))
+            let lost = |error: std::io::Error| JobError::server(who, ServerFault::Lost(error.to_string()));
+            writer.write_all(requests).await.map_err(lost)?;
+            writer.flush().await.map_err(lost)
         };
         let read = async {
             let mut replies = Vec::with_capacity(count);
@@ -164,7 +165,7 @@ impl ReplyReader {
     }
 
     async fn next(&mut self, who: &str) -> Result<Value, JobError> {
-        let broken = |why: wire::resp::value::Invalid| JobError::Protocol(format!("{who}: {why}"));
+        let broken = |why: wire::resp::value::Invalid| JobError::answer(who, why.to_string());
         loop {
             let found = self.extent.find(&self.buffer[self.begin..], limits::JOB_REPLY_BYTES_MAX).map_err(broken)?;
             if let Some(length) = found {
@@ -185,10 +186,10 @@ impl ReplyReader {
         }
         self.buffer.reserve(READ_BYTES);
         match timeout(patience, self.stream.read_buf(&mut self.buffer)).await {
-            Ok(Ok(0)) => Err(JobError::Endpoint(format!("{who}: the server closed the connection"))),
+            Ok(Ok(0)) => Err(JobError::server(who, ServerFault::Closed)),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(JobError::Endpoint(format!("{who}: lost: {error}"))),
-            Err(_) => Err(JobError::Endpoint(format!("{who}: no reply within {} s", patience.as_secs()))),
+            Ok(Err(error)) => Err(JobError::server(who, ServerFault::Lost(error.to_string()))),
+            Err(_) => Err(JobError::server(who, ServerFault::ReplyTimeout(patience))),
         }
     }
 

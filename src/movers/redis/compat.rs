@@ -1,40 +1,18 @@
 //! Compares two servers: what could keep traffic from moving from one to the other and back.
 //!
-//! Lives on the control thread. Writes only reserved keys (`__crossfade:*`), which it removes. A finding blocks nothing by itself:
+//! Lives on the movers' thread. Writes only reserved keys (`__crossfade:*`), which it removes. A finding blocks nothing by itself:
 //! the workflow's gates read its severity.
 
-use super::verify::now_ms;
-use crate::{EndpointFacts, JobError, RedisClient, check_endpoint};
+use super::check::{EndpointFacts, check_endpoint};
+use super::client::RedisClient;
+use super::clock::now_ms;
+use crate::contract::{Finding, Severity, WriteProbe};
+use crate::error::JobError;
 use base::model::{Endpoint, limits};
 use wire::resp::value::Value;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    Info,
-    Warning,
-    /// Blocks the phase that needs it until waived by name.
-    Critical,
-}
-
-/// One compatibility finding: a stable name (kebab-case, used to waive it), how bad, and a sentence with the fix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub name: String,
-    pub severity: Severity,
-    pub detail: String,
-}
-
 fn finding(name: &str, severity: Severity, detail: impl Into<String>) -> Finding {
     Finding { name: name.to_owned(), severity, detail: detail.into() }
-}
-
-/// Whether the comparison may write reserved keys to both servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadProbe {
-    /// Each side is given a dump of the other's, on reserved keys with a short life.
-    Write,
-    /// Two sides are kept in step: nobody but the lane writes.
-    Skip,
 }
 
 /// Compares two servers: version, commands missing on the target, modules, maxmemory and eviction policy, cluster mode, ACL users, clock skew,
@@ -42,17 +20,13 @@ pub enum PayloadProbe {
 ///
 /// # Errors
 /// As [`check_endpoint`].
-pub async fn compatibility(
-    source: &Endpoint,
-    target: &Endpoint,
-    payloads: PayloadProbe,
-) -> Result<Vec<Finding>, JobError> {
+pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WriteProbe) -> Result<Vec<Finding>, JobError> {
     let (from, to) = (check_endpoint(source).await?, check_endpoint(target).await?);
     let mut findings = judge(&from, &to);
     findings.extend(databases(source, target).await?);
     findings.extend(functions(source, target).await?);
     // On one and the same server, or on one that takes no writes, a test of payloads says nothing.
-    if payloads == PayloadProbe::Write && from.run_id != to.run_id && from.role == "master" && to.role == "master" {
+    if writes == WriteProbe::Allowed && from.run_id != to.run_id && from.role == "master" && to.role == "master" {
         for (side, producer, other, consumer) in
             [("source", source, "target", target), ("target", target, "source", source)]
         {
@@ -216,7 +190,7 @@ fn standing(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<F
             findings.push(finding(&format!("{side}-is-replica"), Severity::Critical, detail));
         }
         if facts.cluster_enabled {
-            let detail = format!("the {side} runs in cluster mode, which is not carried yet");
+            let detail = format!("the {side} runs in cluster mode, which is not supported yet");
             findings.push(finding(&format!("{side}-is-cluster"), Severity::Critical, detail));
         }
     }

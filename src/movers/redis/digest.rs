@@ -1,15 +1,16 @@
 //! Whole-server comparison of two servers at rest: every key, its type, its content, its deadline.
 //!
 //! Lives on any thread with a tokio runtime. Not for servers under write: keys that change between two reads look different.
-//! Use [`super::verify()`] for those.
+//! [`super::verify`] is for those.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
 
+use super::clock::now_ms;
 use super::content::{Content, Kind};
 use super::names::{Batch, NameScan};
-use super::verify::{Seen, Verdict, judge, now_ms};
-use crate::{Divergence, JobError};
+use super::verify::{Divergence, Seen, Verdict, judge};
+use crate::error::JobError;
 use base::model::{Endpoint, limits};
 use wire::resp::value::{Value, encode_request, encode_request_into};
 
@@ -66,7 +67,8 @@ fn read_content(endpoint: &Endpoint, kind: Kind, key: &[u8], replies: &[Value]) 
         return Ok(None);
     }
     Content::read(kind, replies).map_err(|why| {
-        JobError::Protocol(format!("endpoint {}: key {:?}: {why}", endpoint.name, key.escape_ascii().to_string()))
+        let what = format!("key {:?}: {why}", key.escape_ascii().to_string());
+        JobError::answer(format!("endpoint {}", endpoint.name), what)
     })
 }
 

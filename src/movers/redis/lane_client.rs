@@ -1,6 +1,6 @@
-//! An async front for the lane of one interlay: orders go out with tickets, answers wake whoever holds the ticket.
+//! Sends orders to the lane of one interlay and awaits the answers: each order has a ticket, and an answer wakes who holds its ticket.
 //!
-//! Lives on the control thread. Not the lane: it knows nothing of keys or effects. Every wait is bounded; an answer that comes
+//! Lives on the movers' thread. Not the lane: it knows nothing of keys or effects. Every wait is bounded; an answer that comes
 //! after its waiter gave up is dropped.
 
 use std::cell::RefCell;
@@ -12,37 +12,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::JobError;
+use crate::contract::Copied;
+use crate::error::{JobError, OrderFault};
 use base::model::{InterlayName, limits};
 use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox};
 
 /// Tickets are unique in the process, so that a late answer to one client can never be taken for an answer to another.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
-    pub copied: u64,
-    pub absent: u64,
-    pub clean: u64,
-    pub failed: u64,
-    pub bytes: u64,
-}
-
-impl Copied {
-    /// Keys this answer speaks of.
-    #[must_use]
-    pub fn keys(&self) -> u64 {
-        self.copied + self.absent + self.clean + self.failed
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        self.copied += other.copied;
-        self.absent += other.absent;
-        self.clean += other.clean;
-        self.failed += other.failed;
-        self.bytes += other.bytes;
-    }
-}
 
 /// Raw RESP2 reply frames of both sides, in request order.
 #[derive(Debug)]
@@ -115,31 +91,25 @@ impl PendingProbe {
         match self.0.wait(limits::LANE_ANSWER_TIMEOUT).await? {
             Answer::Probed(probed) => Ok(probed),
             Answer::ProbeFailed(reason) => {
-                Err(JobError::Lane(format!("interlay {interlay}: the probe failed: {reason}")))
+                Err(JobError::Order { interlay, order: "probe", cause: OrderFault::Failed(reason) })
             }
             other => Err(mismatch(&interlay, "probe", &other)),
         }
     }
 }
 
-fn mismatch(interlay: &InterlayName, what: &str, answer: &Answer) -> JobError {
-    JobError::Lane(format!("interlay {interlay}: a {what} was answered by {answer:?}"))
+fn mismatch(interlay: &InterlayName, order: &'static str, answer: &Answer) -> JobError {
+    JobError::Order { interlay: interlay.clone(), order, cause: OrderFault::Mismatched(format!("{answer:?}")) }
 }
 
 impl Pending {
     async fn wait(mut self, patience: Duration) -> Result<Answer, JobError> {
-        match timeout(patience, &mut self.receiver).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => {
-                Err(JobError::Lane(format!("interlay {}: the {} was abandoned", self.inner.interlay, self.what)))
-            }
-            Err(_) => Err(JobError::Lane(format!(
-                "interlay {}: the lane did not answer a {} within {} s",
-                self.inner.interlay,
-                self.what,
-                patience.as_secs()
-            ))),
-        }
+        let cause = match timeout(patience, &mut self.receiver).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(_)) => OrderFault::Abandoned,
+            Err(_) => OrderFault::NoAnswer(patience),
+        };
+        Err(JobError::Order { interlay: self.inner.interlay.clone(), order: self.what, cause })
     }
 }
 
@@ -184,11 +154,7 @@ impl LaneClient {
     }
 
     /// # Errors
-    /// [`JobError::Lane`] when the order could not be queued or no answer came in time.
-    pub async fn copy(&self, pass: u64, database: u32, keys: Vec<Box<[u8]>>) -> Result<Copied, JobError> {
-        self.begin_copy(pass, database, keys).await?.wait().await
-    }
-
+    /// [`JobError::Order`] when the order could not be queued; of the answer, when none came in time.
     pub(super) async fn begin_copy(
         &self,
         pass: u64,
@@ -196,58 +162,54 @@ impl LaneClient {
         keys: Vec<Box<[u8]>>,
     ) -> Result<PendingCopy, JobError> {
         let pending = self.ticket("copy");
-        self.queue(LaneOrder::Copy { ticket: pending.ticket, pass, database, keys }).await?;
+        self.queue("copy", LaneOrder::Copy { ticket: pending.ticket, pass, database, keys }).await?;
         Ok(PendingCopy(pending))
     }
 
     /// Every core has acked the plan that began dual operation: the first pass may begin.
     ///
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub fn open(&self) -> Result<(), JobError> {
-        self.try_queue(LaneOrder::Open).map_err(|_| self.full())
+        self.try_queue(LaneOrder::Open).map_err(|_| self.full("order to open"))
     }
 
     /// Every core has acked the plan that ended dual operation: the lane may end.
     ///
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub fn close(&self) -> Result<(), JobError> {
-        self.try_queue(LaneOrder::Close).map_err(|_| self.full())
+        self.try_queue(LaneOrder::Close).map_err(|_| self.full("order to close"))
     }
 
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub fn pass_done(&self, pass: u64) -> Result<(), JobError> {
-        self.try_queue(LaneOrder::PassDone { pass }).map_err(|_| self.full())
+        self.try_queue(LaneOrder::PassDone { pass }).map_err(|_| self.full("end of a pass"))
     }
 
     /// # Errors
-    /// As [`Self::copy`]; also when a connection was lost between the two reads.
-    pub async fn probe(&self, database: u32, commands: Vec<Box<[u8]>>) -> Result<Probed, JobError> {
-        self.begin_probe(database, commands).await?.wait().await
-    }
-
+    /// As [`Self::begin_copy`]; of the answer also when a connection was lost between the two reads.
     pub(super) async fn begin_probe(&self, database: u32, commands: Vec<Box<[u8]>>) -> Result<PendingProbe, JobError> {
         let pending = self.ticket("probe");
-        self.queue(LaneOrder::Probe { ticket: pending.ticket, database, commands }).await?;
+        self.queue("probe", LaneOrder::Probe { ticket: pending.ticket, database, commands }).await?;
         Ok(PendingProbe(pending))
     }
 
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub fn repair(&self, database: u32, keys: Vec<Box<[u8]>>) -> Result<(), JobError> {
-        self.try_queue(LaneOrder::Repair { database, keys }).map_err(|_| self.full())
+        self.try_queue(LaneOrder::Repair { database, keys }).map_err(|_| self.full("repair"))
     }
 
     /// Holds writes and drains. `Ok(Ok(()))`: fenced; `Ok(Err(reason))`: budget exceeded, nothing changed.
     ///
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub async fn fence(&self, budget: Duration) -> Result<Result<(), String>, JobError> {
         let pending = self.ticket("fence");
         let budget_us = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
-        self.queue(LaneOrder::Fence { ticket: pending.ticket, budget_us }).await?;
+        self.queue("fence", LaneOrder::Fence { ticket: pending.ticket, budget_us }).await?;
         match pending.wait(budget + limits::LANE_QUEUE_TIMEOUT).await? {
             Answer::Fenced => Ok(Ok(())),
             Answer::FenceExpired(reason) => Ok(Err(reason)),
@@ -258,10 +220,10 @@ impl LaneClient {
     /// Ends a fence; returns (pause in microseconds, commands held).
     ///
     /// # Errors
-    /// As [`Self::copy`].
+    /// As [`Self::begin_copy`].
     pub async fn release(&self) -> Result<(u64, u64), JobError> {
         let pending = self.ticket("release");
-        self.queue(LaneOrder::Release { ticket: pending.ticket }).await?;
+        self.queue("release", LaneOrder::Release { ticket: pending.ticket }).await?;
         match pending.wait(limits::LANE_ANSWER_TIMEOUT).await? {
             Answer::Released { pause_us, held } => Ok((pause_us, held)),
             other => Err(mismatch(&self.inner.interlay, "release", &other)),
@@ -276,7 +238,7 @@ impl LaneClient {
     }
 
     /// Queues an order, waiting a bounded time for room.
-    async fn queue(&self, mut order: LaneOrder) -> Result<(), JobError> {
+    async fn queue(&self, what: &'static str, mut order: LaneOrder) -> Result<(), JobError> {
         let deadline = Instant::now() + limits::LANE_QUEUE_TIMEOUT;
         loop {
             match self.try_queue(order) {
@@ -285,7 +247,7 @@ impl LaneClient {
                     order = *back;
                     sleep(Duration::from_millis(1)).await;
                 }
-                Err(_) => return Err(self.full()),
+                Err(_) => return Err(self.full(what)),
             }
         }
     }
@@ -306,8 +268,8 @@ impl LaneClient {
         })
     }
 
-    fn full(&self) -> JobError {
-        JobError::Lane(format!("interlay {}: the lane's core takes no more orders", self.inner.interlay))
+    fn full(&self, order: &'static str) -> JobError {
+        JobError::Order { interlay: self.inner.interlay.clone(), order, cause: OrderFault::Full }
     }
 }
 
@@ -352,7 +314,7 @@ mod tests {
         runtime().block_on(async {
             let (client, mailbox) = client(1);
             let first = client.begin_copy(1, 0, vec![]).await.unwrap();
-            assert!(matches!(client.pass_done(1), Err(JobError::Lane(_))));
+            assert!(matches!(client.pass_done(1), Err(JobError::Order { cause: OrderFault::Full, .. })));
             let (second, ()) = tokio::join!(client.begin_copy(1, 0, vec![]), async {
                 tokio::task::yield_now().await;
                 let _ = mailbox.pop();

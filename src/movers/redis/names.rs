@@ -1,6 +1,6 @@
 //! Names every key of one server by SCAN, database by database, across lost connections.
 //!
-//! Lives on the control thread. Not a snapshot: SCAN promises the keys that exist from its first call to its last. Keys made or
+//! Lives on the movers' thread. Not a snapshot: SCAN promises the keys that exist from its first call to its last. Keys made or
 //! removed meanwhile were written through the lane, which copies before it writes, so they need no name from here; that also holds
 //! for a logical database that was empty when the scan began.
 
@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use tokio::time::sleep;
 
 use super::check::{Info, read_info};
-use crate::{JobError, RESERVED_PREFIX, RedisClient};
+use super::client::RedisClient;
+use crate::RESERVED_PREFIX;
+use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, EndpointProtocol, limits};
 use wire::resp::value::{Value, encode_request};
 
@@ -42,7 +44,7 @@ const CURSOR_BEGIN: &[u8] = b"0";
 
 impl NameScan {
     /// # Errors
-    /// [`JobError::Endpoint`] when the server stays out of reach.
+    /// [`JobError::Server`] when the server stays out of reach.
     pub(super) async fn begin(endpoint: &Endpoint, count: usize) -> Result<Self, JobError> {
         let mut scan = Self {
             endpoint: Endpoint { protocol: EndpointProtocol::Redis { database: 0 }, ..endpoint.clone() },
@@ -63,7 +65,7 @@ impl NameScan {
     /// The next keys, never none of them; `None` when every database is through.
     ///
     /// # Errors
-    /// [`JobError::Endpoint`] when the server stays out of reach, [`JobError::Protocol`] when it refuses SCAN.
+    /// [`JobError::Server`] when the server stays out of reach, [`JobError::Answer`] when it refuses SCAN.
     pub(super) async fn next_batch(&mut self) -> Result<Option<Batch>, JobError> {
         while let Some(&database) = self.databases.front() {
             let cursor = self.cursor.clone();
@@ -73,9 +75,8 @@ impl NameScan {
             if self.databases.front() != Some(&database) || self.cursor != cursor {
                 continue;
             }
-            let (next, keys) = read_scan(replies).ok_or_else(|| {
-                JobError::Protocol(format!("endpoint {}: SCAN was answered by something else", self.endpoint.name))
-            })?;
+            let (next, keys) = read_scan(replies)
+                .ok_or_else(|| JobError::answer(self.who(), "SCAN was answered by something else"))?;
             if next == CURSOR_BEGIN {
                 self.databases.pop_front();
             }
@@ -108,7 +109,7 @@ impl NameScan {
             self.connect().await?;
         }
         let Some(connection) = &mut self.connection else {
-            return Err(JobError::Endpoint(format!("endpoint {}: not connected", self.endpoint.name)));
+            return Err(JobError::server(self.who(), ServerFault::Closed));
         };
         if connection.selected != database {
             connection.client.select(database).await?;
@@ -117,7 +118,7 @@ impl NameScan {
         let replies = connection.client.pipeline(requests, count).await?;
         match replies.first().and_then(Value::error) {
             Some(error) if ["LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"].iter().any(|word| error.starts_with(word)) => {
-                Err(JobError::Endpoint(format!("endpoint {}: {error}", self.endpoint.name)))
+                Err(JobError::server(self.who(), ServerFault::Refused(error)))
             }
             _ => Ok(replies),
         }
@@ -143,13 +144,18 @@ impl NameScan {
         self.cursor = CURSOR_BEGIN.to_vec();
     }
 
+    fn who(&self) -> String {
+        format!("endpoint {}", self.endpoint.name)
+    }
+
     /// After a failure: forgets the connection and waits longer each time; gives the error back when it has been too often.
     async fn pause(&mut self, error: JobError) -> Result<(), JobError> {
-        let JobError::Endpoint(why) = error else { return Err(error) };
+        let JobError::Server { server, cause } = error else { return Err(error) };
         self.connection = None;
         self.failures += 1;
         if self.failures > limits::JOB_RECONNECTS_MAX {
-            return Err(JobError::Endpoint(format!("{why} (after {} attempts)", self.failures)));
+            let cause = ServerFault::Repeated { attempts: self.failures, last: Box::new(cause) };
+            return Err(JobError::server(server, cause));
         }
         let pause = limits::JOB_RECONNECT_PAUSE_MIN * 2u32.saturating_pow(self.failures - 1);
         sleep(pause.min(limits::JOB_RECONNECT_PAUSE_MAX)).await;

@@ -1,9 +1,10 @@
 //! Typed smoke tests of one server on reserved keys, removed afterwards.
 //!
-//! Lives on the control thread. It asks whether the server can hold and give back every type, not whether it holds the right data.
+//! Lives on the movers' thread. It asks whether the server can hold and give back every type, not whether it holds the right data.
 
-use super::verify::now_ms;
-use crate::{JobError, RedisClient};
+use super::client::RedisClient;
+use super::clock::now_ms;
+use crate::error::JobError;
 use base::model::Endpoint;
 use wire::resp::value::Value;
 

@@ -5,12 +5,20 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::*;
+use super::backfill::{BackfillSpec, backfill};
+use super::check::check_endpoint;
+use super::client::RedisClient;
+use super::compat::compatibility;
+use super::lane_client::LaneClient;
+use super::smoke::smoke;
+use super::verify::{SidesSpec, verify};
+use crate::contract::{PassKind, VerifySpec, WriteProbe};
+use crate::{JobError, Progress, compare_servers, digest_server};
 use base::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, EndpointProtocol, InterlayName, Secret};
-use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox, PassKind};
+use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox};
 use wire::resp::value::{Value, decode, encode_request};
 
 struct Server {
@@ -224,13 +232,13 @@ fn backfill_names_every_key_of_both_sides_and_the_digests_agree() {
         run(&mut lane.shadow, &["SET only-on-target x", "SET string stale"]).await;
         assert!(!compare_servers(&source, &target, 2000).await.unwrap().is_empty());
 
-        let progress = Rc::new(Progress::default());
-        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::clone(&progress));
+        let progress = Arc::new(Progress::default());
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Arc::clone(&progress));
         let copied = lane.serve(job).await.unwrap();
         assert_eq!(lane.passes_done, [7]);
         assert_eq!(copied.absent, 1, "the key only the target had");
         assert_eq!(lane.named.len(), 3000 + 9 + 1);
-        assert_eq!((progress.done.get(), progress.total.get()), (copied.keys(), copied.keys()));
+        assert_eq!((progress.done(), progress.total()), (copied.keys(), copied.keys()));
 
         assert_eq!(compare_servers(&source, &target, 2000).await.unwrap(), vec![]);
         let (first, second) = (digest_server(&source).await.unwrap(), digest_server(&target).await.unwrap());
@@ -247,15 +255,14 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
     block_on(async {
         let mut lane = StandIn::new(&source, &target).await;
         run(&mut lane.authority, EVERY_TYPE).await;
-        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Arc::default());
         lane.serve(job).await.unwrap();
-        let spec = VerifySpec {
+        let spec = SidesSpec {
             authority: source.clone(),
             shadow: target.clone(),
-            ttl_tolerance_ms: 2000,
-            sample_per_ten_thousand: 10_000,
+            compare: VerifySpec { ttl_tolerance_ms: 2000, sample_per_ten_thousand: 10_000 },
         };
-        let clean = lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap();
+        let clean = lane.serve(verify(spec.clone(), lane.client.clone(), Arc::default())).await.unwrap();
         assert_eq!((clean.keys, clean.inconclusive, clean.divergent), (9, 0, vec![]));
 
         let corruptions: &[(&str, &str, &str)] = &[
@@ -274,7 +281,7 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
         }
         let mut expected: Vec<_> = corruptions.iter().map(|(_, key, class)| ((*key).to_owned(), *class)).collect();
         expected.sort();
-        let verified = lane.serve(verify(spec.clone(), lane.client.clone(), Rc::default())).await.unwrap();
+        let verified = lane.serve(verify(spec.clone(), lane.client.clone(), Arc::default())).await.unwrap();
         let compared = compare_servers(&source, &target, 2000).await.unwrap();
         for found in [verified.divergent, compared] {
             let mut named: Vec<_> = found.iter().map(|d| (d.key.escape_ascii().to_string(), d.class)).collect();
@@ -285,25 +292,25 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
 
         // A key that differs while the lane knows it to be dirty is looked at again.
         lane.in_doubt = true;
-        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Rc::default());
+        let job = backfill(backfill_spec(&source, &target), lane.client.clone(), Arc::default());
         lane.serve(job).await.unwrap();
         run(&mut lane.shadow, &["SELECT 0", "SET string other"]).await;
-        let mut mender = RedisClient::connect(&target).await.unwrap();
-        let progress = Rc::new(Progress::default());
-        let mended = async {
+        let mut fixer = RedisClient::connect(&target).await.unwrap();
+        let progress = Arc::new(Progress::default());
+        let fixed = async {
             // Every key but the suspect is settled.
-            while progress.done.get() < 8 {
+            while progress.done() < 8 {
                 tokio::task::yield_now().await;
             }
-            run(&mut mender, &["SET string value"]).await;
+            run(&mut fixer, &["SET string value"]).await;
             std::future::pending::<()>().await;
         };
-        let job = verify(spec, lane.client.clone(), Rc::clone(&progress));
+        let job = verify(spec, lane.client.clone(), Arc::clone(&progress));
         let verified = lane.serve(async {
-            tokio::select! { result = job => result, () = mended => unreachable!() }
+            tokio::select! { result = job => result, () = fixed => unreachable!() }
         });
         let verified = verified.await.unwrap();
-        assert_eq!((verified.mended, verified.divergent, verified.keys), (1, vec![], 9));
+        assert_eq!((verified.settled_later, verified.divergent, verified.keys), (1, vec![], 9));
     });
 }
 
@@ -337,14 +344,14 @@ fn a_job_whose_lane_does_not_answer_ends_when_it_is_cancelled() {
         run(&mut client, &["SET k v"]).await;
         let mailbox = Mailbox::new(8).unwrap();
         let lane = LaneClient::new(InterlayName::new("orders").unwrap(), mailbox.clone());
-        let progress = Rc::new(Progress::default());
-        let job = backfill(backfill_spec(&source, &target), lane, Rc::clone(&progress));
+        let progress = Arc::new(Progress::default());
+        let job = backfill(backfill_spec(&source, &target), lane, Arc::clone(&progress));
         let (outcome, ()) = tokio::join!(job, async {
             // The order is out: the job now waits for an answer that will not come.
             while mailbox.is_empty() {
                 tokio::task::yield_now().await;
             }
-            progress.cancelled.set(true);
+            progress.cancel();
         });
         assert_eq!(outcome, Err(JobError::Cancelled));
     });
@@ -358,14 +365,10 @@ fn a_server_is_described_and_smoke_tested_without_a_trace() {
         let facts = check_endpoint(&source).await.unwrap();
         assert_eq!((facts.server.as_str(), facts.role.as_str()), ("redis", "master"));
         assert!(facts.commands.contains(&"xautoclaim".to_owned()) && facts.clock_skew_ms.abs() < 1000, "{facts:?}");
-        let names: Vec<String> = compatibility(&source, &target, crate::PayloadProbe::Write)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|f| f.name)
-            .collect();
+        let names: Vec<String> =
+            compatibility(&source, &target, WriteProbe::Allowed).await.unwrap().into_iter().map(|f| f.name).collect();
         assert_eq!(names, ["target-memory-too-small", "restore-refused-by-target", "target-refuses-writes"]);
-        let same = compatibility(&source, &source, crate::PayloadProbe::Write).await.unwrap();
+        let same = compatibility(&source, &source, WriteProbe::Allowed).await.unwrap();
         assert!(same.iter().any(|finding| finding.name == "same-server"));
         for (name, outcome) in smoke(&source).await.unwrap() {
             assert_eq!(outcome, Ok(()), "{name}");

@@ -1,17 +1,19 @@
 //! Compares keys of both sides under load, exactly: the same reads run at one lane position on both sides.
 //!
-//! Lives on the control thread. Shares nothing with the lane's effects and copies but the RESP codec (invariant I10), so that one
+//! Lives on the movers' thread. Shares nothing with the lane's effects and copies but the RESP codec (invariant I10), so that one
 //! mistake cannot hide in both. It repairs nothing and decides nothing: it names keys.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
+use super::clock::now_ms;
 use super::content::{Content, Kind};
-use super::lane_client::PendingProbe;
+use super::lane_client::{LaneClient, PendingProbe, Probed};
 use super::names::{Batch, NameScan};
-use crate::{JobError, LaneClient, Meter, Probed, Progress};
+use crate::contract::VerifySpec;
+use crate::error::JobError;
+use crate::progress::{Meter, Progress};
 use base::model::{Endpoint, limits};
 use wire::resp::value::{Value, decode_whole, encode_request, encode_request_into};
 
@@ -29,38 +31,36 @@ pub struct Divergence {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Verified {
+pub struct Compared {
     pub keys: u64,
     pub divergent: Vec<Divergence>,
     /// Keys that could not be compared (probe failed); counted, never assumed equal.
     pub inconclusive: u64,
-    /// Keys that differed at one position and were equal at a later one: the lane was about to mend them.
-    pub mended: u64,
+    /// Keys that differed at one position and were equal at a later one: the lane was about to copy them again.
+    pub settled_later: u64,
 }
 
+/// Which two servers are compared, and how.
 #[derive(Debug, Clone)]
-pub struct VerifySpec {
+pub struct SidesSpec {
     pub authority: Endpoint,
     pub shadow: Endpoint,
-    pub ttl_tolerance_ms: u64,
-    /// Share of keys looked at, in ten thousandths; 10 000 = a full pass.
-    pub sample_per_ten_thousand: u16,
+    pub compare: VerifySpec,
 }
 
 /// Compares keys of both sides under load, exactly: each pair is read at one lane position. Scans both sides for names.
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn verify(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Verified, JobError> {
-    let job = run(spec, lane, Rc::clone(&progress));
+pub async fn verify(spec: SidesSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Compared, JobError> {
+    let job = run(spec, lane, Arc::clone(&progress));
     progress.or_cancelled(job).await
 }
 
-async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Result<Verified, JobError> {
+async fn run(spec: SidesSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Compared, JobError> {
     let mut authority = NameScan::begin(&spec.authority, limits::COPY_BATCH_KEYS).await?;
     let mut shadow = NameScan::begin(&spec.shadow, limits::COPY_BATCH_KEYS).await?;
-    progress.done.set(0);
-    progress.total.set(authority.total * u64::from(spec.sample_per_ten_thousand.min(10_000)) / 10_000);
+    progress.begin(authority.total * u64::from(spec.compare.sample_per_ten_thousand.min(10_000)) / 10_000);
     let salt = now_ms();
     let mut run = Run {
         spec,
@@ -68,7 +68,7 @@ async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Resu
         progress,
         salt,
         outstanding: VecDeque::new(),
-        verified: Verified::default(),
+        compared: Compared::default(),
         meter: Meter::start(),
         suspects: Vec::new(),
         failures: 0,
@@ -83,8 +83,8 @@ async fn run(spec: VerifySpec, lane: LaneClient, progress: Rc<Progress>) -> Resu
     }
     while run.settle_oldest().await? {}
     run.confirm().await?;
-    run.progress.total.set(run.progress.done.get());
-    Ok(run.verified)
+    run.progress.finish();
+    Ok(run.compared)
 }
 
 async fn only_absent(batch: Batch, authority: &mut NameScan) -> Result<Batch, JobError> {
@@ -114,12 +114,12 @@ struct Outstanding {
 }
 
 struct Run {
-    spec: VerifySpec,
+    spec: SidesSpec,
     lane: LaneClient,
-    progress: Rc<Progress>,
+    progress: Arc<Progress>,
     salt: u64,
     outstanding: VecDeque<Outstanding>,
-    verified: Verified,
+    compared: Compared,
     meter: Meter,
     /// Keys that looked different, to be read again at the end: (database, key). Bounded by [`limits::VERIFY_DIVERGENCES_MAX`].
     suspects: Vec<(u32, Item)>,
@@ -163,7 +163,7 @@ impl Run {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write_u64(self.salt);
         hasher.write(key);
-        hasher.finish() % 10_000 < u64::from(self.spec.sample_per_ten_thousand)
+        hasher.finish() % 10_000 < u64::from(self.spec.compare.sample_per_ten_thousand)
     }
 
     async fn send(&mut self, database: u32, items: Vec<Item>) -> Result<(), JobError> {
@@ -190,10 +190,10 @@ impl Run {
                 self.failures = 0;
                 self.judge_all(database, items, &probed)
             }
-            Err(JobError::Lane(why)) => {
+            Err(error @ JobError::Order { .. }) => {
                 self.failures += 1;
                 if self.failures > limits::JOB_RECONNECTS_MAX {
-                    return Err(JobError::Lane(why));
+                    return Err(error);
                 }
                 tokio::time::sleep(limits::JOB_RECONNECT_PAUSE_MIN * self.failures).await;
                 items
@@ -202,7 +202,7 @@ impl Run {
         };
         let (again, given_up): (Vec<_>, Vec<_>) =
             again.into_iter().partition(|item| item.tries < limits::VERIFY_TYPE_RETRIES);
-        self.verified.inconclusive += given_up.len() as u64;
+        self.compared.inconclusive += given_up.len() as u64;
         self.meter.add(&self.progress, given_up.len() as u64, 0);
         if !again.is_empty() {
             let again = again.into_iter().map(|item| Item { tries: item.tries + 1, ..item }).collect();
@@ -227,8 +227,10 @@ impl Run {
     /// Gives back the keys to be read again at once.
     fn judge_all(&mut self, database: u32, items: Vec<Item>, probed: &Probed) -> Vec<Item> {
         let (authority, shadow) = (decode_all(&probed.authority), decode_all(&probed.shadow));
-        let (names, tolerance_ms) =
-            ([self.spec.authority.name.to_string(), self.spec.shadow.name.to_string()], self.spec.ttl_tolerance_ms);
+        let (names, tolerance_ms) = (
+            [self.spec.authority.name.to_string(), self.spec.shadow.name.to_string()],
+            self.spec.compare.ttl_tolerance_ms,
+        );
         let now = now_ms();
         let (mut at, mut again, mut settled) = (0, Vec::new(), 0);
         for item in items {
@@ -242,15 +244,15 @@ impl Run {
             let doubtful = probed.doubtful.get(at..end).is_some_and(|doubts| doubts.contains(&true));
             at = end;
             match verdict {
-                Verdict::Equal => self.verified.mended += u64::from(item.suspicions > 0),
+                Verdict::Equal => self.compared.settled_later += u64::from(item.suspicions > 0),
                 Verdict::Again(kind) => {
                     again.push(Item { kind, ..item });
                     continue;
                 }
-                Verdict::Inconclusive => self.verified.inconclusive += 1,
+                Verdict::Inconclusive => self.compared.inconclusive += 1,
                 // The lane knew the shadow's value was wrong there and is about to copy it again: look once it has.
                 Verdict::Different { .. } if doubtful && item.suspicions >= limits::VERIFY_CONFIRMATIONS => {
-                    self.verified.inconclusive += 1;
+                    self.compared.inconclusive += 1;
                 }
                 Verdict::Different { .. }
                     if doubtful
@@ -261,8 +263,8 @@ impl Run {
                     continue;
                 }
                 Verdict::Different { class, authority, shadow } => {
-                    if self.verified.divergent.len() < limits::VERIFY_DIVERGENCES_MAX {
-                        self.verified.divergent.push(Divergence {
+                    if self.compared.divergent.len() < limits::VERIFY_DIVERGENCES_MAX {
+                        self.compared.divergent.push(Divergence {
                             database,
                             key: item.key.into_vec(),
                             class,
@@ -274,9 +276,9 @@ impl Run {
             }
             settled += 1;
         }
-        self.verified.keys += settled;
+        self.compared.keys += settled;
         self.meter.add(&self.progress, settled, 0);
-        self.progress.total.set(self.progress.total.get().max(self.progress.done.get()));
+        self.progress.stretch();
         again
     }
 }
@@ -284,10 +286,6 @@ impl Run {
 fn decode_all(frames: &[Box<[u8]>]) -> Vec<Value> {
     let broken = |error: wire::resp::value::Invalid| Value::Error(format!("broken reply: {error}").into());
     frames.iter().map(|frame| decode_whole(frame).unwrap_or_else(broken)).collect()
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// What one side held at the probe's position.

@@ -7,8 +7,9 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 
 use super::connect::Stream;
-use super::core::{SharedCore, pump};
-use super::pipe::{self, Owner, SocketIo, Written};
+use super::core::SharedCore;
+use super::pump::pump;
+use super::socket::{self, Owner, SocketIo, Written};
 use crate::contract::{Arrival, ClientKey, Secured};
 use base::model::limits;
 
@@ -81,8 +82,8 @@ pub async fn serve(core: SharedCore, index: usize, stream: TcpStream, peer: Sock
     core.borrow_mut().interlays[index].clients.insert(key, Rc::clone(&io));
     let owner = Rc::new(ClientOf { core: Rc::clone(&core), index, key });
     let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
-    let writer = monoio::spawn(async move { pipe::write(&writer_io, &*writer_owner).await });
-    pipe::read(&io, &*owner).await;
+    let writer = monoio::spawn(async move { socket::write(&writer_io, &*writer_owner).await });
+    socket::read(&io, &*owner).await;
     {
         let mut borrowed = core.borrow_mut();
         borrowed.interlays[index].relay.client_closed(key);

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use monoio::net::{TcpStream, UnixStream};
 
-use super::sys;
+use super::syscalls;
 use base::model::Address;
 use bus::Mailbox;
 
-/// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`sys::receive`] and [`sys::send`].
+/// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`syscalls::receive`] and [`syscalls::send`].
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
@@ -48,7 +48,7 @@ pub async fn open(address: &Address) -> std::io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
             let stream = TcpStream::connect_addr(resolve(host, *port).await?).await?;
-            sys::tune(&stream);
+            syscalls::tune(&stream);
             Ok(Stream::Tcp(stream))
         }
         Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect::<&Path>(path.as_ref()).await?)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use monoio::net::TcpListener;
 
 use super::core::SharedCore;
-use super::{client, sys};
+use super::{client, syscalls};
 
 pub async fn accept(core: SharedCore, index: usize, socket: StdListener) {
     let listener = match TcpListener::from_std(socket) {
@@ -20,7 +20,7 @@ pub async fn accept(core: SharedCore, index: usize, socket: StdListener) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                sys::tune(&stream);
+                syscalls::tune(&stream);
                 monoio::spawn(client::serve(Rc::clone(&core), index, stream, peer));
             }
             Err(error) => {

@@ -5,12 +5,20 @@
 mod client;
 mod connect;
 mod core;
-mod lane_link;
+mod directives;
+mod exchange;
+mod link_task;
+mod links;
 mod listener;
 mod notify;
-mod pipe;
-mod sys;
-mod tally;
+mod outbox;
+mod policies;
+mod pump;
+mod run;
+mod socket;
+mod syscalls;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upstream;
 
@@ -19,7 +27,8 @@ use std::thread::JoinHandle;
 
 use base::model::{ClientTls, CoreId, InterlaySpec, limits};
 use bus::{Mailbox, Published, Report, Switchboard};
-use core::{CoreMessage, CoreSetup, InterlayStart};
+use core::CoreMessage;
+use run::{CoreSetup, InterlayStart};
 use tls::TlsKit;
 
 /// Submission entries of a core's ring; a batch larger than this costs a second entry into the kernel.
@@ -65,8 +74,8 @@ impl Dataplane {
             .map(|_| Mailbox::<CoreMessage>::new(limits::HANDOVER_QUEUE_LEN))
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| format!("cannot make an eventfd ({error}): raise the open-files limit"))?;
-        let token = sys::now(std::time::Instant::now()).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
-        let seed = sys::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?;
+        let token = syscalls::now(std::time::Instant::now()).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
+        let seed = syscalls::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?;
         let mut threads = Vec::new();
         for index in (0..config.cores).rev() {
             let setup = CoreSetup {
@@ -103,7 +112,7 @@ fn bind_all(config: &DataplaneConfig) -> Result<Vec<Vec<TcpListener>>, String> {
         .interlays
         .iter()
         .map(|(spec, _)| {
-            sys::listeners(spec.listen, config.cores).map_err(|error| {
+            syscalls::listeners(spec.listen, config.cores).map_err(|error| {
                 format!(
                     "interlay '{}' cannot listen on {}: {error}; stop what listens there or choose another [interlays.{}].listen",
                     spec.name, spec.listen, spec.name
@@ -133,7 +142,7 @@ fn run_core(setup: CoreSetup, reports: &Mailbox<Report>) {
     let id = setup.id;
     let _end = EndProcessOnPanic(id);
     if setup.cores > 1 {
-        sys::pin_to_cpu(usize::from(id.0));
+        syscalls::pin_to_cpu(usize::from(id.0));
     }
     if let Err(error) = block_on_best(setup) {
         let reason = format!("core {} has neither io_uring nor epoll: {error}", id.0);
@@ -155,10 +164,10 @@ fn block_on_best(setup: CoreSetup) -> std::io::Result<()> {
                 .build()
         };
         let mut runtime = ring(flags).or_else(|_| ring(io_uring::IoUring::builder()))?;
-        runtime.block_on(core::run(setup));
+        runtime.block_on(run::run(setup));
     } else {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
-        runtime.block_on(core::run(setup));
+        runtime.block_on(run::run(setup));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::contract::Secured;
+use crate::protocols;
 use ::tls;
 use base::model::{Address, ClientTls, Endpoint, InterlaySpec, ServerTls, TlsMode};
 
@@ -61,7 +62,7 @@ impl TlsKit {
 pub fn server_config(spec: &InterlaySpec) -> Result<Option<Arc<ServerConfig>>, String> {
     let Some(tls) = &spec.tls else { return Ok(None) };
     let mut config = read_server(tls).map_err(|why| format!("interlay {}: {why}", spec.name))?;
-    config.alpn_protocols = crate::application_protocols(spec.kind()).iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = protocols::application_protocols(spec.kind()).iter().map(|name| name.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use super::connect;
-use super::core::{SharedCore, pump};
-use super::pipe::{self, Owner, SocketIo};
+use super::core::SharedCore;
+use super::pump::pump;
+use super::socket::{self, Owner, SocketIo};
 use crate::contract::{Failure, Secured, UpstreamKey};
 use base::model::{Side, limits};
 
@@ -66,8 +67,8 @@ pub async fn run(core: SharedCore, index: usize, key: UpstreamKey, side: Side) {
             let overdue = monoio::spawn(watch(Rc::clone(&core), index, key, Rc::clone(&io)));
             let owner = Rc::new(UpstreamOf { core: Rc::clone(&core), index, key });
             let (writer_io, writer_owner) = (Rc::clone(&io), Rc::clone(&owner));
-            let writer = monoio::spawn(async move { pipe::write(&writer_io, &*writer_owner).await });
-            let why = pipe::read(&io, &*owner).await;
+            let writer = monoio::spawn(async move { socket::write(&writer_io, &*writer_owner).await });
+            let why = socket::read(&io, &*owner).await;
             io.close();
             writer.await;
             drop(overdue);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::PostgresRelay;
 use super::types::{Purpose, Server, ServerStage, Stage};
-use crate::contract::{Arrival, Ask, ClientKey, Failure, Interrupt, Relay, Secured, SessionList, UpstreamKey};
+use crate::contract::{
+    Arrival, Ask, ClientKey, Failure, HoldUnsupported, Interrupt, Relay, Secured, SessionList, UpstreamKey,
+};
 use base::model::{Generation, RoutePlan, StatementSample, limits};
 use base::stdx::clock::Now;
 use bus::counters::CoreCounters;
@@ -165,10 +167,10 @@ impl Relay for PostgresRelay {
         self.draining && self.sessions.is_empty()
     }
 
-    fn hold(&mut self, order: HoldOrder, now: Now) -> Option<()> {
+    fn hold(&mut self, order: HoldOrder, now: Now) -> Result<(), HoldUnsupported> {
         self.now = now;
         self.obey_gate(order);
-        Some(())
+        Ok(())
     }
 
     fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {

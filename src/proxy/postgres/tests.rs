@@ -178,7 +178,7 @@ impl Stage {
     }
 
     fn gate(&mut self, order: HoldOrder) -> Vec<(u64, HoldEvent)> {
-        self.relay.hold(order, self.now).expect("a gate");
+        Relay::hold(&mut self.relay, order, self.now).expect("a hold");
         self.perform();
         self.relay.take_hold_events()
     }

@@ -1,4 +1,5 @@
-//! Redis and Valkey in the data plane, without I/O: the relay of an interlay, and the lane of dual operation beside it.
+//! Redis and Valkey in the data plane, without I/O: the relay of an interlay, and beside it, in dual operation, the lane.
 
+pub mod companion;
 pub mod lane;
 pub mod relay;

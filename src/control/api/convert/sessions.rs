@@ -2,7 +2,7 @@
 
 use super::findings::finding;
 use crate::api::types as api;
-use crate::reconcile::views::{self, GateState, Totals};
+use crate::reconcile::views::{self, PauseState, Totals};
 
 pub fn paused(from: &views::PauseView) -> api::Paused {
     api::Paused {
@@ -24,15 +24,15 @@ pub fn resumed(from: &views::ResumeView) -> api::Resumed {
     }
 }
 
-pub fn pause(from: GateState) -> Option<api::Pause> {
+pub fn pause(from: PauseState) -> Option<api::Pause> {
     let plain = |state: &str| {
         Some(api::Pause { state: state.to_owned(), paused_at: None, resumes_at: None, drained_in_us: None })
     };
     match from {
-        GateState::Open => None,
-        GateState::Closing => plain("closing"),
-        GateState::Opening => plain("opening"),
-        GateState::Paused(paused) => Some(api::Pause {
+        PauseState::Running => None,
+        PauseState::Pausing => plain("closing"),
+        PauseState::Resuming => plain("opening"),
+        PauseState::Paused(paused) => Some(api::Pause {
             state: "paused".to_owned(),
             paused_at: Some(paused.since.0),
             resumes_at: Some(paused.until.0),
@@ -164,9 +164,9 @@ pub fn postgres_facts(from: &views::PostgresFacts) -> api::PostgresFacts {
 
 /// Whether clients are held now.
 pub fn gate_is_closed(from: &views::InterlayView) -> bool {
-    match from.gate {
-        GateState::Open | GateState::Opening => false,
-        GateState::Closing | GateState::Paused(_) => true,
+    match from.pause {
+        PauseState::Running | PauseState::Resuming => false,
+        PauseState::Pausing | PauseState::Paused(_) => true,
     }
 }
 

@@ -70,29 +70,29 @@ pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
     }),
     (gauge("migration_epoch", MIGRATION, "Epoch of the authority record"), |m| Some(m.record.authority.epoch.0)),
     (counter("migration_keys_total", MIGRATION, "Keys the lane copied"), |m| {
-        m.lane.as_ref().ok().map(|l| l.copied_keys)
+        m.shadow.as_ref().ok().map(|l| l.applied.copied_keys)
     }),
     (counter("migration_bytes_total", MIGRATION, "Bytes the lane copied"), |m| {
-        m.lane.as_ref().ok().map(|l| l.copied_bytes)
+        m.shadow.as_ref().ok().map(|l| l.applied.copied_bytes)
     }),
     (gauge("migration_dirty_keys", MIGRATION, "Keys that must be copied again"), |m| {
-        m.lane.as_ref().ok().map(|l| l.dirty)
+        m.shadow.as_ref().ok().map(|l| l.behind.dirty)
     }),
     (gauge("migration_in_flight", MIGRATION, "Entries the shadow has not answered"), |m| {
-        m.lane.as_ref().ok().map(|l| l.in_flight)
+        m.shadow.as_ref().ok().map(|l| l.behind.in_flight)
     }),
     (gauge("migration_uncopied", MIGRATION, "1 while some key may be uncopied"), |m| {
-        m.lane.as_ref().ok().map(|l| u64::from(l.uncopied))
+        m.shadow.as_ref().ok().map(|l| u64::from(l.behind.uncopied))
     }),
     (
         gauge("migration_shadow_lag_microseconds", MIGRATION, "Age of the oldest entry the shadow has not answered"),
-        |m| m.lane.as_ref().ok().map(|l| l.shadow_lag_us),
+        |m| m.shadow.as_ref().ok().map(|l| l.behind.lag_us),
     ),
     (gauge("migration_shadow_queue_bytes", MIGRATION, "Bytes waiting for the shadow"), |m| {
-        m.lane.as_ref().ok().map(|l| l.shadow_queue_bytes)
+        m.shadow.as_ref().ok().map(|l| l.behind.queue_bytes)
     }),
     (counter("migration_reads_compared_total", MIGRATION, "Reads compared on both sides"), |m| {
-        m.lane.as_ref().ok().map(|l| l.reads_compared)
+        m.shadow.as_ref().ok().map(|l| l.reads.compared)
     }),
     (counter("migration_divergences_found_total", MIGRATION, "Keys proven different"), |m| Some(m.divergences_found)),
     (gauge("migration_divergences_unresolved", MIGRATION, "Keys proven different and not yet equal again"), |m| {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::super::body::{Answer, migration_id};
 use super::super::problem::Failure;
 use super::super::{convert, types};
-use crate::reconcile::{Event, Handle};
+use crate::reconcile::{Handle, JournalEntry};
 
 /// Which events.
 #[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -65,7 +65,7 @@ pub async fn events(
 }
 
 /// Events as they come; ends when the loop ends, or when this subscriber was too slow.
-fn coming(receiver: Option<mpsc::Receiver<Event>>) -> impl Stream<Item = Event> {
+fn coming(receiver: Option<mpsc::Receiver<JournalEntry>>) -> impl Stream<Item = JournalEntry> {
     stream::unfold(receiver, |receiver| async move {
         let mut receiver = receiver?;
         let event = receiver.recv().await?;
@@ -73,7 +73,7 @@ fn coming(receiver: Option<mpsc::Receiver<Event>>) -> impl Stream<Item = Event> 
     })
 }
 
-fn sse(event: &Event) -> Result<SseEvent, Infallible> {
+fn sse(event: &JournalEntry) -> Result<SseEvent, Infallible> {
     let data = serde_json::to_string(&convert::event(event)).unwrap_or_default();
     Ok(SseEvent::default().id(event.number.to_string()).event(event.kind.clone()).data(data))
 }

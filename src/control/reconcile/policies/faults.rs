@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Occupant, Standing, Stopped};
-use crate::reconcile::state::{Control, Interlay, now};
+use crate::events::PolicyEvent;
+use crate::reconcile::state::{Control, Interlay};
 use base::model::{CoreId, PolicySetting, PolicySlot, limits};
 use policy::{FaultKind, NoteKind, PolicyNote, abi};
 
@@ -13,7 +14,7 @@ const FAULT_WINDOW: Duration = Duration::from_secs(abi::limits::FAULT_WINDOW_S a
 
 impl Control {
     /// Takes what the filters of one core, or the window seat (`core` is `None`), had to tell.
-    pub fn policy_notes(
+    pub async fn policy_notes(
         self: &Rc<Self>,
         interlay: &Rc<Interlay>,
         generation: u64,
@@ -28,10 +29,10 @@ impl Control {
             let filter = &setting.filter;
             match kind {
                 NoteKind::Log { level, text } => log(interlay, slot, filter.as_str(), level, &text),
-                NoteKind::Warned { text } => self.warned(interlay, slot, format!("{slot}: {filter}: {text}")),
+                NoteKind::Warned { text } => self.warned(interlay, slot, format!("{slot}: {filter}: {text}")).await,
                 NoteKind::Fault { kind, text, spent } => {
                     if interlay.policies.generation.get() == generation {
-                        self.faulted(interlay, slot, core, kind, &text, spent);
+                        self.faulted(interlay, slot, core, kind, &text, spent).await;
                     } else {
                         tracing::warn!(interlay = %interlay.config.spec.name, %slot, "a filter that is replaced: {text}");
                     }
@@ -40,15 +41,16 @@ impl Control {
         }
     }
 
-    fn warned(&self, interlay: &Interlay, slot: PolicySlot, text: String) {
+    async fn warned(&self, interlay: &Interlay, slot: PolicySlot, text: String) {
         let allowed = limits::POLICY_WARNINGS_PER_SECOND_MAX as usize;
-        if may_tell(&mut interlay.policies.warnings_told.borrow_mut(), slot, allowed, Duration::from_secs(1)) {
+        let tell = may_tell(&mut interlay.policies.warnings_told.borrow_mut(), slot, allowed, Duration::from_secs(1));
+        if tell {
             tracing::warn!(interlay = %interlay.config.spec.name, "{text}");
-            self.events.passing("policy_warning", &self.about_policies(interlay), text, now());
+            self.events.passing(PolicyEvent::Warning { text }, &self.about_policies(interlay)).await;
         }
     }
 
-    fn faulted(
+    async fn faulted(
         self: &Rc<Self>,
         interlay: &Rc<Interlay>,
         slot: PolicySlot,
@@ -62,12 +64,12 @@ impl Control {
             return;
         };
         let filter = &setting.filter;
-        let place = core.map_or_else(|| "the control thread".to_owned(), |core| format!("core {}", core.0));
         let allowed = (limits::POLICY_FAULTS_TOLD_MAX, limits::POLICY_FAULTS_TOLD_WINDOW);
-        if may_tell(&mut policies.faults_told.borrow_mut(), slot, allowed.0, allowed.1) {
-            let kind = kind.as_str();
-            let text = format!("{slot}: {filter} generation {} on {place}: {kind}: {text}", loaded.generation);
-            self.events.lasting("policy_fault", &self.about_policies(interlay), text, now());
+        let tell = may_tell(&mut policies.faults_told.borrow_mut(), slot, allowed.0, allowed.1);
+        if tell {
+            let (filter, generation, text) = (filter.clone(), loaded.generation, text.to_owned());
+            let fault = PolicyEvent::Fault { slot, filter, generation, core, kind, text };
+            self.events.lasting(fault, &self.about_policies(interlay)).await;
         }
         if spent {
             policies.spent.borrow_mut().insert(core);
@@ -84,25 +86,27 @@ impl Control {
                 abi::limits::FAULT_WINDOW_S,
                 kind.as_str()
             );
-            self.stop_filter(interlay, slot, setting, why);
+            self.stop_filter(interlay, slot, setting, why).await;
         }
     }
 
     /// Takes a filter out of one place, at once on this thread and as soon as they hear of it on the cores.
-    fn stop_filter(self: &Rc<Self>, interlay: &Rc<Interlay>, slot: PolicySlot, setting: PolicySetting, why: String) {
+    async fn stop_filter(
+        self: &Rc<Self>,
+        interlay: &Rc<Interlay>,
+        slot: PolicySlot,
+        setting: PolicySetting,
+        why: String,
+    ) {
         let policies = &interlay.policies;
-        let becomes = match slot {
-            PolicySlot::Records => "no record is copied",
-            PolicySlot::Mirror | PolicySlot::Compare | PolicySlot::Rollback => "the built-in default stands in",
-        };
-        let text = format!("{slot}: {why}; {becomes} until a filter is loaded or chosen again");
-        tracing::error!(interlay = %interlay.config.spec.name, "{text}");
-        self.events.lasting("policy_unloaded", &self.about_policies(interlay), text, now());
         policies.stopped.borrow_mut().push(Stopped { slot, filter: setting.filter.clone(), why: why.clone() });
         // From here on what this filter tells is not heard any more.
         for standing in policies.in_force.borrow_mut().iter_mut().filter(|standing| standing.slot == slot) {
             standing.occupant = Occupant::Absent(setting.clone(), why.clone());
         }
+        let stopped = PolicyEvent::Stopped { slot, why };
+        tracing::error!(interlay = %interlay.config.spec.name, "{stopped}");
+        self.events.lasting(stopped, &self.about_policies(interlay)).await;
         let (control, interlay) = (Rc::clone(self), Rc::clone(interlay));
         tokio::task::spawn_local(async move {
             control.assign(&interlay, "a filter was unloaded for its faults").await;

@@ -2,13 +2,14 @@
 
 use super::start::{Examined, examine, fits};
 use super::{FilterView, Occupant, Origin};
-use crate::reconcile::events::About;
-use crate::reconcile::handle::ControlError;
-use crate::reconcile::state::{Control, Interlay, now};
+use crate::events::PolicyEvent;
+use crate::reconcile::clock::now;
+use crate::reconcile::error::ControlError;
+use crate::reconcile::event_hub::About;
+use crate::reconcile::state::{Control, Interlay};
 use crate::store::StoredFilter;
-use base::model::{
-    BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySettings, PolicySlot, ProtocolKind, limits,
-};
+use base::model::{BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySettings, PolicySlot, limits};
+use movers::Ability;
 
 /// A filter an operator brings.
 #[derive(Debug)]
@@ -83,19 +84,16 @@ impl Control {
             loaded_at: at,
             file: load.file.clone(),
         };
-        let cases =
-            examined.cases.map_or_else(|| "no recorded cases".to_owned(), |cases| format!("{cases} cases passed"));
-        let text = format!(
-            "filter {name} from {}: {} bytes, digest {}, {cases}",
-            load.file,
-            examined.module.size(),
-            stored.digest
-        );
-        let event = self.events.draft("filter_loaded", &About::default(), text, at);
+        let loaded = PolicyEvent::FilterLoaded {
+            filter: name.clone(),
+            file: load.file.clone(),
+            bytes: examined.module.size(),
+            digest: stored.digest.clone(),
+            cases: examined.cases,
+        };
         self.store_works()?;
-        self.store
-            .save_filter(&stored, std::slice::from_ref(&event))
-            .map_err(|error| ControlError::Store(error.to_string()))?;
+        let event = self.events.draft(loaded, &About::default()).await;
+        self.store.save_filter(&stored, std::slice::from_ref(&event)).await?;
         let loaded = self.filters.insert(examined, Origin::Stored, load.file, at);
         self.events.announce(event);
         let mut failed = Vec::new();
@@ -128,10 +126,9 @@ impl Control {
             let becomes = if records { "; no record is copied" } else { "; the built-in default stands in" };
             format!("it has left {}{becomes}", places.join(", "))
         };
-        let event = self.events.draft("filter_unloaded", &About::default(), format!("filter {name}: {left}"), now());
-        self.store
-            .remove_filter(name, std::slice::from_ref(&event))
-            .map_err(|error| ControlError::Store(error.to_string()))?;
+        let unloaded = PolicyEvent::FilterUnloaded { filter: name.clone(), left };
+        let event = self.events.draft(unloaded, &About::default()).await;
+        self.store.remove_filter(name, std::slice::from_ref(&event)).await?;
         self.filters.remove(name);
         for interlay in users {
             interlay.policies.stopped.borrow_mut().retain(|stopped| stopped.filter != *name);
@@ -209,9 +206,8 @@ impl Control {
     }
 
     fn uses_filter(&self, interlay: &Interlay, name: &FilterName) -> bool {
-        match interlay.config.spec.kind() {
-            ProtocolKind::Redis => {}
-            ProtocolKind::Postgres => return false,
+        if interlay.supports(Ability::Policies).is_err() {
+            return false;
         }
         self.standings(interlay).iter().any(|standing| match &standing.occupant {
             Occupant::Nobody => false,
@@ -229,13 +225,6 @@ impl Control {
             None => "nothing was loaded".to_owned(),
         };
         ControlError::FilterRefused(format!("{why}; {goes_on}"))
-    }
-
-    fn store_works(&self) -> Result<(), ControlError> {
-        match &*self.store_failed.borrow() {
-            Some(why) => Err(ControlError::Store(format!("no change is made since the store failed: {why}"))),
-            None => Ok(()),
-        }
     }
 }
 

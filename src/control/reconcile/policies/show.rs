@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use super::{ChosenBy, LoadedFilter, Occupant, Origin, Standing, told};
-use crate::reconcile::handle::ControlError;
+use crate::reconcile::error::ControlError;
 use crate::reconcile::state::{Control, Interlay};
-use base::model::{FilterName, PolicySetting, PolicySlot, ProtocolKind, Timestamp};
+use base::model::{FilterName, PolicySetting, PolicySlot, Timestamp};
+use movers::Ability;
 use policy::SeatStats;
 
 #[derive(Debug, Clone)]
@@ -97,7 +98,7 @@ impl Control {
     }
 
     pub(in crate::reconcile) fn policies_view(&self, interlay: &Interlay) -> Result<PoliciesView, ControlError> {
-        carried(interlay)?;
+        interlay.supports(Ability::Policies)?;
         let policies = &interlay.policies;
         Ok(PoliciesView {
             interlay: interlay.config.spec.name.to_string(),
@@ -121,18 +122,6 @@ impl Control {
     pub(in crate::reconcile) fn policy_stats(&self) -> Vec<(String, Vec<SeatStats>)> {
         let of = |interlay: &Rc<Interlay>| (interlay.config.spec.name.to_string(), interlay.policies.stats());
         self.interlays.values().map(of).collect()
-    }
-}
-
-/// # Errors
-/// [`ControlError::NotCarried`] where there is no migration to make decisions in.
-pub(in crate::reconcile) fn carried(interlay: &Interlay) -> Result<(), ControlError> {
-    match interlay.config.spec.kind() {
-        ProtocolKind::Redis => Ok(()),
-        ProtocolKind::Postgres => Err(ControlError::NotCarried(format!(
-            "interlay {} is of kind postgres: policies decide within a migration, and PostgreSQL has none yet",
-            interlay.config.spec.name
-        ))),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::{LoadedFilter, Origin, lacks_hook};
 use crate::config::Config;
-use crate::reconcile::state::{monotonic_ns, now};
+use crate::reconcile::clock::{monotonic_ns, now};
 use crate::store::{Store, StoredFilter};
 use base::model::{BUILTIN_PREFIX, FilterName, PolicyChoice, PolicySetting, PolicySlot, Timestamp, limits};
 use policy::{Host, HostOptions, Module, builtin, cases};
@@ -93,11 +93,11 @@ impl Registry {
     ///
     /// # Errors
     /// A sentence that names the file: what the configuration asks for must be there.
-    pub fn load(config: &Config, store: &Store) -> Result<(Self, Vec<String>), String> {
+    pub async fn load(config: &Config, store: &dyn Store) -> Result<(Self, Vec<String>), String> {
         let registry = Self::new(new_host(config, Some(&config.data_dir))?)?;
         registry.load_builtin()?;
         let mut problems = Vec::new();
-        let mut stored = store.filters().map_err(|error| error.to_string())?;
+        let mut stored = store.filters().await.map_err(|error| error.to_string())?;
         for file in config.filter_files() {
             // What was loaded at run time is the newer decision; the file's own must be good all the same.
             let examined = examine_file(&registry.host, &file.name, &file.path, None);
@@ -259,7 +259,7 @@ fn count_cases(text: &str) -> usize {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
 
-/// A filter of the configuration, and how it fared.
+/// A filter of the configuration, and whether it loads.
 pub type CheckedFilter = (FilterName, String, Result<usize, String>);
 
 /// Loads what the configuration names, as a start would, without a store: `crossfade check`.

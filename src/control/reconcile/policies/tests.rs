@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::config::Config;
+use crate::reconcile::fake::at_once;
 use crate::reconcile::state::Control;
 use crate::reconcile::{ControlError, CreateRequest, Handle, Intent, Running, start};
 use crate::workflow::Command;
@@ -103,11 +104,11 @@ fn id() -> MigrationId {
 }
 
 impl Rig {
-    fn start(dir: &Scratch, policies: &str) -> Rc<Self> {
+    async fn start(dir: &Scratch, policies: &str) -> Rc<Self> {
         let bus = Switchboard::new(CORES).unwrap();
-        let mut intent = Intent::load(config(&dir.0, policies)).unwrap();
+        let mut intent = Intent::load(config(&dir.0, policies)).await.unwrap();
         intent.send_filters(&bus).unwrap();
-        let (running, handle) = start(intent, bus, "fake".to_owned()).unwrap();
+        let (running, handle) = start(intent, bus, "fake".to_owned()).await.unwrap();
         let held = (0..CORES).map(|_| CorePolicies::default()).collect();
         let rig = Rc::new(Self { running, handle, log: RefCell::default(), held: RefCell::new(held) });
         let cores = Rc::downgrade(&rig);
@@ -196,7 +197,7 @@ impl Rig {
     }
 
     fn events(&self, kind: &str) -> Vec<String> {
-        let all = self.control().events.past(0).unwrap();
+        let all = at_once(self.control().events.past(0)).unwrap();
         all.into_iter().filter(|event| event.kind == kind).map(|event| event.text).collect()
     }
 
@@ -227,7 +228,7 @@ fn run(test: impl AsyncFnOnce(&Scratch)) {
 #[test]
 fn the_shipped_filters_are_in_force_where_they_belong_before_anything_is_asked() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.until("announced", |rig| rig.events("policies_changed").len() == 1).await;
         let first: Vec<_> = (0..CORES).map(|core| Seen::Set { core, generation: 1 }).collect();
         assert_eq!(rig.log.borrow()[..2], first, "the sets are there before any other order");
@@ -249,7 +250,7 @@ fn the_shipped_filters_are_in_force_where_they_belong_before_anything_is_asked()
 #[test]
 fn a_filter_is_loaded_and_replaced_under_traffic_and_a_failed_load_leaves_the_old_one_running() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         let view = rig.handle.load_filter(load("mine", guest("request", FORWARDS), None)).await.unwrap();
         assert!((view.generation, view.uses.len()) == (1, 0) && view.warnings[0].contains("no recorded cases"));
@@ -278,7 +279,7 @@ fn a_filter_is_loaded_and_replaced_under_traffic_and_a_failed_load_leaves_the_ol
         }
         let after = rig.handle.filter(filter("mine")).await.unwrap();
         assert_eq!((after.generation, after.digest.clone()), (1, before.digest.clone()));
-        assert_eq!(rig.control().store.filters().unwrap()[0].digest, before.digest);
+        assert_eq!(at_once(rig.control().store.filters()).unwrap()[0].digest, before.digest);
         assert_eq!(rig.log.borrow().iter().filter(|seen| matches!(seen, Seen::Set { .. })).count(), sets);
         assert_eq!(rig.ask(1, "SET"), forwards, "still the old one");
         let good = load("mine", guest("request", MIRRORS), Some(&case("mirror")));
@@ -292,7 +293,7 @@ fn a_filter_is_loaded_and_replaced_under_traffic_and_a_failed_load_leaves_the_ol
 #[test]
 fn the_fifth_fault_unloads_a_filter_until_it_is_loaded_or_chosen_again() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         rig.handle.load_filter(load("mine", guest("request", NONSENSE), None)).await.unwrap();
         rig.handle.command(id(), choose(PolicySlot::Mirror, setting("mine"))).await.unwrap();
@@ -329,7 +330,7 @@ fn the_fifth_fault_unloads_a_filter_until_it_is_loaded_or_chosen_again() {
 #[test]
 fn what_a_filter_that_is_replaced_has_done_unloads_nothing() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         rig.handle.load_filter(load("mine", guest("request", NONSENSE), None)).await.unwrap();
         rig.handle.command(id(), choose(PolicySlot::Mirror, setting("mine"))).await.unwrap();
@@ -349,7 +350,7 @@ fn what_a_filter_that_is_replaced_has_done_unloads_nothing() {
 #[test]
 fn a_spent_instance_is_replaced_at_the_next_tick_and_not_before() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         rig.handle.load_filter(load("mine", guest("request", TRAPS), None)).await.unwrap();
         let closed = PolicySetting { on_fault: OnFault::FailClosed, ..setting("mine") };
@@ -374,12 +375,12 @@ fn a_spent_instance_is_replaced_at_the_next_tick_and_not_before() {
 #[test]
 fn unloading_gives_every_place_back_and_says_which() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         rig.handle.load_filter(load("mine", guest("request", FORWARDS), None)).await.unwrap();
         rig.handle.command(id(), choose(PolicySlot::Mirror, setting("mine"))).await.unwrap();
         rig.handle.unload_filter(filter("mine")).await.unwrap();
-        assert!(rig.ask(0, "SET").is_none() && rig.control().store.filters().unwrap().is_empty());
+        assert!(rig.ask(0, "SET").is_none() && at_once(rig.control().store.filters()).unwrap().is_empty());
         assert!(rig.events("filter_unloaded")[0].contains("mirror of interlay orders"));
         let absent = rig.slot(PolicySlot::Mirror).await.absent;
         assert_eq!(absent.as_deref(), Some("filter mine is not loaded"));
@@ -395,7 +396,7 @@ fn unloading_gives_every_place_back_and_says_which() {
 #[test]
 fn a_records_filter_that_is_gone_lets_no_record_through() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         rig.handle.load_filter(load("redact", guest("record", "i64.const 0x40"), None)).await.unwrap();
         rig.handle.command(id(), choose(PolicySlot::Records, setting("redact"))).await.unwrap();
@@ -428,7 +429,7 @@ fn a_records_filter_that_is_gone_lets_no_record_through() {
 #[test]
 fn a_policy_that_cannot_be_is_refused_in_the_filters_words_and_changes_nothing() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         rig.create().await;
         let bad = PolicySetting { config: "{\"sample_percent\": 200}".to_owned(), ..setting("builtin:mirror-reads") };
         let cases = [
@@ -451,7 +452,7 @@ fn a_policy_that_cannot_be_is_refused_in_the_filters_words_and_changes_nothing()
 #[test]
 fn the_choices_of_a_migration_end_with_it() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "mirror = \"none\"\n");
+        let rig = Rig::start(scratch, "mirror = \"none\"\n").await;
         assert_eq!(rig.slot(PolicySlot::Mirror).await.chosen_by, "interlay");
         rig.create().await;
         rig.handle.command(id(), choose(PolicySlot::Mirror, setting("builtin:mirror-reads"))).await.unwrap();
@@ -469,20 +470,23 @@ fn the_choices_of_a_migration_end_with_it() {
 fn what_was_loaded_is_there_after_a_restart_and_what_does_not_load_any_more_is_told() {
     run(async |scratch| {
         {
-            let rig = Rig::start(scratch, "");
+            let rig = Rig::start(scratch, "").await;
             rig.create().await;
             rig.handle.load_filter(load("mine", guest("request", FORWARDS), None)).await.unwrap();
             rig.handle.load_filter(load("worn", guest("request", FORWARDS), None)).await.unwrap();
             rig.handle.command(id(), choose(PolicySlot::Mirror, setting("worn"))).await.unwrap();
-            let mut worn =
-                rig.control().store.filters().unwrap().into_iter().find(|one| one.name == filter("worn")).unwrap();
+            let mut worn = at_once(rig.control().store.filters())
+                .unwrap()
+                .into_iter()
+                .find(|one| one.name == filter("worn"))
+                .unwrap();
             worn.module = b"worn out".to_vec();
-            rig.control().store.save_filter(&worn, &[]).unwrap();
+            at_once(rig.control().store.save_filter(&worn, &[])).unwrap();
             // A copy of the file of a running process is what a kill -9 leaves behind.
             std::fs::create_dir_all(scratch.0.join("copy/data")).unwrap();
             std::fs::copy(scratch.0.join("data/crossfade.redb"), scratch.0.join("copy/data/crossfade.redb")).unwrap();
         }
-        let rig = Rig::start(&Scratch(scratch.0.join("copy")), "");
+        let rig = Rig::start(&Scratch(scratch.0.join("copy")), "").await;
         assert_eq!(rig.handle.filter(filter("mine")).await.unwrap().origin, "stored");
         let told = rig.events("filter_failed");
         assert!(told.len() == 1 && told[0].contains("filter worn"), "{told:?}");
@@ -516,10 +520,11 @@ fn a_configured_filter_that_does_not_load_refuses_the_start() {
         ),
     ];
     for (policies, words) in cases {
-        let error = Intent::load(config(&scratch.0, &policies)).expect_err(words);
+        let error = at_once(Intent::load(config(&scratch.0, &policies))).expect_err(words);
         assert!(error.starts_with("test.toml:17: interlays.orders.policies.") && error.contains(words), "{error}");
     }
-    let intent = Intent::load(config(&scratch.0, &format!("mirror = {good:?}\nrecords = \"later\"\n"))).unwrap();
+    let intent =
+        at_once(Intent::load(config(&scratch.0, &format!("mirror = {good:?}\nrecords = \"later\"\n")))).unwrap();
     drop(intent);
     let checked = check_files(&config(&scratch.0, &format!("mirror = {good:?}\n"))).unwrap();
     assert_eq!((checked[0].0.as_str(), &checked[0].2), ("good", &Ok(0)));
@@ -528,7 +533,7 @@ fn a_configured_filter_that_does_not_load_refuses_the_start() {
 #[test]
 fn more_loads_than_may_wait_are_refused() {
     run(async |scratch| {
-        let rig = Rig::start(scratch, "");
+        let rig = Rig::start(scratch, "").await;
         let loads = (0..4).map(|number| {
             let handle = rig.handle.clone();
             let one = load(&format!("mine{number}"), guest("request", FORWARDS), None);

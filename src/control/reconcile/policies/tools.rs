@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::start::read_files;
-use crate::reconcile::state::monotonic_ns;
+use crate::reconcile::clock::monotonic_ns;
 use base::model::{FilterName, limits};
 use policy::{Host, HostOptions, Module, bench, cases};
 

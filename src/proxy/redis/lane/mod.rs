@@ -1,6 +1,6 @@
 //! Dual operation of one interlay, without I/O: one ordered stream of writes on the authority, and their effects on the shadow.
 //!
-//! Lives on one core (`bus::companion_core`). Commands, orders and bytes of two connections go in; bytes for the two connections, replies
+//! Lives on one core, kept by `redis::companion`. Commands, orders and bytes of two connections go in; bytes for the two connections, replies
 //! and events come out. Time is an argument. The invariants I1 to I9 are those of the design; where one is kept is said there.
 //!
 //! * [`emit`]: what is sent to the authority for each command, copy and probe: position order is execution order (I2, I3).
@@ -214,7 +214,8 @@ impl Lane {
     }
 
     /// Other filters decide from now on. What was copied under another records policy is copied again.
-    pub fn policies_changed(&mut self) {
+    pub fn policies_changed(&mut self, now: Now) {
+        self.now = now;
         self.adopt_records_policy();
         self.after_step();
     }
@@ -313,26 +314,6 @@ impl Lane {
             LaneOrder::Release { ticket } => self.release(ticket),
         }
         self.after_step();
-    }
-
-    /// The answer to an order where there is no lane (any more).
-    #[must_use]
-    pub fn refuse_order(order: &LaneOrder) -> Option<LaneEvent> {
-        let reason = "this interlay is not in dual operation".to_owned();
-        match order {
-            LaneOrder::Copy { ticket, keys, .. } => Some(LaneEvent::Copied {
-                ticket: *ticket,
-                copied: 0,
-                absent: 0,
-                clean: 0,
-                failed: keys.len() as u64,
-                bytes: 0,
-            }),
-            LaneOrder::Probe { ticket, .. } => Some(LaneEvent::ProbeFailed { ticket: *ticket, reason }),
-            LaneOrder::Fence { ticket, .. } => Some(LaneEvent::FenceExpired { ticket: *ticket, reason }),
-            LaneOrder::Release { ticket } => Some(LaneEvent::Released { ticket: *ticket, pause_us: 0, held: 0 }),
-            LaneOrder::Open | LaneOrder::Close | LaneOrder::PassDone { .. } | LaneOrder::Repair { .. } => None,
-        }
     }
 
     /// A new plan for a lane that goes on. A change of authority takes effect at the release of the fence.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::RedisRelay;
 use super::types::Upstream;
-use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, UpstreamKey};
-use crate::redis::lane::request::{LaneBatch, LaneReply};
+use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, ToCompanion, ToRelay, UpstreamKey};
 use base::model::{Generation, RoutePlan};
 use base::stdx::clock::Now;
 use bus::counters::CoreCounters;
@@ -106,11 +105,12 @@ impl Relay for RedisRelay {
         self.draining && self.clients.is_empty()
     }
 
-    fn take_lane_batches(&mut self) -> Vec<LaneBatch> {
-        std::mem::take(&mut self.lane_out)
+    fn take_messages(&mut self) -> Vec<ToCompanion> {
+        std::mem::take(&mut self.to_lane)
     }
 
-    fn lane_reply(&mut self, reply: LaneReply) {
+    fn companion_message(&mut self, message: ToRelay) {
+        let ToRelay::Lane(reply) = message;
         self.lane_answered(reply);
     }
 

@@ -2,6 +2,7 @@
 
 use super::types::{Awaited, Client, Path, PoolKey, ReplyMode, Upstream, Wait};
 use super::{ClientKey, RedisRelay, UpstreamKey};
+use crate::contract::ToCompanion;
 use crate::redis::lane::request::{LaneBatch, LaneItem};
 use base::model::{CompareReads, limits};
 use bus::counters;
@@ -383,12 +384,17 @@ impl RedisRelay {
         self.counters.commands_lane += 1;
         let (database, resp) = (client.database, client.resp);
         let client = key.to_u64();
-        match self.lane_out.last_mut() {
-            Some(last) if last.client == client && last.database == database && last.resp == resp => {
+        match self.to_lane.last_mut() {
+            Some(ToCompanion::Lane(last))
+                if last.client == client && last.database == database && last.resp == resp =>
+            {
                 last.items.push(item);
                 last.frames.extend_from_slice(frames);
             }
-            _ => self.lane_out.push(LaneBatch { client, database, resp, items: vec![item], frames: frames.to_vec() }),
+            _ => {
+                let batch = LaneBatch { client, database, resp, items: vec![item], frames: frames.to_vec() };
+                self.to_lane.push(ToCompanion::Lane(batch));
+            }
         }
         Step::Done
     }
@@ -421,13 +427,9 @@ impl RedisRelay {
     }
 
     pub(super) fn push_forget(&mut self, key: ClientKey) {
-        self.lane_out.push(LaneBatch {
-            client: key.to_u64(),
-            database: 0,
-            resp: 2,
-            items: vec![LaneItem::Forget],
-            frames: Vec::new(),
-        });
+        let items = vec![LaneItem::Forget];
+        let batch = LaneBatch { client: key.to_u64(), database: 0, resp: 2, items, frames: Vec::new() };
+        self.to_lane.push(ToCompanion::Lane(batch));
     }
 
     // ---- large requests ---------------------------------------------------------------------------------------------

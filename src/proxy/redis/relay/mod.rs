@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use types::{Client, Path, PoolKey, Upstream, Wait};
 
-use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, UpstreamKey};
-use crate::redis::lane::request::{LaneBatch, LaneReply};
+use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
+use crate::redis::lane::request::LaneReply;
 use base::model::{CoreId, Generation, PlanMode, RequireTls, RoutePlan, ServerTls, limits};
 use base::stdx::clock::Now;
 use base::stdx::slab::Slab;
@@ -47,7 +47,8 @@ pub struct RedisRelay {
     ready_clients: Vec<ClientKey>,
     ready_upstreams: Vec<UpstreamKey>,
     asks: Vec<Ask>,
-    lane_out: Vec<LaneBatch>,
+    /// Commands for the lane.
+    to_lane: Vec<ToCompanion>,
     /// A published plan not yet acked: how many local commands of the previous plan are still outstanding is counted when asked.
     barrier: Option<barrier::Barrier>,
     next_session_id: u64,
@@ -81,7 +82,7 @@ impl RedisRelay {
             ready_clients: Vec::new(),
             ready_upstreams: Vec::new(),
             asks: Vec::new(),
-            lane_out: Vec::new(),
+            to_lane: Vec::new(),
             barrier: None,
             // This and the step keep CLIENT ID unique over all cores.
             next_session_id: u64::from(setup.core.0) + 1,

@@ -6,7 +6,9 @@ mod runs;
 use std::sync::Arc;
 
 use super::RedisRelay;
-use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, UpstreamKey};
+use crate::contract::{
+    Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, ToCompanion, ToRelay, UpstreamKey,
+};
 use crate::redis::lane::request::{LaneBatch, LaneItem, LaneReply};
 use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
@@ -122,11 +124,12 @@ impl Stage {
     }
 
     fn lane(&mut self) -> Vec<LaneBatch> {
-        self.relay.take_lane_batches()
+        self.relay.take_messages().into_iter().map(|ToCompanion::Lane(batch)| batch).collect()
     }
 
     fn lane_answers(&mut self, client: ClientKey, count: u32, bytes: &str) {
-        self.relay.lane_reply(LaneReply { client: client.to_u64(), count, bytes: bytes.into(), close: false });
+        let reply = LaneReply { client: client.to_u64(), count, bytes: bytes.into(), close: false };
+        self.relay.companion_message(ToRelay::Lane(reply));
         self.perform();
     }
 

@@ -6,7 +6,7 @@ use policy::testing::{Seats, guest, host, shipped};
 fn compared_stage(seats: Seats) -> Stage {
     let mut stage = Stage::in_step();
     seats.fill(&stage.policies);
-    stage.lane.policies_changed();
+    stage.lane.policies_changed(stage.now);
     stage
 }
 
@@ -204,7 +204,7 @@ fn another_records_policy_waits_for_the_end_of_a_fence() {
     stage.order(LaneOrder::Fence { ticket: 7, budget_us: 1_000_000 });
     assert!(stage.is_fenced());
     Seats { record: Some(guest(&host(), "cf_on_record", REDACT)), ..Seats::default() }.fill(&stage.policies);
-    stage.lane.policies_changed();
+    stage.lane.policies_changed(stage.now);
     assert!(!stage.lane.status().uncopied, "nothing may be copied behind a fence");
     stage.order(LaneOrder::Release { ticket: 7 });
     assert!(stage.lane.status().uncopied, "but at its end");
@@ -217,7 +217,7 @@ fn what_a_retired_lane_still_reads_is_not_copied_past_the_policy() {
     assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME a", "DUMP a"]);
     stage.lane.retire();
     Seats::default().fill(&stage.policies);
-    stage.lane.policies_changed();
+    stage.lane.policies_changed(stage.now);
     stage.answers(Side::Source, &[b":-1\r\n".to_vec(), dump(0)].concat());
     stage.later(1_000_000);
     assert_eq!(stage.hears(Side::Target), Vec::<String>::new());

@@ -1,0 +1,57 @@
+//! Commands of operators, and of runs that drive themselves. Lives on the control thread.
+
+use std::rc::Rc;
+
+use super::clock::now;
+use super::error::ControlError;
+use super::state::Control;
+use crate::workflow::{Command, MigrationRecord, transition};
+use base::model::{MigrationId, PolicyChoice};
+
+impl Control {
+    /// One command of an operator, or of a run that drives itself: decided, durable, published, acked, announced.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing changed.
+    pub async fn command(self: &Rc<Self>, id: &MigrationId, command: Command) -> Result<(), ControlError> {
+        self.command_if(id, command, |_| true).await
+    }
+
+    /// As [`Self::command`], unless the record is not what the command was decided for.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub async fn command_if(
+        self: &Rc<Self>,
+        id: &MigrationId,
+        command: Command,
+        still: impl Fn(&MigrationRecord) -> bool,
+    ) -> Result<(), ControlError> {
+        let migration = self.migration(id)?;
+        let interlay = self.interlay(&migration.interlay())?;
+        if matches!(command, Command::Advance { .. }) && migration.record.borrow().dual_since.is_none() {
+            // The conflict policy must judge what the target holds now, not what it held a moment ago.
+            self.count_target(&migration).await;
+        }
+        let chosen = if let Command::SetPolicy { slot, .. } = &command { Some(*slot) } else { None };
+        if let Command::SetPolicy { slot, choice: Some(PolicyChoice::Filter(setting)) } = &command {
+            self.try_policy(*slot, setting).await?;
+        }
+        {
+            let _change = interlay.change.lock().await;
+            let evidence = self.evidence(&migration);
+            let record = migration.record.borrow().clone();
+            if !still(&record) {
+                return Ok(());
+            }
+            let done = transition(&record, command, &evidence, now())?;
+            self.apply(&migration, done).await?;
+        }
+        match chosen {
+            Some(slot) => self.policy_chosen(&interlay, slot).await,
+            // The choices of a migration end with it.
+            None => self.settle_policies(&interlay, "a migration ended").await,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! What has been measured of a migration since the process started, by subject. Lost at its end, on purpose: a restart measures again.
+//!
+//! Plain data of the control thread; who changes what stands at each subject.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::workflow::{Phase, PolicyWord, Verification};
+use base::model::{Authority, Epoch, Ledger, Timestamp};
+use bus::counters::SideCounters;
+use movers::{Check, Finding, FreshFacts, PassKind, Progress, ShadowFacts};
+
+pub(super) fn not_yet<T>() -> Result<T, String> {
+    Err("not measured yet".to_owned())
+}
+
+fn unknown() -> Check {
+    Check::Unknown("not measured yet".to_owned())
+}
+
+/// Whether both servers answer and the target can be used. By `checks`.
+#[derive(Debug)]
+pub struct Servers {
+    pub source: Check,
+    pub target: Check,
+    pub exercised: Check,
+    pub target_keys: Result<u64, String>,
+    pub checked_at: Option<Instant>,
+    pub checking: bool,
+}
+
+/// What two servers compared differ in. By `checks`.
+#[derive(Debug)]
+pub struct Findings {
+    pub found: Result<Vec<Finding>, String>,
+    pub at: Option<Instant>,
+    pub comparing: bool,
+}
+
+/// Where the phase began, to tell what came after. By `change`.
+#[derive(Debug)]
+pub struct PhaseBegin {
+    /// Commands of all cores then.
+    pub commands: u64,
+    pub at: Instant,
+}
+
+/// A pass over everything both sides hold.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    pub number: u64,
+    pub kind: PassKind,
+    /// The authority's when it began.
+    pub epoch: Epoch,
+    pub done: bool,
+    pub progress: Arc<Progress>,
+}
+
+/// How the shadow stands. By `mover_events`.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    pub facts: Option<FreshFacts>,
+    /// The facts when dual operation ended, for the report.
+    pub last: Option<ShadowFacts>,
+    pub pass: Option<Pass>,
+    /// By every pass since the process started.
+    pub bytes_copied: u64,
+}
+
+/// Full comparisons. By `verification`.
+#[derive(Debug)]
+pub struct Verifications {
+    pub newest: Option<Verification>,
+    pub clean_since: Option<Timestamp>,
+    pub running: Option<Arc<Progress>>,
+    pub not_before: Instant,
+    /// When to compare again although nothing asks for it.
+    pub again_at: Instant,
+    pub keys: u64,
+    pub count: u64,
+}
+
+/// What was proven different, kept in the store too.
+#[derive(Debug)]
+pub struct Divergences {
+    pub ledger: Ledger,
+    pub unsaved: bool,
+}
+
+/// Something that is tried again and again until it works.
+#[derive(Debug)]
+pub struct Attempts {
+    pub running: bool,
+    pub not_before: Instant,
+}
+
+/// Tries to hold clients, for a rehearsal or a change of authority. By `flip`.
+#[derive(Debug)]
+pub struct Holds {
+    pub attempts: Attempts,
+    pub expired: u64,
+}
+
+/// What has been told of a run. By `tick`.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// A run that drives itself is about to advance.
+    pub advancing: bool,
+    pub gates_met: BTreeMap<&'static str, bool>,
+    /// In which run, by which gate.
+    pub approval_asked: Option<(u32, &'static str)>,
+}
+
+/// What had been counted at one moment, to tell what came after it.
+#[derive(Debug, Clone)]
+pub struct WindowTotals {
+    pub at: Instant,
+    pub phase: Phase,
+    pub authority: Authority,
+    pub source: SideCounters,
+    pub target: SideCounters,
+    pub compared: u64,
+    /// Differences that reads found, and all that were found.
+    pub read_divergences: u64,
+    pub found: u64,
+}
+
+/// The second the rollback policy judged last. By `rollback_policy`.
+#[derive(Debug)]
+pub struct PolicyWindow {
+    pub totals: Option<WindowTotals>,
+    pub word: PolicyWord,
+}
+
+#[derive(Debug)]
+pub struct Observed {
+    pub servers: Servers,
+    pub findings: Findings,
+    pub phase_begin: PhaseBegin,
+    pub shadow: Shadow,
+    pub verification: Verifications,
+    pub divergences: Divergences,
+    pub smoke: Attempts,
+    pub holds: Holds,
+    pub told: Told,
+    pub policy: PolicyWindow,
+}
+
+impl Observed {
+    pub fn new(ledger: Ledger) -> Self {
+        let now = Instant::now();
+        let attempts = || Attempts { running: false, not_before: now };
+        Self {
+            servers: Servers {
+                source: unknown(),
+                target: unknown(),
+                exercised: unknown(),
+                target_keys: not_yet(),
+                checked_at: None,
+                checking: false,
+            },
+            findings: Findings { found: not_yet(), at: None, comparing: false },
+            phase_begin: PhaseBegin { commands: 0, at: now },
+            shadow: Shadow::default(),
+            verification: Verifications {
+                newest: None,
+                clean_since: None,
+                running: None,
+                not_before: now,
+                again_at: now,
+                keys: 0,
+                count: 0,
+            },
+            divergences: Divergences { ledger, unsaved: false },
+            smoke: attempts(),
+            holds: Holds { attempts: attempts(), expired: 0 },
+            told: Told::default(),
+            policy: PolicyWindow { totals: None, word: PolicyWord::Unknown },
+        }
+    }
+
+    /// Forgets what belongs to dual operation: the shadow is no longer kept in step.
+    pub fn leave_dual(&mut self) {
+        self.shadow.last = self.shadow.facts.take().map(|fresh| fresh.facts);
+        if let Some(pass) = self.shadow.pass.take() {
+            pass.progress.cancel();
+        }
+        self.verification.distrust();
+    }
+
+    /// Divergences that are not resolved; unknown until something has been compared.
+    pub fn divergences_open(&self) -> Result<u64, String> {
+        let open = self.divergences.ledger.unresolved();
+        let reads = self.shadow.facts.map_or(0, |fresh| fresh.facts.reads.compared);
+        if open > 0 || reads > 0 || self.verification.count > 0 {
+            Ok(open)
+        } else {
+            Err("nothing has been compared yet".to_owned())
+        }
+    }
+}
+
+impl Verifications {
+    /// Forgets what was proven: both sides are compared anew.
+    pub fn distrust(&mut self) {
+        self.stop();
+        self.newest = None;
+        self.clean_since = None;
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(progress) = self.running.take() {
+            progress.cancel();
+        }
+    }
+}
+
+impl Attempts {
+    pub fn may_begin(&self) -> bool {
+        !self.running && Instant::now() >= self.not_before
+    }
+}
