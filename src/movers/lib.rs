@@ -20,8 +20,8 @@ pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look
 pub use news::News;
 pub use postgres::facts::PostgresFacts;
 pub use progress::Progress;
-pub use redis::check::EndpointFacts;
 pub use redis::digest::{ServerDigest, TypeCount, compare_servers, digest_server};
+pub use redis::facts::EndpointFacts;
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
 

@@ -16,7 +16,7 @@ use crate::news::News;
 use crate::postgres::facts::PostgresFacts;
 use crate::postgres::mover::PostgresMover;
 use crate::progress::Progress;
-use crate::redis::check::EndpointFacts;
+use crate::redis::facts::EndpointFacts;
 use crate::redis::mover::RedisMover;
 use base::model::{Endpoint, InterlayName, ProtocolKind, Sighting};
 use bus::{Directive, Mailbox};
@@ -56,7 +56,7 @@ impl ServerFacts {
 /// [`JobError`] naming the endpoint and what to do.
 pub async fn look(endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
     match endpoint.kind() {
-        ProtocolKind::Redis => Ok(ServerFacts::Redis(Box::new(crate::redis::check::check_endpoint(endpoint).await?))),
+        ProtocolKind::Redis => Ok(ServerFacts::Redis(Box::new(crate::redis::facts::check_endpoint(endpoint).await?))),
         ProtocolKind::Postgres => Ok(ServerFacts::Postgres(Box::new(crate::postgres::facts::check(endpoint).await?))),
     }
 }
@@ -67,7 +67,9 @@ pub async fn look(endpoint: &Endpoint) -> Result<ServerFacts, JobError> {
 /// As [`look`]; also when the kinds differ.
 pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WriteProbe) -> Result<Vec<Finding>, JobError> {
     match (source.kind(), target.kind()) {
-        (ProtocolKind::Redis, ProtocolKind::Redis) => crate::redis::compat::compatibility(source, target, writes).await,
+        (ProtocolKind::Redis, ProtocolKind::Redis) => {
+            crate::redis::findings::compatibility(source, target, writes).await
+        }
         (ProtocolKind::Postgres, ProtocolKind::Postgres) => {
             crate::postgres::findings::compatibility(source, target).await
         }

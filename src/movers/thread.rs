@@ -55,24 +55,28 @@ impl Movers {
         let (events, event_receiver) = mpsc::channel(limits::MOVER_EVENTS_LEN);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("the runtime of the movers' thread cannot be made: {error}"))?;
+        let (ready, is_ready) = std::sync::mpsc::channel();
         let body = move || {
-            let floor = async move {
-                let mover = |spec: MoverSpec| {
-                    let interlay = spec.interlay.clone();
-                    Ok::<_, String>((interlay, Rc::new(Mover::new(spec, &cores, &events)?)))
-                };
-                let movers = interlays.into_iter().map(mover).collect::<Result<_, _>>();
-                // The senders of events live in the movers from here on.
-                drop(events);
-                match movers {
-                    Ok(movers) => serve(Rc::new(Floor { movers }), work_receiver, news_receiver).await,
-                    Err(error) => eprintln!("crossfade: {error}"),
-                }
+            let mover = |spec: MoverSpec| {
+                let interlay = spec.interlay.clone();
+                Ok::<_, String>((interlay, Rc::new(Mover::new(spec, &cores, &events)?)))
             };
-            LocalSet::new().block_on(&runtime, floor);
+            let movers = interlays.into_iter().map(mover).collect::<Result<BTreeMap<_, _>, _>>();
+            // From here on only the movers have senders of events.
+            drop(events);
+            match movers {
+                Ok(movers) => {
+                    // Whoever started the thread waits for this.
+                    let _ = ready.send(Ok(()));
+                    let serving = serve(Rc::new(Floor { movers }), work_receiver, news_receiver);
+                    LocalSet::new().block_on(&runtime, serving);
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
         };
         let spawned = std::thread::Builder::new().name("movers".to_owned()).spawn(body);
         spawned.map_err(|error| format!("the movers' thread cannot be started: {error}"))?;
+        is_ready.recv().map_err(|_| "the movers' thread failed as it started".to_owned())??;
         Ok((Self { work, news }, event_receiver))
     }
 
@@ -86,8 +90,10 @@ impl Movers {
             let job = job(Rc::clone(floor));
             tokio::task::spawn_local(async move {
                 let result = tokio::select! {
-                    result = job => result,
+                    // First, so that a job that was given up does not go on: a hold must not outlive the release that follows.
+                    biased;
                     () = reply.closed() => return,
+                    result = job => result,
                 };
                 // Whoever asked may have gone in the meantime.
                 let _ = reply.send(result);
@@ -231,4 +237,145 @@ async fn serve(floor: Rc<Floor>, mut work: mpsc::Receiver<Work>, mut news: mpsc:
         work(&floor);
     }
     hearing.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::model::{EndpointName, Epoch, ProtocolKind, Side};
+    use bus::{CompanionEvent, CompanionOrder, LaneEvent, LaneOrder, LaneStatus};
+
+    fn orders() -> InterlayName {
+        InterlayName::new("orders").unwrap()
+    }
+
+    /// Nothing listens there.
+    fn endpoint(name: &str) -> Endpoint {
+        Endpoint::from_url(EndpointName::new(name).unwrap(), ProtocolKind::Redis, "redis://127.0.0.1:9").unwrap()
+    }
+
+    fn route() -> Route {
+        Route { authority: endpoint("old"), shadow: endpoint("new"), side: Side::Source, epoch: Epoch(3) }
+    }
+
+    fn started(kind: ProtocolKind, route: Option<Route>) -> (Movers, MoverEvents, Mailbox<Directive>) {
+        let core = Mailbox::new(64).unwrap();
+        let (movers, events) =
+            Movers::start(vec![MoverSpec { interlay: orders(), kind, route }], vec![core.clone()]).unwrap();
+        (movers, events, core)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), test).await.expect("within half a minute");
+        });
+    }
+
+    fn lane(event: LaneEvent) -> News {
+        News::Companion(CompanionEvent::Lane(event))
+    }
+
+    async fn order(core: &Mailbox<Directive>) -> LaneOrder {
+        loop {
+            match core.pop() {
+                Some(Directive::Companion { order: CompanionOrder::Lane(order), .. }) => return order,
+                Some(other) => panic!("{other:?}"),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// What a core said before it had drained is in the facts that a hold gives, whatever control has heard of it yet.
+    #[test]
+    fn a_hold_gives_the_facts_of_the_moment_it_was_drained() {
+        run(async {
+            let (movers, mut events, core) = started(ProtocolKind::Redis, Some(route()));
+            let status =
+                LaneStatus { dirty: 2, authority_connected: true, shadow_connected: true, ..LaneStatus::default() };
+            movers.deliver(orders(), lane(LaneEvent::Status(status))).await;
+            let interlay = orders();
+            let hold = movers.hold(&interlay, Duration::from_secs(5));
+            let fence = async {
+                let LaneOrder::Fence { ticket, .. } = order(&core).await else { panic!("not a fence") };
+                let lost = LaneEvent::SideLost { side: Side::Target, reason: "reset".to_owned() };
+                movers.deliver(orders(), lane(lost)).await;
+                movers.deliver(orders(), lane(LaneEvent::Fenced { ticket })).await;
+            };
+            let (drained, ()) = tokio::join!(hold, fence);
+            let facts = drained.unwrap().facts.expect("a status had come").facts;
+            assert_eq!((facts.authority_connected, facts.shadow_connected, facts.behind.dirty), (true, false, 2));
+            let first = events.recv().await.unwrap().1;
+            assert!(matches!(first, MoverEvent::Facts(fresh) if fresh.facts.shadow_connected), "{first:?}");
+        });
+    }
+
+    /// A pass belongs to the route it began under, and ends with it.
+    #[test]
+    fn passes_carry_the_epoch_of_their_route_and_end_with_it() {
+        run(async {
+            let (movers, mut events, core) = started(ProtocolKind::Redis, None);
+            movers.keep_in_step(&orders(), route()).await.unwrap();
+            assert!(matches!(order(&core).await, LaneOrder::Open));
+            let wanted = LaneEvent::PassStarted { pass: 1, kind: bus::PassKind::Full, reason: "first".to_owned() };
+            movers.deliver(orders(), lane(wanted)).await;
+            let (interlay, event) = events.recv().await.unwrap();
+            let MoverEvent::PassStarted(pass) = event else { panic!("{event:?}") };
+            assert_eq!((interlay, pass.number, pass.epoch), (orders(), 1, Epoch(3)));
+            movers.leave_alone(&orders()).await.unwrap();
+            assert!(matches!(order(&core).await, LaneOrder::Close) && pass.progress.is_cancelled());
+            let spec = VerifySpec { ttl_tolerance_ms: 0, sample_per_ten_thousand: 10_000 };
+            let refused = movers.verify(&orders(), spec, Arc::default()).await;
+            assert_eq!(refused, Err(JobError::NotInStep(orders())));
+        });
+    }
+
+    #[test]
+    fn what_a_mover_cannot_do_is_typed_and_has_a_reason() {
+        run(async {
+            let (movers, _events, _core) = started(ProtocolKind::Postgres, None);
+            let refused = [
+                movers.keep_in_step(&orders(), route()).await,
+                movers.exchange(&orders(), route()).await,
+                movers.repair(&orders(), Vec::new()).await,
+            ];
+            for refusal in refused {
+                assert!(
+                    matches!(&refusal, Err(JobError::Unsupported(why)) if why.0.contains("not supported yet")),
+                    "{refusal:?}"
+                );
+            }
+            assert_eq!(movers.leave_alone(&orders()).await, Ok(()));
+        });
+    }
+
+    /// A job whose asker is gone is dropped, and the thread ends with the last handle.
+    #[test]
+    fn a_job_is_dropped_with_whoever_asked_for_it() {
+        struct Told(Option<oneshot::Sender<()>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                if let Some(sender) = self.0.take() {
+                    sender.send(()).unwrap();
+                }
+            }
+        }
+        run(async {
+            let (movers, mut events, _core) = started(ProtocolKind::Redis, None);
+            let (told, dropped) = oneshot::channel();
+            let (begins, has_begun) = oneshot::channel();
+            let asked = movers.run(move |_| async move {
+                let _told = Told(Some(told));
+                begins.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+            tokio::select! {
+                _ = asked => unreachable!("it never ends"),
+                begun = has_begun => begun.unwrap(),
+            }
+            dropped.await.unwrap();
+            drop(movers);
+            assert!(events.recv().await.is_none(), "the thread has ended");
+        });
+    }
 }

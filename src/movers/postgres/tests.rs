@@ -251,7 +251,7 @@ fn jobs_of_one_kind_refuse_servers_of_the_other() {
         let redis =
             Endpoint::from_url(EndpointName::new("r").unwrap(), ProtocolKind::Redis, "redis://127.0.0.1:9").unwrap();
         for error in [
-            crate::redis::check::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
+            crate::redis::facts::check_endpoint(&postgres).await.map(drop).expect_err("redis only"),
             crate::redis::smoke::smoke(&postgres).await.map(drop).expect_err("redis only"),
         ] {
             assert!(error.to_string().contains("on Redis servers only"), "{error}");

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use tokio::time::sleep;
 
-use super::check::{Info, read_info};
 use super::client::RedisClient;
+use super::facts::{Info, read_info};
 use crate::RESERVED_PREFIX;
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, EndpointProtocol, limits};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backfill::{BackfillSpec, backfill};
-use super::check::check_endpoint;
 use super::client::RedisClient;
-use super::compat::compatibility;
+use super::facts::check_endpoint;
+use super::findings::compatibility;
 use super::lane_client::LaneClient;
 use super::smoke::smoke;
 use super::verify::{SidesSpec, verify};

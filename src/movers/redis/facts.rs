@@ -1,6 +1,6 @@
 //! One look at a server: who it is, what it holds, what it can do.
 //!
-//! Lives on the movers' thread. Reads only; what the findings mean is `compat`'s and the workflow's business.
+//! Lives on the movers' thread. Reads only; what the findings mean is `findings`'s and the workflow's business.
 
 use std::collections::HashMap;
 
