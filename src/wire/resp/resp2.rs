@@ -30,7 +30,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"$-1\r\n"),
         Value::Simple(text) => line(b'+', text, out),
-        Value::Error(text) => line(b'-', text, out),
+        Value::Error(text) => line(b'-', &on_one_line(text), out),
         Value::Integer(n) => line(b':', &number(*n), out),
         Value::Bool(yes) => line(b':', if *yes { b"1" } else { b"0" }, out),
         Value::Bulk(text) | Value::Double(text) | Value::BigNumber(text) | Value::Verbatim(text) => {
@@ -48,6 +48,11 @@ fn line(kind: u8, text: &[u8], out: &mut Vec<u8>) {
     out.push(kind);
     out.extend_from_slice(text);
     out.extend_from_slice(b"\r\n");
+}
+
+/// A bulk error of RESP3 may hold line ends, a RESP2 error may not: spaces, as Redis' `afterErrorReply` has them.
+fn on_one_line(text: &[u8]) -> Vec<u8> {
+    text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }
 
 fn aggregate<'v>(out: &mut Vec<u8>, items: impl ExactSizeIterator<Item = &'v Value>) {
@@ -76,6 +81,7 @@ mod tests {
             ("*2\r\n,1\r\n_\r\n", "*2\r\n$1\r\n1\r\n$-1\r\n"),
             ("=7\r\ntxt:abc\r\n", "$3\r\nabc\r\n"),
             ("-ERR x\r\n", "-ERR x\r\n"),
+            ("!5\r\na\r\nb.\r\n", "-a  b.\r\n"),
         ];
         for (resp3, resp2) in cases {
             assert_eq!(to_resp2(resp3.as_bytes()).as_deref(), Some(resp2.as_bytes()), "{resp3:?}");
