@@ -72,7 +72,7 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CROSSFADE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Whoever embeds this may have a log already; theirs stays.
+    // A program that embeds this may have a log already; it stays.
     if std::io::stderr().is_terminal() {
         let _ = builder.try_init();
     } else {

@@ -11,7 +11,7 @@ use base::model::InterlayName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobError {
     Cancelled,
-    /// A server could not be reached, was lost, or let nobody in. `server` is "endpoint NAME (ADDRESS)".
+    /// A server could not be reached, was lost, or refused the login. `server` is "endpoint NAME (ADDRESS)".
     Server {
         server: String,
         cause: ServerFault,

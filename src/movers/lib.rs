@@ -1,4 +1,4 @@
-//! What a migration does to servers: one folder per database behind one contract, and the thread that it all runs on.
+//! What a migration does to servers: one folder per database behind one contract, and the thread that all of it runs on.
 //!
 //! Nothing here decides; control's workflow does. [`contract`] is what both say to each other, [`Movers`] is how control asks.
 
@@ -25,5 +25,5 @@ pub use redis::facts::EndpointFacts;
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
 
-/// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by whoever made them.
+/// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by the job that made them.
 pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";

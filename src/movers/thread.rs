@@ -66,7 +66,7 @@ impl Movers {
             drop(events);
             match movers {
                 Ok(movers) => {
-                    // Whoever started the thread waits for this.
+                    // `start` waits for this.
                     let _ = ready.send(Ok(()));
                     let serving = serve(Rc::new(Floor { movers }), work_receiver, news_receiver);
                     LocalSet::new().block_on(&runtime, serving);
@@ -80,7 +80,7 @@ impl Movers {
         Ok((Self { work, news }, event_receiver))
     }
 
-    /// Runs a job on the thread and waits for its result. The job is dropped when whoever asked for it is gone.
+    /// Runs a job on the thread and waits for its result. The job is dropped when its result is no longer waited for.
     async fn run<T: Send + 'static, F>(&self, job: impl FnOnce(Rc<Floor>) -> F + Send + 'static) -> Result<T, JobError>
     where
         F: Future<Output = T> + 'static,
@@ -95,7 +95,7 @@ impl Movers {
                     () = reply.closed() => return,
                     result = job => result,
                 };
-                // Whoever asked may have gone in the meantime.
+                // That the result is no longer waited for is no error.
                 let _ = reply.send(result);
             });
         });
@@ -179,7 +179,7 @@ impl Movers {
     /// Lets no client begin anything new, and waits at most `budget` until nothing that was begun is outstanding.
     ///
     /// # Errors
-    /// [`HoldError`]; whoever is still held must be released.
+    /// [`HoldError`]; clients that are still held must be released.
     pub async fn hold(&self, interlay: &InterlayName, budget: Duration) -> Result<Drained, HoldError> {
         let interlay = interlay.clone();
         let held =
@@ -196,7 +196,7 @@ impl Movers {
         self.run(move |floor| async move { floor.mover(&interlay)?.exchange(route) }).await?
     }
 
-    /// Lets every client go on. Harmless when nobody is held.
+    /// Lets every client go on. Harmless when no client is held.
     ///
     /// # Errors
     /// [`JobError::Order`]: whether clients are still held is not known.
@@ -207,7 +207,7 @@ impl Movers {
 
     /// Hands on what a core reported to the mover of an interlay. Waits while the queue is full: nothing is dropped.
     pub async fn deliver(&self, interlay: InterlayName, news: News) {
-        // A thread that has ended is noticed by whoever reads its events.
+        // That the thread has ended is noticed where its events are read.
         let _ = self.news.send((interlay, news)).await;
     }
 
@@ -349,9 +349,9 @@ mod tests {
         });
     }
 
-    /// A job whose asker is gone is dropped, and the thread ends with the last handle.
+    /// And the thread ends with the last handle.
     #[test]
-    fn a_job_is_dropped_with_whoever_asked_for_it() {
+    fn a_job_is_dropped_when_its_result_is_no_longer_waited_for() {
         struct Told(Option<oneshot::Sender<()>>);
         impl Drop for Told {
             fn drop(&mut self) {

@@ -19,7 +19,7 @@ impl Control {
         }
     }
 
-    /// That whoever asked has gone is no error: what was asked for is done all the same.
+    /// What was asked for is done even if the answer is no longer waited for.
     async fn answer(self: Rc<Self>, request: Request) {
         match request {
             Request::Status(reply) => drop(reply.send(Ok(self.status_view()))),

@@ -85,7 +85,7 @@ impl Control {
         if before.phase != after.phase {
             seen.phase_begin.commands = self.commands_total(&after.interlay);
             seen.phase_begin.at = std::time::Instant::now();
-            seen.told.gates_met.clear();
+            seen.announced.gates_met.clear();
             if after.phase == Phase::Migrate {
                 // One that began before this step would not count for it: begin anew at once.
                 seen.verification.stop();

@@ -1,4 +1,4 @@
-//! Numbers events and tells them: to the journal, to whoever watches, to the log. Lives on the control thread.
+//! Numbers events and hands them to the journal, to subscribers and to the log. Lives on the control thread.
 //!
 //! Lasting events are in the journal before they are announced; passing ones (progress, gates) are only in memory. Both
 //! draw numbers from one durable reservation, so a number is never given twice, and `Last-Event-ID` works across restarts.

@@ -120,7 +120,7 @@ impl Control {
         Err(text)
     }
 
-    /// Releases whoever may still be held; why the hold failed.
+    /// Releases clients that may still be held; why the hold failed.
     async fn after_failed_hold(&self, interlay: &Interlay, error: HoldError) -> String {
         match error {
             HoldError::Expired { reason, clients: movers::HeldClients::Released, .. } => reason,

@@ -6,7 +6,7 @@
 //! * What it holds: [`state`], [`observed`], [`pause_state`], [`policies`].
 //! * What comes in: requests ([`requests`], [`answers`]), reports of cores ([`reports`]), events of movers ([`mover_events`]), time ([`tick`]).
 //! * What it does: [`commands`], [`create`], [`flip`], [`pause`], [`checks`], [`verification`], [`rollback_policy`]; each change by [`change`].
-//! * What it shows: [`views`], [`report`], [`analysis`], [`sessions`], [`told`].
+//! * What it shows: [`views`], [`report`], [`analysis`], [`sessions`], [`progress`].
 
 mod analysis;
 mod answers;
@@ -28,6 +28,7 @@ mod pause_state;
 pub mod policies;
 mod policy_view;
 mod preflight;
+mod progress;
 mod report;
 mod reports;
 mod requests;
@@ -37,7 +38,6 @@ mod sessions;
 mod state;
 mod statements;
 mod tick;
-mod told;
 mod verification;
 pub mod views;
 

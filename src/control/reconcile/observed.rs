@@ -102,9 +102,9 @@ pub struct Holds {
     pub expired: u64,
 }
 
-/// What has been told of a run. By `tick`.
+/// What was announced of a run. By `progress` and `tick`.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Announced {
     /// A run that drives itself is about to advance.
     pub advancing: bool,
     pub gates_met: BTreeMap<&'static str, bool>,
@@ -143,7 +143,7 @@ pub struct Observed {
     pub divergences: Divergences,
     pub smoke: Attempts,
     pub holds: Holds,
-    pub told: Told,
+    pub announced: Announced,
     pub policy: PolicyWindow,
 }
 
@@ -175,7 +175,7 @@ impl Observed {
             divergences: Divergences { ledger, unsaved: false },
             smoke: attempts(),
             holds: Holds { attempts: attempts(), expired: 0 },
-            told: Told::default(),
+            announced: Announced::default(),
             policy: PolicyWindow { totals: None, word: PolicyWord::Unknown },
         }
     }

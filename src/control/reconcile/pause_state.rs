@@ -100,7 +100,7 @@ impl SessionLists {
     /// Waits for the lists of so many cores, until the deadline, and takes what has come.
     pub async fn finish(&self, ticket: u64, cores: usize, deadline: Instant) -> SessionList {
         let all = || self.lists.borrow().get(&ticket).is_none_or(|list| list.cores.len() >= cores);
-        // Whoever is missing is counted in the answer.
+        // Cores that are missing are counted in the answer.
         let _ = until(&self.changed, deadline, all).await;
         self.lists.borrow_mut().remove(&ticket).unwrap_or_default()
     }

@@ -211,7 +211,7 @@ fn an_answer_to_an_older_order_does_not_count() {
 }
 
 #[test]
-fn a_pause_nobody_ends_ends_by_itself() {
+fn a_pause_without_a_resume_ends_by_itself() {
     run("by-itself", async |rig| {
         rig.handle.pause(shop(), LONG, SOON).await.unwrap();
         while !matches!(rig.state(), PauseState::Running) {

@@ -70,10 +70,10 @@ pub enum ChosenBy {
     Shipped,
 }
 
-/// Who decides one thing now.
+/// What makes one decision now.
 #[derive(Debug, Clone)]
 pub enum Occupant {
-    /// Nobody, on purpose: the built-in default of the hook.
+    /// No filter, on purpose: the built-in default of the hook.
     Nobody,
     Filter(PolicySetting, Rc<LoadedFilter>),
     /// The chosen filter cannot; why. The built-in default of the hook stands in, but records are not copied.
@@ -119,7 +119,7 @@ struct Stopped {
 /// The policies of one interlay.
 #[derive(Debug, Default)]
 pub struct InterlayPolicies {
-    /// Held by whoever makes and sends a set.
+    /// Held while a set is made and sent.
     turn: Mutex<()>,
     /// Of the set sent last; 0 before the first.
     pub generation: Cell<u64>,
@@ -127,7 +127,7 @@ pub struct InterlayPolicies {
     in_force: RefCell<Vec<Standing>>,
     /// Cores that have not adopted it yet.
     unadopted: RefCell<BTreeSet<CoreId>>,
-    /// The rollback policy. Whoever asks it hands what it has to tell to `policy_notes`.
+    /// The rollback policy. What it has to tell after a call goes to `policy_notes`.
     pub window: RefCell<Option<WindowSeat>>,
     /// What the seats in force have done, by core.
     current: RefCell<BTreeMap<CoreId, Vec<SeatStats>>>,
@@ -160,7 +160,7 @@ pub fn hook(slot: PolicySlot) -> abi::Hook {
     }
 }
 
-/// Who decides what: the choice of the migration, then of the interlay, then the shipped one; and whether the filter can.
+/// What decides what: the choice of the migration, then of the interlay, then the shipped one; and whether the filter can.
 fn standings(
     registry: &Registry,
     migration: Option<(&MigrationId, &PolicySettings)>,

@@ -4,7 +4,7 @@ use crate::workflow::Phase;
 use base::model::{Authority, Side};
 use policy::{ViewContext, abi};
 
-/// What the cores' filters are told of where a migration stands.
+/// Where a migration stands, as the filters on the cores see it.
 pub fn view_context(phase: Phase, authority: Authority) -> ViewContext {
     ViewContext::new(view_phase(phase), view_authority(authority))
 }

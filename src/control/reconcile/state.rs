@@ -1,6 +1,6 @@
 //! What the control thread holds: interlays with their plans, migrations with what was observed of them. Lives on the control thread.
 //!
-//! No `RefCell` borrow is held across an await. Whoever changes a record or a plan holds the interlay's `change` lock.
+//! No `RefCell` borrow is held across an await. A record or a plan is only changed under the interlay's `change` lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,7 @@ pub struct Interlay {
     pub published: RefCell<Published>,
     /// Cores that have not acked the published plan yet.
     pub unacked: RefCell<BTreeSet<CoreId>>,
-    /// Held by whoever changes the record or the plan, or holds clients.
+    /// Held while the record or the plan is changed, and while clients are held.
     pub change: Mutex<()>,
     pub pause: Pause,
     pub sessions: SessionLists,

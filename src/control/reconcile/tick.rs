@@ -172,17 +172,17 @@ impl Control {
     }
 
     fn start_auto(self: &Rc<Self>, migration: &Rc<Migration>, record: &MigrationRecord, evidence: &Evidence) {
-        if migration.seen.borrow().told.advancing {
+        if migration.seen.borrow().announced.advancing {
             return;
         }
         let Some(command) = auto_step(record, evidence, now()) else { return };
-        migration.seen.borrow_mut().told.advancing = true;
+        migration.seen.borrow_mut().announced.advancing = true;
         let (control, migration, id) = (Rc::clone(self), Rc::clone(migration), record.id.clone());
         tokio::task::spawn_local(async move {
             if let Err(error) = control.command(&id, command).await {
                 tracing::info!(%error, migration = %id, "the run did not advance");
             }
-            migration.seen.borrow_mut().told.advancing = false;
+            migration.seen.borrow_mut().announced.advancing = false;
         });
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The contract is [`Store`]; the control thread alone uses it. A change is on disk before it returns, so an authority change is durable
 //! before any core hears of it. One implementation: [`redb`], a file. Others (a cluster's) can follow: every call is async, and a record
-//! is only replaced by whoever has seen the one that is stored.
+//! is only replaced by a change that was decided on the stored one.
 
 pub mod redb;
 

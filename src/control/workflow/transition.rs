@@ -47,7 +47,7 @@ pub enum Command {
     Abandon {
         reason: String,
     },
-    /// Who makes one decision of this migration; `None`: whoever makes it for the interlay.
+    /// What makes one decision of this migration; `None`: what makes it for the interlay.
     SetPolicy {
         slot: PolicySlot,
         choice: Option<PolicyChoice>,
@@ -68,7 +68,7 @@ pub enum Fact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub record: MigrationRecord,
-    /// What happened, for the journal and whoever watches. Empty when the command had already taken effect.
+    /// What happened, for the journal and subscribers. Empty when the command had already taken effect.
     pub events: Vec<MigrationEvent>,
 }
 

@@ -264,7 +264,7 @@ fn jobs_of_one_kind_refuse_servers_of_the_other() {
             matches!(&error, JobError::Server { cause: ServerFault::Kind(why), .. } if why.contains("nothing moves")),
             "{error}"
         );
-        let error = check(&postgres).await.expect_err("nobody listens").to_string();
+        let error = check(&postgres).await.expect_err("nothing listens").to_string();
         assert!(error.contains("endpoint pg (127.0.0.1:9): cannot connect"), "{error}");
     });
 }

@@ -207,7 +207,7 @@ impl RedisMover {
                 self.connected(&route, side, |connected| *connected = true).await;
                 self.tell(MoverEvent::SideBack { side }).await;
             }
-            // Answers to tickets: whoever waits for them has them by now.
+            // Answers to tickets: `LaneClient::on_event` has handed them over.
             LaneEvent::Copied { .. }
             | LaneEvent::Probed { .. }
             | LaneEvent::ProbeFailed { .. }

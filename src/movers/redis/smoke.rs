@@ -8,7 +8,7 @@ use crate::error::JobError;
 use base::model::Endpoint;
 use wire::resp::value::Value;
 
-/// Large enough to cross every buffer on the way, small enough to harm nobody.
+/// Large enough to cross every buffer on the way, small enough to do no harm.
 const LARGE_VALUE_BYTES: usize = 1024 * 1024;
 
 type Outcome = Result<(), String>;

@@ -212,7 +212,7 @@ impl Run {
         Ok(true)
     }
 
-    /// Reads suspects again, a pause apart, until none is left that has not been settled one way or the other.
+    /// Reads suspects again, with a pause in between, until each has been found equal, divergent or inconclusive.
     async fn confirm(&mut self) -> Result<(), JobError> {
         while !self.suspects.is_empty() {
             tokio::time::sleep(limits::VERIFY_CONFIRM_PAUSE).await;

@@ -34,7 +34,7 @@ struct Made {
     window: Option<WindowSeat>,
     /// Filters that refused to be instantiated, and why.
     refused: Vec<(PolicySlot, String)>,
-    /// Why records would pass nobody although somebody was chosen for them: such a set is not sent.
+    /// Why records would pass no filter although one was chosen for them: such a set is not sent.
     open: Option<String>,
 }
 

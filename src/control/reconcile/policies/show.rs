@@ -54,7 +54,7 @@ pub struct SlotView {
     /// "migration", "interlay" or "shipped".
     pub chosen_by: &'static str,
     pub migration: Option<String>,
-    /// `None`: nobody decides, on purpose.
+    /// `None`: no filter decides, on purpose.
     pub setting: Option<PolicySetting>,
     pub filter_generation: Option<u64>,
     /// Why the chosen filter does not decide.

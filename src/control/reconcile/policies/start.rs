@@ -33,7 +33,7 @@ pub struct Registry {
     /// How often each name was loaded. Goes on counting when one is unloaded.
     generations: RefCell<BTreeMap<FilterName, u64>>,
     pub(super) sealed: Module,
-    /// Held by whoever loads or unloads.
+    /// Held while a filter is loaded or unloaded.
     pub(super) loading: Mutex<()>,
     /// Loads under way or waiting.
     pub(super) loads: Cell<u32>,

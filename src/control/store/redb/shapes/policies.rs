@@ -12,7 +12,7 @@ use base::model::{
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct DiskChoice {
-    /// `None`: nobody decides.
+    /// `None`: no filter decides.
     filter: Option<String>,
     #[serde(default)]
     mode: String,

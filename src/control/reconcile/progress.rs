@@ -44,7 +44,7 @@ impl Control {
 }
 
 fn changed_gates(gates: &[Gate], seen: &mut Observed) -> Vec<Event> {
-    let met = &mut seen.told.gates_met;
+    let met = &mut seen.announced.gates_met;
     let changed = gates.iter().filter(|gate| met.insert(gate.name, gate.met) != Some(gate.met));
     changed.map(|gate| MigrationEvent::GateChanged(gate.clone()).into()).collect()
 }
@@ -54,10 +54,10 @@ fn missing_approval(record: &MigrationRecord, gates: &[Gate], seen: &mut Observe
     let mut open = gates.iter().filter(|gate| !gate.met);
     let (Some(gate), None) = (open.next(), open.next()) else { return None };
     let asked = (record.run, gate.name);
-    if !gate.is_approval() || seen.told.approval_asked == Some(asked) {
+    if !gate.is_approval() || seen.announced.approval_asked == Some(asked) {
         return None;
     }
-    seen.told.approval_asked = Some(asked);
+    seen.announced.approval_asked = Some(asked);
     Some(MigrationEvent::ApprovalRequested { gate: gate.name, migration: record.id.clone() })
 }
 
