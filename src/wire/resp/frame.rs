@@ -297,7 +297,8 @@ impl ReplyFeed {
     fn length_ends(&mut self, kind: u8, negative: bool, value: u64) -> Result<bool, String> {
         if negative || matches!(kind, b'$' | b'=' | b'!') {
             if negative {
-                return Ok(self.value_ends());
+                // Null, and nothing else, has a negative length (RESP2 specification, "Null bulk strings", "Null arrays").
+                return if value == 1 { Ok(self.value_ends()) } else { Err(format!("a length of -{value}")) };
             }
             // A reply may be larger than a request argument may be (a script's, a dump's): only sanity is checked.
             if value > limits::BULK_BYTES_MAX * 8 {
@@ -324,7 +325,7 @@ impl ReplyFeed {
 fn whole_simple(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'+' | b'-' | b':' => Some(memchr(b'\n', bytes)? + 1),
-        b'$' => match header(bytes, 0, "") {
+        b'$' if bytes.get(1).is_some_and(u8::is_ascii_digit) => match header(bytes, 0, "") {
             Header::Number { end, value: Some(length @ 0..=0xffff_ffff) } if bytes[end - 1] == b'\n' => {
                 let whole = end + length as usize + 2;
                 (whole <= bytes.len()).then_some(whole)
@@ -445,7 +446,17 @@ mod tests {
 
     #[test]
     fn garbage_replies_are_refused() {
-        for bad in [&b"HTTP/1.1 400\r\n"[..], b"$x\r\n", b"*1-\r\n", b"$99999999999999\r\n", b"\r\n", b"$\r\n"] {
+        for bad in [
+            &b"HTTP/1.1 400\r\n"[..],
+            b"$x\r\n",
+            b"*1-\r\n",
+            b"$99999999999999\r\n",
+            b"\r\n",
+            b"$\r\n",
+            b"$-0\r\n",
+            b"$-000\r\n20\r\n",
+            b"*-2\r\n",
+        ] {
             let mut feed = ReplyFeed::default();
             assert!(matches!(feed.feed(bad), ReplyStep::Invalid(_)), "{}", String::from_utf8_lossy(bad));
         }
