@@ -1,4 +1,4 @@
-//! What every other crate may name: the vocabulary of the product and what the standard library lacks. No I/O, no protocol.
+//! The vocabulary of the product and small additions to the standard library, for every other crate. No I/O, no protocol.
 
 pub mod model;
 pub mod stdx;

@@ -1,6 +1,6 @@
-//! How far a server's certificate is trusted, after libpq's `sslmode`: the same for connections of the data plane and of jobs.
+//! Trust in a server's certificate, with the modes of libpq's `sslmode`: the same for connections of the data plane and of jobs.
 //!
-//! Reads the files an endpoint names, once, at start or at the beginning of a job; speaks no TLS itself.
+//! Reads the files that an endpoint names, once, at start or at the beginning of a job. Does not open connections itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 
 use base::model::{ClientTls, TlsMode};
 
-/// TLS as the client of an endpoint.
+/// The TLS settings of Crossfade as the client of an endpoint.
 ///
 /// # Errors
-/// A sentence that names the file of authorities.
+/// A sentence that names the file with the certificate authorities.
 pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -125,7 +125,7 @@ impl ServerCertVerifier for Known {
             }
             return Ok(ServerCertVerified::assertion());
         }
-        // The name is looked at last: when it alone is wrong, the chain was right.
+        // The name is checked last: an error about the name means that the chain is valid.
         match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

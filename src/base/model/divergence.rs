@@ -54,7 +54,7 @@ impl Ledger {
         }
         self.found += 1;
         if self.entries.len() >= limits::DIVERGENCE_LEDGER_LEN {
-            // A resolved one makes room; if all are open the new one is only counted.
+            // A resolved divergence makes room; if all are open, the new one is only counted.
             match self.entries.iter().position(|old| old.resolved_at.is_some()) {
                 Some(index) => drop(self.entries.remove(index)),
                 None => return true,
@@ -73,7 +73,7 @@ impl Ledger {
         true
     }
 
-    /// A comparison of every key that began at `began` was clean: what was last seen before is resolved. Returns how many.
+    /// A comparison of every key that began at `began` was clean: divergences last seen before it are resolved. Returns how many.
     pub fn resolve_seen_before(&mut self, began: Timestamp, now: Timestamp) -> u64 {
         let before = self.resolved;
         let mut still_open = 0;
@@ -84,7 +84,7 @@ impl Ledger {
                 still_open += 1;
             }
         }
-        // Those that were only counted are resolved by the same proof.
+        // Divergences that were only counted are resolved by the same proof.
         self.resolved = self.found - still_open;
         self.resolved.saturating_sub(before)
     }

@@ -17,7 +17,7 @@ impl Secret {
         Self(bytes.to_vec())
     }
 
-    /// The bytes themselves, for a handshake and for nothing else.
+    /// The plain bytes, for use in a handshake only.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -30,8 +30,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a login needs. `user` is absent for the server's default user (Redis only). For PostgreSQL an empty password means that there
-/// is none: the server must let the user in without (trust, peer, a certificate).
+/// What a login needs. `user` is absent for the server's default user (Redis only). For PostgreSQL an empty password means no
+/// password: the server must accept the user without one (trust, peer, a certificate).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub user: Option<String>,
@@ -72,7 +72,7 @@ pub enum EndpointProtocol {
         database: u32,
     },
     Postgres {
-        /// The database of Crossfade's own connections; `None` = the one named like the user, as in libpq.
+        /// The database of Crossfade's own connections; `None` = the database named like the user, as in libpq.
         dbname: Option<String>,
     },
 }

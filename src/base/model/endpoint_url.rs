@@ -1,4 +1,4 @@
-//! How the URL of an endpoint is read; the forms of PostgreSQL's: `postgres_url`.
+//! Parses the URL of an endpoint. PostgreSQL's forms are in `postgres_url`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Names and numbers that identify things. Names are validated once, here, so that nobody checks them again.
+//! Names and numbers that identify things. Names are validated once, here, and need no further checks.
 
 use std::fmt;
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked_once_and_the_error_says_how_to_mend_them() {
+    fn names_are_checked_once_and_the_error_says_how_to_fix_them() {
         assert!(MigrationId::new("orders-2.eu_west").is_ok());
         let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
         for bad in ["", "-a", "a b", "a/b", "ä", long.as_str()] {

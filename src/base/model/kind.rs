@@ -1,4 +1,4 @@
-//! The kinds of databases there are.
+//! The kinds of databases.
 
 /// The wire protocol of an endpoint or interlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

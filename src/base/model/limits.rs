@@ -7,7 +7,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 
 // ---- frames -------------------------------------------------------------------------------------------------------
 
-/// Longest bulk string accepted; Redis' own `proto-max-bulk-len` default (512 MB), so that whatever Redis takes passes.
+/// Longest bulk string accepted; Redis' own `proto-max-bulk-len` default (512 MB), so that every value Redis accepts passes.
 pub const BULK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Longest inline command or line header; Redis' `PROTO_INLINE_MAX_SIZE`.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -16,7 +16,7 @@ pub const COMMAND_ARGS_MAX: u64 = 1024 * 1024;
 /// Deepest nesting of a reply; deepest seen in Redis is 5 (`COMMAND DOCS`), scripts may return more.
 pub const REPLY_DEPTH_MAX: usize = 64;
 
-/// Longest answer to a question of our own at log-in (CLIENT LIST of a server with 100 000 clients is the longest).
+/// Longest reply to one of Crossfade's own requests at log-in (the longest is CLIENT LIST of a server with 100 000 clients).
 pub const DIALOGUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // ---- cores --------------------------------------------------------------------------------------------------------
@@ -27,9 +27,9 @@ pub const DIRECTIVE_QUEUE_LEN: usize = 1024;
 pub const REPORT_QUEUE_LEN: usize = 16 * 1024;
 /// Messages between two cores (lane hand-over); more makes the sender pause its client reads.
 pub const HANDOVER_QUEUE_LEN: usize = 64 * 1024;
-/// How long control waits for every core's ack of a plan before it names the laggards.
+/// How long control waits for every core's ack of a plan before it reports the cores that are late.
 pub const PLAN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a core lets local commands of the old plan finish before it closes the connections that hold it up.
+/// How long a core lets local commands of the old plan finish before it closes the connections that still have one.
 pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same when the plan changes the authority: writes are held meanwhile, so it is as long as the default fence.
 pub const FLIP_BARRIER_TIMEOUT: Duration = FENCE_BUDGET_DEFAULT;
@@ -69,17 +69,17 @@ const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 /// Most bytes taken from a socket at once, into a buffer that all connections of a core share: large values need few calls, and the
 /// buffer stays in the cache.
 pub const SOCKET_READ_BYTES: usize = 128 * 1024;
-/// Unsent requests of one upstream connection that are sent before all clients who are ready have been heard, so that the server
-/// works while the proxy goes on reading; what Redis reads at once. Measured: docs/PERFORMANCE.md.
+/// Unsent requests of one upstream connection above which they are sent before all ready clients have been read, so that the server
+/// works while the proxy goes on reading. The size of one read of Redis. Measured: docs/PERFORMANCE.md.
 pub const UPSTREAM_FLUSH_BYTES: usize = 16 * 1024;
-/// Buffers kept for the next output when they have been sent; one for each connection that is busy at the same moment is enough.
+/// Sent buffers kept for the next output; one for each connection that is busy at the same moment is enough.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// A sent buffer larger than this is not kept.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 // ---- relay ----------------------------------------------------------------------------------------------------------
 
-/// A request larger than this is handed on as it arrives, on a connection of its own, instead of being gathered first.
+/// A request larger than this is forwarded as it arrives, on a connection of its own, instead of being gathered first.
 pub const STREAM_REQUEST_BYTES: usize = 256 * 1024;
 /// Largest request gathered in memory; Redis' `client-query-buffer-limit` default (1 GB).
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -93,13 +93,13 @@ pub const UPSTREAM_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
 pub const CLIENT_OUTSTANDING_MAX: u32 = 32 * 1024;
 /// Bytes of one client's queued MULTI block.
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Clients per core and interlay; more are refused with Redis' own words.
+/// Clients per core and interlay; more are refused with Redis' own error text.
 pub const CLIENTS_MAX: usize = 65_536;
 /// Idle pinned connections kept per core for the next client that needs one.
 pub const IDLE_PINNED_MAX: usize = 16;
-/// How long a listening address that is in use is tried again at start.
+/// How long the start retries a listening address that is in use.
 pub const LISTEN_RETRY: Duration = Duration::from_millis(1500);
-/// How long a connection that is refused may take to be told so.
+/// Time to send the refusal to a connection that is refused.
 pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time to connect to a server and log in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,11 +114,11 @@ const _: () = assert!(FLIP_BARRIER_TIMEOUT.as_millis() < BARRIER_TIMEOUT.as_mill
 pub const SESSIONS_LISTED_MAX: usize = 1000;
 /// Statements kept as samples between two collections, per core and interlay; of more, one in 2, 4, 8 … is kept, evenly over the time.
 pub const STATEMENT_SAMPLES_MAX: usize = 256;
-/// Samples of one session whose statements are still running: a pipeline's.
+/// Samples of one session whose statements are still running: those of a pipeline.
 pub const SAMPLES_IN_FLIGHT_MAX: usize = 16;
 /// Bytes of a statement kept as a sample.
 pub const STATEMENT_SAMPLE_BYTES: usize = 8 * 1024;
-/// Bytes on their way to one side of a session above which the other side is not read.
+/// Unsent bytes in one direction of a session above which the other side is not read.
 pub const SESSION_BUFFER_SOFT_BYTES: usize = 256 * 1024;
 /// Time for a client to log in; PostgreSQL's `authentication_timeout` default.
 pub const PG_LOG_IN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -129,73 +129,75 @@ pub const PARSE_GATHERED_BYTES_MAX: usize = 128 * 1024;
 pub const BIND_NAMES_BYTES_MAX: usize = 1024;
 /// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is looked at: status, tag, severity.
 pub const SERVER_BODY_LOOKED_AT_BYTES: usize = 64;
-const _: () =
-    assert!(PARSE_GATHERED_BYTES_MAX + 5 < SESSION_BUFFER_SOFT_BYTES, "or a gathered frame would never be whole");
-/// Deadline of a pause when none is given: a drain that takes longer is somebody's open transaction.
+const _: () = assert!(
+    PARSE_GATHERED_BYTES_MAX + 5 < SESSION_BUFFER_SOFT_BYTES,
+    "otherwise a gathered frame could never become whole"
+);
+/// Deadline of a pause when none is given: a drain that takes longer waits for an open transaction.
 pub const PAUSE_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest deadline of a pause; the admin request must outlive it.
 pub const PAUSE_DEADLINE_MAX: Duration = Duration::from_secs(25);
-/// How long a pause lasts at most before the gate opens by itself, when the operator does not say: nobody resumed is an outage.
+/// Time after which a pause is released automatically, unless the operator gives another: a forgotten pause is an outage.
 pub const PAUSE_HOLD_DEFAULT: Duration = Duration::from_secs(600);
 pub const PAUSE_HOLD_MAX: Duration = Duration::from_secs(3600);
 
 // ---- lane -----------------------------------------------------------------------------------------------------------
 
-/// Effects queued for the shadow above which further ones become dirty keys, until half of them are gone.
+/// Effects queued for the shadow above which the keys of further ones become dirty, until half of the queue has drained.
 pub const SHADOW_QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Dirty keys kept by name; more start a full pass instead.
 pub const DIRTY_KEYS_MAX: usize = 1_000_000;
 /// Key hashes remembered as clean during a pass (16 bytes each); more cost a second copy, never an error.
 pub const CLEAN_KEYS_MAX: usize = 64_000_000;
-/// Key hashes remembered as possibly volatile; above it every key is taken for volatile, which costs a read per write.
+/// Key hashes remembered as possibly volatile; above this, every key is treated as volatile, which costs a read per write.
 pub const VOLATILE_KEYS_MAX: usize = 16_000_000;
 /// Repair copies outstanding at once.
 pub const REPAIRS_IN_FLIGHT: usize = 64;
-/// Wait before a copy the shadow refused is tried again, microseconds.
+/// Wait before a copy that the shadow refused is retried, microseconds.
 pub const REPAIR_RETRY_US: u64 = 200_000;
-/// A deadline closer than this to the moment a write was acknowledged is in doubt: the key is copied again.
+/// A key whose deadline is closer than this to the moment a write was acknowledged is copied again: it may have expired on one side.
 pub const DEADLINE_DOUBT_MS: i64 = 50;
 /// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
 pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Interval of lane status reports, microseconds.
 pub const LANE_STATUS_US: u64 = 100_000;
-/// Safety net for blocked clients: every waiter tries again this often, microseconds. Ordinary wake-ups come with the write itself.
+/// Safety net for blocked clients: every waiting command is retried this often, microseconds. Ordinary wake-ups come with the write itself.
 pub const WAITER_RETRY_US: u64 = 1_000_000;
 // ---- jobs -----------------------------------------------------------------------------------------------------------
 
 /// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.
 pub const JOB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this or is sick.
+/// How long a job waits for the next bytes of a reply; a server busy with one slow command answers within this time or has failed.
 pub const JOB_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest reply a job takes: one value of the largest size Redis keeps, and its frame.
+/// Longest reply a job accepts: one value of the largest size Redis keeps, and its frame.
 pub const JOB_REPLY_BYTES_MAX: usize = BULK_BYTES_MAX as usize + 64 * 1024 * 1024;
-/// Times a job reconnects in a row without getting one answer before it gives up and says so.
+/// Times a job reconnects in a row without one reply before it fails.
 pub const JOB_RECONNECTS_MAX: u32 = 8;
-/// First pause before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
+/// First wait before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
 pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Jobs and orders waiting for the movers' thread to begin them; control has a handful for each interlay.
+/// Jobs and orders waiting for the movers' thread to start them; control has a handful for each interlay.
 pub const MOVER_WORK_LEN: usize = 256;
-/// Reports of companions and holds waiting for the movers' thread; behind it waits the bus itself, so it is as long.
+/// Reports of companions and holds waiting for the movers' thread; as long as the bus that feeds it.
 pub const MOVER_NEWS_LEN: usize = REPORT_QUEUE_LEN;
-/// What movers tell by themselves, waiting for the control thread: some per second for each interlay, and divergences as they come.
+/// Movers' unsolicited reports waiting for the control thread: some per second for each interlay, and divergences as they are found.
 pub const MOVER_EVENTS_LEN: usize = 4096;
 /// How long an order waits for room in the lane core's mailbox.
 pub const LANE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a job waits for the lane's answer; a copy order of large values through a slow target takes seconds.
 pub const LANE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys whose reads travel in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
+/// Keys read in one probe: enough to be quick, few enough that a client's write behind it waits well below a millisecond.
 pub const VERIFY_KEYS_PER_PROBE: usize = 32;
-/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue in front of clients' writes.
+/// Probes the verifier keeps outstanding; more would only lengthen the lane's queue ahead of clients' writes.
 pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
-/// Estimated value bytes in one probe; a larger value travels alone.
+/// Estimated value bytes in one probe; a larger value gets a probe of its own.
 pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
 /// Times a key is read again when its type changed between being named and being probed.
 pub const VERIFY_TYPE_RETRIES: u8 = 3;
 /// Times a key that differed while the lane knew it to be dirty or uncopied is read again before it counts as inconclusive. A key
 /// that differs without the lane knowing is divergent at once.
 pub const VERIFY_CONFIRMATIONS: u8 = 4;
-/// Pause before each of them; together longer than the lane takes to copy a dirty key.
+/// Wait before each of these reads; together longer than the lane takes to copy a dirty key.
 pub const VERIFY_CONFIRM_PAUSE: Duration = Duration::from_millis(250);
 /// Divergences a verification keeps by name; the ledger keeps no more.
 pub const VERIFY_DIVERGENCES_MAX: usize = DIVERGENCE_LEDGER_LEN;
@@ -211,64 +213,64 @@ const _: () = assert!(VERIFY_KEYS_PER_PROBE <= COPY_BATCH_KEYS);
 pub const FENCE_BUDGET_DEFAULT_MS: u64 = 500;
 /// A fence shorter than this cannot drain one round trip on a real network.
 pub const FENCE_BUDGET_MIN_MS: u64 = 10;
-/// A fence longer than this outlasts the read time-out of common clients: it would be an outage, not a pause.
+/// A fence longer than this outlasts the read timeout of common clients: it would be an outage, not a pause.
 pub const FENCE_BUDGET_MAX_MS: u64 = 30_000;
 /// More grace than this would hide a lost expiry for hours.
 pub const TTL_GRACE_MAX_MS: u64 = 3_600_000;
-/// Commands seen before `analyze` may be left: enough that the common commands of an application have appeared.
+/// Commands that must be seen before `analyze` may be left: enough that the common commands of an application have appeared.
 pub const ANALYZE_MIN_COMMANDS_DEFAULT: u64 = 1000;
 pub const ANALYZE_MIN_SECONDS_DEFAULT: u64 = 3;
-/// Reads compared before `compare` may be left.
+/// Reads that must be compared before `compare` may be left.
 pub const COMPARE_MIN_READS_DEFAULT: u64 = 1000;
 /// Dirty keys a fence can copy well within its default budget.
 pub const DIRTY_BEFORE_FENCE_MAX: u64 = 1000;
-/// Pause between two tries of a fence: three per second, so that clients get most of each second.
+/// Wait between two attempts of a fence: three per second, so that writes run for most of each second.
 pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
-/// A lane status older than this proves nothing: the gates that read it are unmet. The lane sends one every 100 ms.
+/// A lane status older than this is not used: the gates that read it are unmet. The lane sends one every 100 ms.
 pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
-/// Pause before a failed job (check, backfill, verification) is tried again.
+/// Wait before a failed job (check, backfill, verification) is retried.
 pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Pause between two whole comparisons that nothing asks for; four times their own length if that is more (a fifth of the time).
+/// Wait between two routine comparisons of all keys; four times the length of one if that is more (so at most a fifth of the time).
 pub const VERIFY_PAUSE_MIN: Duration = Duration::from_secs(10);
-/// How often the control loop looks at every migration.
+/// How often the control loop evaluates every migration.
 pub const CONTROL_TICK: Duration = Duration::from_millis(100);
 /// How often counters are sampled and job progress is announced.
 pub const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
-/// Default time commands in flight get to finish at a stop.
+/// Default time for commands in flight to finish at a stop.
 pub const DRAIN_DEADLINE_DEFAULT_MS: u64 = 5_000;
 pub const DRAIN_DEADLINE_MAX_MS: u64 = 600_000;
 /// Admin requests waiting for the control loop; more are answered with 503.
 pub const ADMIN_QUEUE_LEN: usize = 256;
-/// Events waiting for one SSE subscriber; a slower one is cut off and resumes with `Last-Event-ID`.
+/// Events waiting for one SSE subscriber; a slower one is disconnected and resumes with `Last-Event-ID`.
 pub const EVENT_SUBSCRIBER_LEN: usize = 1024;
-/// Event numbers reserved durably at a time, so that a restart never gives a number twice.
+/// Event numbers reserved durably at a time, so that no number is used twice after a restart.
 pub const EVENT_NUMBER_RESERVE: u64 = 10_000;
 /// Longest name or reason a person may give in an approval, waiver, rollback or forced commit.
 pub const REASON_BYTES_MAX: usize = 1000;
-/// More cores than this is a mistake in the configuration.
+/// A configuration with more cores than this is a mistake.
 pub const CORES_MAX: u64 = 256;
 /// Largest `auth_file` of a PostgreSQL interlay: a hundred thousand users with verifiers.
 pub const AUTH_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How long control waits for the cores' lists of sessions: a core answers within a turn of its loop or is sick.
+/// How long control waits for the cores' lists of sessions: a core answers within one turn of its loop or has failed.
 pub const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long control waits for every core to open a gate before it says so.
+/// How long control waits for every core to release a hold before it reports the delay.
 pub const GATE_OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Different statements kept by fingerprint per interlay; the smallest are added up as "others". An application has tens to hundreds.
 pub const FINGERPRINTS_MAX: usize = 1000;
-/// Samples fingerprinted before others on the control thread get a turn: parsing one of 8 KiB takes up to a millisecond.
+/// Samples fingerprinted before the control thread does other work: parsing one of 8 KiB takes up to a millisecond.
 pub const FINGERPRINTS_PER_TURN: usize = 16;
 /// Samples waiting to be fingerprinted, over all interlays; more are counted and dropped.
 pub const FINGERPRINT_QUEUE_LEN: usize = 4096;
 /// Bytes of normalised text kept of one fingerprint.
 pub const FINGERPRINT_TEXT_BYTES: usize = 2048;
-/// Fingerprints in one answer of `analyze`, by default and at most.
+/// Fingerprints in one reply of `analyze`, by default and at most.
 pub const ANALYSIS_LIMIT_DEFAULT: usize = 50;
 /// Largest configuration file read.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 const _: () = assert!(FENCE_BUDGET_DEFAULT_MS == FENCE_BUDGET_DEFAULT.as_millis() as u64);
 const _: () = assert!(PAUSE_DEADLINE_DEFAULT.as_millis() <= PAUSE_DEADLINE_MAX.as_millis());
-// Deadline, list of sessions and opening must all fit into one admin request.
+// Deadline, list of sessions and release must all fit into one admin request.
 const _: () = assert!(
     PAUSE_DEADLINE_MAX.as_millis() + SESSIONS_TIMEOUT.as_millis() + GATE_OPEN_TIMEOUT.as_millis()
         < ADMIN_REQUEST_TIMEOUT.as_millis()
@@ -285,12 +287,12 @@ pub const PG_FRAME_BYTES_MAX: usize = 0x3fff_fffe;
 pub const PG_SMALL_FRAME_BYTES_MAX: usize = 10_000;
 /// Longest frame of a log-in: PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`, which is what a Kerberos ticket may need.
 pub const PG_LOGIN_FRAME_BYTES_MAX: usize = 65_535;
-/// Longest server frame of a kind libpq does not take for a long one (fe-protocol3.c, `pqParseInput3`).
+/// Longest server frame of a type that libpq does not expect to be long (fe-protocol3.c, `pqParseInput3`).
 pub const PG_SERVER_SMALL_FRAME_BYTES_MAX: usize = 30_000;
 /// Cancel keys: 4 bytes in protocol 3.0, up to 256 in 3.2 (protocol-message-formats, BackendKeyData).
 pub const PG_CANCEL_KEY_BYTES_MIN: usize = 4;
 pub const PG_CANCEL_KEY_BYTES_MAX: usize = 256;
-/// Most SCRAM iterations of a verifier: PostgreSQL's default is 4096, and a client has to do them all at each log-in.
+/// Most SCRAM iterations of a verifier: PostgreSQL's default is 4096, and a client computes all of them at each log-in.
 pub const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
 /// Longest salt of a verifier; PostgreSQL makes 16 bytes.
 pub const SCRAM_SALT_BYTES_MAX: usize = 1024;
@@ -304,44 +306,45 @@ pub const PG_SETTINGS_MAX: usize = 512;
 pub const PG_SETTING_BYTES_MAX: usize = 8 * 1024;
 /// LISTEN channels remembered per session.
 pub const PG_CHANNELS_MAX: usize = 4096;
-/// Changes one transaction may make to what is remembered of its session before the session counts as not known completely.
+/// Changes one transaction may make to its session's remembered state before that state counts as incomplete.
 pub const PG_JOURNAL_MAX: usize = 64 * 1024;
-/// Commands of one pipeline whose effect on the session waits for the server's answer; the same.
+/// Commands of one pipeline whose effect on the session waits for the server's reply; with more, the state counts as incomplete too.
 pub const PG_PENDING_MAX: usize = 64 * 1024;
 
 const _: () = assert!(PG_SMALL_FRAME_BYTES_MAX < PG_SERVER_SMALL_FRAME_BYTES_MAX);
 const _: () = assert!(PG_LOGIN_FRAME_BYTES_MAX < PG_FRAME_BYTES_MAX && PG_PREPARED_BYTES_MAX < PG_FRAME_BYTES_MAX);
-/// Text that is searched for what it sets, when it does more than read and write; of longer ones it is known only that it is not known.
+/// Longest text searched for settings, when it does more than read and write; the effect of a longer one counts as unknown.
 pub const PG_TRACKED_TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Tokens of a set_config() call that are looked at; its arguments are names and short values.
+/// Tokens of a set_config() call that are examined; its arguments are names and short values.
 pub const PG_CONFIG_CALL_TOKENS_MAX: usize = 64;
 
 // ---- policies -------------------------------------------------------------------------------------------------------
-// What filters may do is limited by the ABI's own file (filters/abi/src/limits.rs); here is what only their host needs.
+// The ABI's own file (filters/abi/src/limits.rs) limits what filters may do; these are the limits that only their host needs.
 
 /// Deepest nesting of a filter's configuration; the shipped ones need two.
 pub const FILTER_CONFIG_DEPTH_MAX: usize = 16;
-/// Largest file of a filter: the ABI's own limit on modules, which WAT text must keep too.
+/// Largest file of a filter: the ABI's own limit on modules, which applies to WAT text too.
 pub const FILTER_MODULE_BYTES_MAX: usize = 1024 * 1024;
 /// Largest file of recorded cases; the longest shipped one has 6 KiB.
 pub const FILTER_CASES_BYTES_MAX: usize = 1024 * 1024;
-/// Largest body that brings a filter: a module in base64 (4 bytes for 3), and cases whose every character may be escaped.
+/// Largest request body that uploads a filter: a module in base64 (4 bytes for 3), and cases in which every character may be escaped.
 pub const FILTER_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Filters loaded at one time: four decisions of a dozen interlays, and some to change to.
+/// Filters loaded at one time: four slots of a dozen interlays, and some replacements.
 pub const FILTERS_MAX: usize = 64;
-/// Loads of filters under way or waiting: one is compiled, one waits, and more would only time out.
+/// Loads of filters under way or waiting: one is compiled, one waits, more would time out.
 pub const FILTER_LOADS_MAX: u32 = 2;
-/// How long control waits for every core to take a set of filters before it names the laggards: a core answers within a turn of its loop.
+/// How long control waits for every core to adopt a set of filters before it reports the late ones: a core answers within one turn of
+/// its loop.
 pub const POLICIES_ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Faults of one filter in one place told as events within [`POLICY_FAULTS_TOLD_WINDOW`]; the filter is unloaded at as many, so more
-/// are those of a core that has not heard of it yet.
+/// Faults of one filter in one slot reported as events within [`POLICY_FAULTS_TOLD_WINDOW`]; the filter is unloaded at this number, so
+/// further ones come from a core that has not unloaded it yet.
 pub const POLICY_FAULTS_TOLD_MAX: usize = 5;
 pub const POLICY_FAULTS_TOLD_WINDOW: Duration = Duration::from_secs(60);
-/// Instances beyond those in force and those about to be: trials of a setting, recorded cases, replacements of spent ones.
+/// Instances beyond those in force and those about to be: tests of a setting, recorded cases, replacements of spent ones.
 pub const FILTER_INSTANCES_SPARE: u32 = 16;
 
 /// Instances of filters that may exist at one time. Of an interlay: one on each core (`mirror`), two on the lane's core (`compare`,
-/// `records`), one on the control thread (`rollback`); twice, because a set is made whole before the one it replaces is dropped.
+/// `records`), one on the control thread (`rollback`); twice, because a whole set is made before the one it replaces is dropped.
 #[must_use]
 pub fn filter_instances_max(cores: u16, interlays: usize) -> u32 {
     let interlays = u32::try_from(interlays).unwrap_or(u32::MAX);
@@ -351,43 +354,43 @@ pub fn filter_instances_max(cores: u16, interlays: usize) -> u32 {
 const _: () = assert!(FILTER_MODULE_BYTES_MAX.div_ceil(3) * 4 + 2 * FILTER_CASES_BYTES_MAX < FILTER_BODY_BYTES_MAX);
 const _: () = assert!(POLICIES_ADOPT_TIMEOUT.as_millis() < ADMIN_REQUEST_TIMEOUT.as_millis());
 
-/// WAT text of a filter: a text is a few times as long as the module it is translated to, which has the ABI's limit.
+/// Longest WAT text of a filter: a few times the module it is translated to, which has the ABI's limit.
 pub const POLICY_WAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Host stack of one call into a filter (ABI.md, section 8). A core's thread has 2 MiB.
 pub const POLICY_STACK_BYTES: usize = 64 * 1024;
-/// How often the clock of deadlines ticks: a quarter of a hook's deadline, because a running call is looked at first after so long.
+/// Interval of the deadline clock: a quarter of a hook's deadline, because a running call is first checked after that time.
 pub const POLICY_TICK: Duration = Duration::from_micros(500);
-/// The clock of deadlines stops after a time without calls between one and two of these; waking it costs a system call.
+/// The deadline clock stops when there were no calls for one to two times this long; waking it costs a system call.
 pub const POLICY_CLOCK_IDLE: Duration = Duration::from_secs(1);
-/// Bytes of one frame that `frame_read` can reach: as much as a filter's whole memory. A longer frame has no more to give.
+/// Bytes of one frame that `frame_read` can reach: as much as a filter's whole memory.
 pub const POLICY_FRAME_BYTES_MAX: usize = 1024 * 1024;
-/// An instance gives back its copy of frames after a call that made it larger than this.
+/// An instance frees its copy of frames after a call that made it larger than this.
 pub const POLICY_FRAME_BYTES_KEPT: usize = 64 * 1024;
-/// Lines of a filter's log that nobody has taken yet, in one instance; more are dropped and counted.
+/// Log lines of one instance that have not been collected yet; more are dropped and counted.
 pub const POLICY_LOG_LINES_MAX: usize = 100;
 /// One call in this many is measured: reading the clock twice costs more than the call.
 pub const POLICY_CALL_SAMPLE: u64 = 64;
-/// Compiled filters kept on disk; the oldest give way. A migration uses a handful, each in a few versions.
+/// Compiled filters kept on disk; the oldest are removed first. A migration uses a handful, each in a few versions.
 pub const POLICY_CACHE_FILES_MAX: usize = 64;
-/// A longer file in the cache is none of ours: compiling makes about eight bytes of each one of a module.
+/// A longer file in the cache was not written by Crossfade: compiled code is about eight times as long as its module.
 pub const POLICY_CACHE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes that one field of a recorded case may stand for (`{"repeat": "x", "times": 5000}`): well beyond what any view holds.
+/// Bytes that one field of a recorded case may expand to (`{"repeat": "x", "times": 5000}`): well beyond what any view holds.
 pub const POLICY_CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often a recorded case may repeat a step: a day of windows.
 pub const POLICY_CASE_REPEAT_MAX: u64 = 100_000;
-/// Calls between two looks at the clock when a filter is measured: the clock's own cost is then below a nanosecond a call.
+/// Calls between two readings of the clock when a filter is measured: the clock's own cost is then below a nanosecond per call.
 pub const POLICY_BENCH_BATCH: u64 = 64;
-/// Time one view is measured for, and batches at most: enough for a 99th percentile, and a few seconds for a filter.
+/// Time for which one view is measured, and the most batches: enough for a 99th percentile, and a few seconds per filter.
 pub const POLICY_BENCH_TIME: Duration = Duration::from_millis(500);
 pub const POLICY_BENCH_BATCHES_MAX: usize = 10_000;
 
 const _: () = assert!(POLICY_FRAME_BYTES_KEPT <= POLICY_FRAME_BYTES_MAX && POLICY_CALL_SAMPLE.is_power_of_two());
-/// Things a filter gives cause to tell that wait in its seat for the next report: faults end a filter at five, log lines are bounded
-/// to ten a second.
+/// Reports about a filter that wait in its seat for the next collection: a filter is unloaded at five faults, log lines are bounded
+/// to ten per second.
 pub const POLICY_NOTES_MAX: usize = 64;
-/// Warnings told of one filter on one core within a second; the rest is only counted.
+/// Warnings of one filter on one core reported per second; the rest are only counted.
 pub const POLICY_WARNINGS_PER_SECOND_MAX: u32 = 3;
-/// A records policy that fails on one key usually fails on many: how often one is named, microseconds.
+/// How often a key on which a records policy failed is reported, microseconds: a policy that fails on one key usually fails on many.
 pub const RECORD_REFUSAL_TOLD_US: u64 = 60_000_000;
 /// Altered keys kept by id: 17 bytes each, as for clean ones; beyond it every key counts as altered.
 pub const ALTERED_KEYS_MAX: usize = 16 * 1024 * 1024;

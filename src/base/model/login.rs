@@ -1,5 +1,5 @@
-//! How clients of a PostgreSQL interlay log in: the mode, and the secrets kept for them. Never a password unless the user's own
-//! `auth_file` holds one.
+//! How clients of a PostgreSQL interlay log in: the mode, and the secrets kept for them. Contains passwords only if the user's own
+//! `auth_file` does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,18 +11,18 @@ use base64::engine::general_purpose::STANDARD;
 use super::endpoint::Secret;
 use super::limits;
 
-/// Who checks a client's password, and with what Crossfade logs in to the server (docs/OPERATING.md, "PostgreSQL log-in").
+/// Who checks a client's password, and which secret Crossfade uses to log in to the server (docs/OPERATING.md, "PostgreSQL log-in").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMode {
     /// Crossfade checks by SCRAM-SHA-256 against a verifier and logs in to the server with the ClientKey the proof reveals.
     Scram,
-    /// The server checks: its questions and the client's answers pass through.
+    /// The server checks: its challenges and the client's responses pass through.
     Relay,
-    /// Crossfade checks (SCRAM or md5, whatever it has); the server is logged in to with the endpoint's own user and password.
+    /// Crossfade checks (SCRAM or md5, depending on the stored secret) and logs in to the server with the endpoint's own user and password.
     Mapped,
-    /// As `scram`, but users of whom only an md5 hash is known are asked for md5.
+    /// As `scram`, but users with only an md5 hash are checked by md5.
     Md5,
-    /// Nobody is asked; the server is logged in to without a password, or with the plain or md5 secret of `auth_file`.
+    /// No client is checked; Crossfade logs in to the server without a password, or with the plain or md5 secret of `auth_file`.
     Trust,
 }
 
@@ -40,7 +40,7 @@ impl StoredSecret {
     /// anything else as the password itself (PostgreSQL's `get_password_type`, src/backend/libpq/crypt.c).
     ///
     /// # Errors
-    /// What is wrong with a text that is empty, or begins as a SCRAM verifier and is none; never the text.
+    /// What is wrong with a text that is empty, or begins like a SCRAM verifier but is not one; never the text itself.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the secret is empty: a user without a password cannot log in this way".to_owned());
@@ -93,7 +93,7 @@ impl ScramVerifier {
             format!("the iterations of a SCRAM verifier are a number from 1 to {}", limits::SCRAM_ITERATIONS_MAX)
         })?;
         let salt = STANDARD.decode(salt).ok().filter(|salt| (1..=limits::SCRAM_SALT_BYTES_MAX).contains(&salt.len()));
-        let salt = salt.ok_or("the salt of a SCRAM verifier is not base64 of a bearable length")?;
+        let salt = salt.ok_or("the salt of a SCRAM verifier is not base64 of a reasonable length")?;
         let key = |name: &str, text: &str| {
             let bytes = STANDARD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             bytes.ok_or_else(|| format!("the {name} of a SCRAM verifier is not 32 bytes in base64"))
@@ -103,7 +103,7 @@ impl ScramVerifier {
 }
 
 impl fmt::Display for ScramVerifier {
-    /// The verifier as pg_authid holds it. It is a secret: for `ALTER ROLE … PASSWORD` and for nothing that is read by people.
+    /// The verifier as pg_authid holds it. It is a secret, for `ALTER ROLE … PASSWORD` only; it must not be shown or logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (salt, stored) = (STANDARD.encode(&self.salt), STANDARD.encode(self.stored_key));
         write!(f, "SCRAM-SHA-256${}:{salt}${stored}:{}", self.iterations, STANDARD.encode(self.server_key))
@@ -122,9 +122,9 @@ pub struct PostgresSpec {
     pub auth: AuthMode,
     /// By user name, from `auth_file`.
     pub users: Arc<BTreeMap<String, StoredSecret>>,
-    /// Asked on the server, as the endpoint's user, for a user not in `auth_file`; `$1` is the user, the second column the secret.
+    /// The query run on the server, as the endpoint's user, for a user not in `auth_file`; `$1` is the user, the second column the secret.
     pub auth_query: Option<String>,
-    /// Whether `replication=…` in a startup packet is let through.
+    /// Whether a startup packet with `replication=…` is accepted.
     pub replication: AllowReplication,
 }
 

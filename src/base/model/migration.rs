@@ -1,6 +1,6 @@
-//! The choices an operator makes for a migration, their values, and what people said about it (approvals, waivers).
+//! The choices an operator makes for a migration, their values, and the operators' approvals and waivers.
 //!
-//! Not the record itself: that has a phase, and a phase is known only from `workflow` upwards. Crosses threads.
+//! Not the record itself: that has a phase, which only `workflow` and the layers above it know. Crosses threads.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl DecisionError {
     }
 }
 
-/// `BlueGreen`, `blue-green` and `blue_green` are one word to us.
+/// Makes `BlueGreen`, `blue-green` and `blue_green` the same word.
 pub(super) fn folded(text: &str) -> String {
     text.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
@@ -73,7 +73,7 @@ pub(super) use decision;
 decision!(
     /// How traffic moves to the target.
     Strategy, "strategy", {
-        /// Full sync, then all at once, with an instant way back.
+        /// Full sync, then all at once, with an instant rollback.
         BlueGreen = "blue_green",
         /// All at once.
         BigBang = "big_bang",
@@ -147,7 +147,7 @@ decision!(
     MigrationStatus, "status", {
         /// Created; the checks of `pre-test` have not all passed.
         Pending = "pending",
-        /// The checks of `pre-test` have passed; nobody has started it.
+        /// The checks of `pre-test` have passed; it has not been started.
         Ready = "ready",
         Running = "running",
         Paused = "paused",
@@ -168,7 +168,7 @@ decision!(
 );
 
 decision!(
-    /// How far a run drives itself.
+    /// How far a run advances automatically.
     AutoThrough, "through", {
         /// Every step is an explicit `advance`.
         Nothing = "nothing",
@@ -242,11 +242,11 @@ impl Default for Thresholds {
 }
 
 impl Decisions {
-    /// Refuses what is understood but not supported yet, with the values that are.
+    /// Refuses values that are known but not supported yet, and names the supported ones.
     ///
     /// # Errors
     /// [`DecisionError`] naming the decision and what to write instead.
-    pub fn carried(&self) -> Result<(), DecisionError> {
+    pub fn supported(&self) -> Result<(), DecisionError> {
         let not_yet = |what: &str, value: &str, instead: &str| {
             Err(DecisionError(format!("{what} {value:?} is not supported yet: use {instead}")))
         };
@@ -312,7 +312,7 @@ impl Thresholds {
     }
 }
 
-/// A person's word that a step may be taken. Counts only in the run it was given in.
+/// An operator's approval of a step. Counts only in the run it was given in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     pub scope: ApprovalScope,
@@ -322,7 +322,7 @@ pub struct Approval {
     pub run: u32,
 }
 
-/// A person's word that one named compatibility finding is acceptable.
+/// An operator's decision that one named finding is acceptable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiver {
     pub finding: String,
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        assert_eq!(Decisions::default().carried(), Ok(()));
+        assert_eq!(Decisions::default().supported(), Ok(()));
         type Change = fn(&mut Decisions);
         let cases: [(&str, Change); 7] = [
             ("canary", |d| d.strategy = Strategy::Canary),
@@ -374,7 +374,7 @@ mod tests {
         for (word, change) in cases {
             let mut decisions = Decisions::default();
             change(&mut decisions);
-            let error = decisions.carried().expect_err(word).to_string();
+            let error = decisions.supported().expect_err(word).to_string();
             assert!(error.contains(word) && error.contains("use "), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! What a core is told to do: an immutable, numbered plan with no choices left in it.
+//! What a core has to do: an immutable, numbered plan with no choices left in it.
 //!
 //! Crosses: built on the control thread by `workflow`, shared with every core by `Arc`. A core never learns the phase.
 
@@ -17,7 +17,7 @@ pub struct InterlaySpec {
     pub name: InterlayName,
     pub protocol: InterlayProtocol,
     pub listen: SocketAddr,
-    /// `None`: clients connect in the clear.
+    /// `None`: clients connect without TLS.
     pub tls: Option<ServerTls>,
 }
 

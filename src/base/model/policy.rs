@@ -25,11 +25,11 @@ decision!(
 );
 
 decision!(
-    /// What becomes of a verdict that stops something (refuse, hold, roll back). Every other verdict is carried out in every mode.
+    /// What happens with a verdict that stops something (refuse, hold, roll back). Every other verdict is carried out in every mode.
     PolicyMode, "policy mode", {
         /// It is counted.
         Observe = "observe",
-        /// It is counted and told to the operator.
+        /// It is counted and reported to the operator.
         Warn = "warn",
         /// It is carried out.
         Block = "block",
@@ -44,13 +44,13 @@ decision!(
     }
 );
 
-/// Name of a loaded filter: 1 to 64 characters of `a-z A-Z 0-9 - _ .`, or such a name behind `builtin:` for a shipped one.
+/// Name of a loaded filter: 1 to 64 characters of `a-z A-Z 0-9 - _ .`, or `builtin:` and such a name for a shipped one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilterName(String);
 
 impl FilterName {
     /// # Errors
-    /// [`DecisionError`] that says what a name is.
+    /// [`DecisionError`] that describes a valid name.
     pub fn new(text: &str) -> Result<Self, DecisionError> {
         let name = text.strip_prefix(BUILTIN_PREFIX).unwrap_or(text);
         let good = !name.is_empty()
@@ -85,7 +85,7 @@ impl fmt::Display for FilterName {
     }
 }
 
-/// Who decides one thing.
+/// What makes the decision of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyChoice {
     /// No filter: the host's own default of the hook.
@@ -94,7 +94,7 @@ pub enum PolicyChoice {
 }
 
 impl PolicyChoice {
-    /// What is written in place of a filter's name.
+    /// The word written instead of a filter's name.
     pub const NOBODY: &str = "none";
 }
 
@@ -114,7 +114,7 @@ impl PolicySetting {
     }
 }
 
-/// The choices somebody has made; what is absent is left to whoever is asked next: the migration, then the interlay, then
+/// The choices made at one level; an absent one is taken from the next level: the migration, then the interlay, then
 /// [`PolicySettings::shipped`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicySettings {
@@ -125,7 +125,7 @@ pub struct PolicySettings {
 }
 
 impl PolicySettings {
-    /// What holds where nobody chose: the shipped filters, which are ordinary modules.
+    /// The defaults: the shipped filters, which are ordinary modules.
     #[must_use]
     pub fn shipped() -> Self {
         let builtin =
@@ -157,7 +157,7 @@ impl PolicySettings {
         }
     }
 
-    /// The filter in force for one decision: the first of these that has made it.
+    /// The filter in force for one slot: that of the first level that sets it.
     #[must_use]
     pub fn in_force<'a>(chain: &[&'a Self], slot: PolicySlot) -> Option<&'a PolicySetting> {
         match chain.iter().find_map(|settings| settings.get(slot)) {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_choice_holds() {
+    fn the_nearest_choice_wins() {
         let shipped = PolicySettings::shipped();
         let mut interlay = PolicySettings::default();
         interlay.set(PolicySlot::Rollback, Some(PolicyChoice::Nobody));

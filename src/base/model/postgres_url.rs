@@ -1,4 +1,4 @@
-//! How the URL of a PostgreSQL endpoint is read: libpq's form, with the parameters Crossfade knows and no others.
+//! Parses the URL of a PostgreSQL endpoint: libpq's form, with the parameters Crossfade knows and no others.
 
 use std::path::PathBuf;
 
@@ -102,7 +102,7 @@ fn read_address(place: &str, parameters: &Parameters) -> Result<Address, UrlErro
         return refuse(format!("the url has no host: write {EXAMPLE}"));
     }
     if host.starts_with('/') {
-        // A socket directory, as libpq has it.
+        // A socket directory, as in libpq.
         let directory = PathBuf::from(host);
         return Ok(Address::Unix(directory.join(format!(".s.PGSQL.{port}"))));
     }

@@ -1,4 +1,4 @@
-//! What is known of one client session, for whoever asks who is connected or who holds a pause up. Crosses from a core to control.
+//! What is known of one client session, for the list of sessions and for a pause that waits for one. Crosses from a core to control.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
     LoggingIn,
-    /// It is being let in on the server.
+    /// Logging in on the server.
     Connecting,
     /// Nothing outstanding, no transaction.
     Idle,
@@ -19,7 +19,7 @@ pub enum SessionState {
     FailedTransaction,
     CopyIn,
     CopyOut,
-    /// Wants to begin and is held by a closed gate.
+    /// Wants to begin a unit of work and is held by a pause.
     Held,
 }
 
@@ -53,6 +53,6 @@ pub struct SessionInfo {
     pub state: SessionState,
     /// Since it entered that state; for a transaction, since the transaction began.
     pub age_us: u64,
-    /// Classes of session state it has (see `protocol::postgres::facts`), as "set", "listen", "temp table".
+    /// Classes of session state it has (see `wire::postgres::facts`), such as "set", "listen", "temp table".
     pub keeps: Vec<&'static str>,
 }

@@ -1,4 +1,4 @@
-//! One statement as it passed, kept as a sample for `analyze`. Crosses from a core to control, never to a log.
+//! One forwarded statement, kept as a sample for `analyze`. Crosses from a core to control, never to a log.
 
 /// A sampled statement. `text` may hold literals of the application: it is fingerprinted on the control thread and then dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]

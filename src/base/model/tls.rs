@@ -1,4 +1,4 @@
-//! What is configured about TLS, on both sides of an interlay. Plain data: files are named here and read by `dataplane` and `jobs`.
+//! What is configured about TLS, on both sides of an interlay. Plain data: files are named here and read by the `tls` and `proxy` crates.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub enum TlsMode {
     Require,
     /// The certificate is signed by a known authority.
     VerifyCa,
-    /// And it names the host.
+    /// The certificate is signed by a known authority and names the host.
     VerifyFull,
 }
 

@@ -1,6 +1,6 @@
 //! A histogram of durations: buckets that grow by an eighth to a quarter, so that a percentile is right to within 25 %. One thread.
 //!
-//! The unit is its owner's: the name of whatever holds one says which (`latency_us`, `call_ns`).
+//! The owner chooses the unit; the name of the field says which (`latency_us`, `call_ns`).
 
 /// Buckets per doubling.
 const STEPS: u64 = 4;
@@ -43,7 +43,7 @@ fn upper(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Adds another's values.
+    /// Adds the values of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (own, more) in self.buckets.iter_mut().zip(other.buckets.iter()) {
             *own += more;
@@ -74,7 +74,7 @@ impl Histogram {
         self.count
     }
 
-    /// Counts a value as many times as it stands for.
+    /// Counts a value `weight` times.
     pub fn record(&mut self, value: u64, weight: u64) {
         self.buckets[bucket(value)] += weight;
         self.count += weight;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_since_is_told_from_what_was_there() {
+    fn since_returns_only_what_was_recorded_later() {
         let mut times = Histogram::default();
         times.record(1000, 5);
         let before = times.clone();

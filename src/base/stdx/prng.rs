@@ -1,6 +1,6 @@
 //! Repeatable randomness, not for secrets: SplitMix64 (Steele, Lea, Flood 2014).
 
-/// A stream of numbers that its seed determines.
+/// A stream of numbers determined by its seed.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 

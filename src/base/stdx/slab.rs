@@ -1,4 +1,4 @@
-//! A slab whose keys go stale: an index together with a generation, so that a late reply never reaches a newer tenant.
+//! A slab whose keys go stale: an index together with a generation, so that a late reply never reaches a newer entry.
 //!
 //! Lives on one core.
 
@@ -101,7 +101,7 @@ impl<T> Slab<T> {
     }
 }
 
-/// What others keep about the entries of a [`Slab`], under the same keys: found by index, without hashing.
+/// Further data about the entries of a [`Slab`], under the same keys: found by index, without hashing.
 #[derive(Debug)]
 pub struct SlabMap<T> {
     slots: Vec<Slot<T>>,

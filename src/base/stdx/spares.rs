@@ -1,8 +1,8 @@
-//! Empty buffers that were used before and are used again, so that a busy connection allocates nothing and an idle one holds nothing.
+//! Empty buffers kept for reuse, so that a busy connection allocates nothing and an idle one holds no memory.
 //!
 //! Lives on one core.
 
-/// At most so many buffers of at most such a size.
+/// A bounded number of buffers of bounded size.
 #[derive(Debug)]
 pub struct Spares {
     buffers: Vec<Vec<u8>>,
@@ -16,13 +16,13 @@ impl Spares {
         Self { buffers: Vec::new(), count_max, bytes_max }
     }
 
-    /// An empty buffer, with room if there is one.
+    /// An empty buffer; a spare one with its capacity if there is one.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_default()
     }
 
-    /// Empties a buffer and keeps it, unless it is too large or there are enough.
+    /// Clears a buffer and keeps it, unless it is too large or enough are kept.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         if (1..=self.bytes_max).contains(&buffer.capacity()) && self.buffers.len() < self.count_max {
             buffer.clear();

@@ -30,7 +30,7 @@ impl Control {
                 live.record.borrow().id
             )));
         }
-        request.decisions.carried().map_err(|error| ControlError::Unsupported(error.to_string()))?;
+        request.decisions.supported().map_err(|error| ControlError::Unsupported(error.to_string()))?;
         let (source, target) = self.ends(&interlay, &request)?;
         let newest = self.newest(&request.interlay);
         let epoch = newest.map(|old| old.record.borrow().authority.epoch.next());
