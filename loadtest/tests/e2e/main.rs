@@ -5,6 +5,7 @@ mod clients;
 mod faults;
 mod history;
 mod migration;
+mod openapi;
 mod pg_analyze;
 mod pg_auth;
 mod pg_bad_input;
