@@ -6,6 +6,7 @@ use base::model::{CoreId, PlanMode, Side};
 use base::stdx::clock::Now;
 use proxy::redis::lane::Lane;
 use proxy::redis::lane::request::{LaneBatch, LaneItem};
+use wire::resp::command::lookup;
 
 use super::harness::{Operation, Round};
 use super::setting::{self, CLIENTS, PIECE_BYTES, SAME_BYTES, SAME_LENGTH, Same, Verb};
@@ -116,8 +117,8 @@ impl Stage {
 fn batch(verb: Verb, client: usize) -> LaneBatch {
     let frames = setting::requests(verb, client, DEPTH);
     let item = |frame: &&[u8]| match verb {
-        Verb::Get => LaneItem::ComparedRead { len: frame.len() },
-        Verb::Set => LaneItem::Command { len: frame.len() },
+        Verb::Get => LaneItem::ComparedRead { command: lookup(b"GET"), len: frame.len() },
+        Verb::Set => LaneItem::Command { command: lookup(b"SET"), len: frame.len() },
     };
     let items = setting::frames(&frames).iter().map(item).collect();
     LaneBatch { client: client as u64, database: 0, resp: 2, items, frames }

@@ -10,7 +10,7 @@ use ::policy::{
     CorePolicies, Host, HostOptions, Instance, Mirroring, RequestDecision, RequestSeat, SeatSetup, builtin,
 };
 use base::model::{CoreId, FilterName, PolicySetting};
-use proxy::redis::lane::Caller;
+use proxy::redis::lane::caller::Caller;
 use proxy::redis::lane::facts::{Asked, with_facts};
 use wire::resp::command;
 use wire::resp::encode::request;

@@ -14,7 +14,7 @@ use crate::contract::{
     Arrival, Ask, ClientKey, Companion, CompanionAsk, Failure, LinkKey, Relay, SharedPolicies, ToCompanion, ToRelay,
     UpstreamKey,
 };
-use crate::protocols::messages::samples;
+use crate::protocols::samples;
 use base::model::{Authority, CompareReads, CoreId, Generation, InterlayName, PlanMode, RoutePlan, limits};
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabMap;

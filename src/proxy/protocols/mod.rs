@@ -3,6 +3,8 @@
 //! A further protocol is a folder beside this one and the match arms that the compiler then asks for here.
 
 pub mod messages;
+#[cfg(test)]
+pub mod samples;
 
 use crate::contract::{Companion, Relay, RelaySetup};
 use crate::postgres::PostgresRelay;

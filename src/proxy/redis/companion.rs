@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::lane::Lane;
-use super::lane::request::LaneReply;
+use super::lane::caller::Caller;
+use super::lane::request::{LaneMessage, LaneReply};
 use crate::contract::{Companion, CompanionAsk, LinkKey, RelaySetup, SharedPolicies, ToCompanion, ToRelay};
 use base::model::{CoreId, PlanMode, RoutePlan, Side};
 use base::stdx::clock::Now;
@@ -147,14 +148,16 @@ impl Companion for RedisCompanion {
     }
 
     fn message(&mut self, from: CoreId, message: ToCompanion, now: Now) {
-        let ToCompanion::Lane(batch) = message;
-        match self.running.as_mut() {
-            Some(running) => running.lane.submit(from, batch, now),
-            None => {
+        let ToCompanion::Lane(message) = message;
+        match (message, self.running.as_mut()) {
+            (LaneMessage::Commands(batch), Some(running)) => running.lane.submit(from, batch, now),
+            (LaneMessage::Forget { client }, Some(running)) => running.lane.forget(Caller { core: from, client }, now),
+            (LaneMessage::Commands(batch), None) => {
                 // The plan that ends dual operation overtook the batch: the client's connection ends, as its outcome is not known.
                 let reply = LaneReply { client: batch.client, count: 0, bytes: Vec::new(), close: true };
                 self.messages.push((from, ToRelay::Lane(reply)));
             }
+            (LaneMessage::Forget { .. }, None) => {}
         }
         self.collect();
     }
@@ -248,6 +251,7 @@ mod tests {
         ProtocolKind,
     };
     use bus::{LaneEvent, LaneOrder};
+    use wire::resp::command::lookup;
 
     fn plan(generation: u64, mode: PlanMode) -> Arc<RoutePlan> {
         let end = |name: &str| {
@@ -276,8 +280,8 @@ mod tests {
 
     fn set(client: u64) -> ToCompanion {
         let frames = wire::resp::encode::request(&[b"SET", b"k", b"v"]);
-        let items = vec![LaneItem::Command { len: frames.len() }];
-        ToCompanion::Lane(LaneBatch { client, database: 0, resp: 2, items, frames })
+        let items = vec![LaneItem::Command { command: lookup(b"SET"), len: frames.len() }];
+        ToCompanion::Lane(LaneMessage::Commands(LaneBatch { client, database: 0, resp: 2, items, frames }))
     }
 
     fn connects(links: [LinkKey; 2]) -> Vec<CompanionAsk> {

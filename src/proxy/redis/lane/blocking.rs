@@ -2,166 +2,94 @@
 //!
 //! A client blocked here stays blocked through a flip. Difference from Redis: a concurrent non-blocking pop may win an element.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::authority::{Awaiting, WriteEntry};
-use super::emit::Incoming;
-use super::keys::{KeyId, KeyRef};
-use super::{Caller, Lane};
+use super::authority_queue::WriteEntry;
+use super::commands::Incoming;
+use super::keys::KeyRef;
+use super::state::Lane;
+use super::waiters::{Form, Waiter};
 use base::model::limits;
 use wire::resp::Args;
-use wire::resp::command;
+use wire::resp::command::{self, Command};
 use wire::resp::effect::{self, elements, is_error, is_nil};
 use wire::resp::encode::{self, request};
 
-/// How the reply of the non-blocking form becomes the reply of the blocking one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    AsIs,
-    /// LMPOP's [key, [element]] as BLPOP's [key, element].
-    Popped,
-    /// ZMPOP's [key, [[member, score]]] as BZPOPMIN's [key, member, score].
-    PoppedScored,
-}
-
-/// A blocked client.
-#[derive(Debug)]
-struct Waiter {
-    to: Caller,
-    database: u32,
-    resp: u8,
-    frame: Box<[u8]>,
-    keys: Rc<[KeyRef]>,
-    form: Form,
-    /// `None`: for ever.
-    deadline_us: Option<u64>,
-    /// A try is outstanding.
-    trying: bool,
-}
-
-/// All blocked clients, by number of arrival.
-#[derive(Debug, Default)]
-pub(super) struct Waiters {
-    next: u64,
-    all: BTreeMap<u64, Waiter>,
-    by_key: HashMap<KeyId, VecDeque<u64>>,
-    retry_us: u64,
-}
-
 impl Lane {
-    pub(super) fn block(&mut self, incoming: Incoming<'_>) {
+    /// A blocking command of a client.
+    pub(super) fn block(&mut self, command: &'static Command, incoming: Incoming<'_>) {
         let args: Vec<&[u8]> = Args::new(incoming.frame).collect();
         let (frame, timeout, form) = match unblocked(&args) {
             Ok(parts) => parts,
             Err(text) => return self.answer_in_order(incoming.to, encode::error(text)),
         };
-        let command = args.first().map_or(&command::UNKNOWN, |name| command::lookup(name));
         let Some(names) = command.keys_of(incoming.frame) else {
             return self.answer_in_order(incoming.to, encode::error("ERR syntax error"));
         };
         let keys: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(incoming.database, name)).collect();
-        let number = self.waiters.next;
-        self.waiters.next += 1;
-        let waiter = Waiter {
+        let number = self.waiters.add(Waiter {
             to: incoming.to,
             database: incoming.database,
             resp: incoming.resp,
+            command: Args::new(&frame).next().map_or(&command::UNKNOWN, command::lookup),
             frame: frame.into(),
             keys,
             form,
             deadline_us: (timeout > 0).then(|| self.now.mono_us + timeout),
             trying: false,
-        };
-        self.waiters.all.insert(number, waiter);
+        });
         self.try_waiter(number);
     }
 
     /// Sends the non-blocking form as an ordinary write.
     fn try_waiter(&mut self, number: u64) {
-        let Some(waiter) = self.waiters.all.get_mut(&number) else { return };
+        let Some(waiter) = self.waiters.get_mut(number) else { return };
         waiter.trying = true;
-        let incoming_frame = waiter.frame.clone();
-        let (to, database, resp, keys) = (waiter.to, waiter.database, waiter.resp, Rc::clone(&waiter.keys));
-        let name = Args::new(&incoming_frame).next().unwrap_or_default().to_vec();
-        let Ok(plan) = effect::plan(command::lookup(&name), &incoming_frame) else { return };
-        let plan = if keys.len() > 1
-            && plan.depends_on_old_value
-            && keys.iter().any(|key| self.keys.is_volatile(key.id))
-        {
-            effect::EffectPlan { shape: effect::Shape::Copied, post: effect::Post::Copy, depends_on_old_value: false }
-        } else {
-            plan
-        };
-        let before = self.awaiting.len();
-        self.send_write(plan, keys, Incoming { to, database, resp, frame: &incoming_frame });
-        for awaiting in self.awaiting.iter_mut().skip(before) {
-            if let Awaiting::Write(entry) = awaiting {
-                entry.waiter = Some(number);
-            }
-        }
+        let Waiter { to, database, resp, command, .. } = *waiter;
+        let (frame, keys) = (Rc::clone(&waiter.frame), Rc::clone(&waiter.keys));
+        let Ok(plan) = effect::plan(command, &frame) else { return };
+        let plan = self.adapt_plan(plan, &keys);
+        self.send_write(plan, keys, Incoming { to, database, resp, frame: &frame });
+        self.due.last_write_is_try_of(number);
     }
 
     /// The answer to a write: to its client, or, for a try of a blocked client, to that client if there was something.
     pub(super) fn answer_write(&mut self, entry: &WriteEntry, reply: &[u8]) {
-        let Some(number) = entry.waiter else { return self.deliver(entry.to, reply) };
-        let Some(waiter) = self.waiters.all.get_mut(&number) else { return };
+        let Some(number) = entry.waiter else { return self.out.deliver(entry.to, reply) };
+        let Some(waiter) = self.waiters.get_mut(number) else { return };
         waiter.trying = false;
-        if is_nil(reply) && self.retired {
-            return self.dismiss(number);
-        }
         if is_nil(reply) {
-            for key in entry.keys.iter() {
-                let queue = self.waiters.by_key.entry(key.id).or_default();
-                if !queue.contains(&number) {
-                    // The order of arrival is the order of service.
-                    let at = queue.iter().position(|other| *other > number).unwrap_or(queue.len());
-                    queue.insert(at, number);
-                }
+            if self.ending.retired {
+                self.dismiss(number);
+            } else {
+                self.waiters.wait_for(number, &entry.keys);
             }
             return;
         }
-        let reply = if is_error(reply) { reply.to_vec() } else { reformed(waiter.form, reply) };
-        let to = waiter.to;
-        self.remove_waiter(number);
-        self.deliver(to, &reply);
-    }
-
-    fn remove_waiter(&mut self, number: u64) {
-        let Some(waiter) = self.waiters.all.remove(&number) else { return };
-        for key in waiter.keys.iter() {
-            if let Some(queue) = self.waiters.by_key.get_mut(&key.id) {
-                queue.retain(|other| *other != number);
-                if queue.is_empty() {
-                    self.waiters.by_key.remove(&key.id);
-                }
-            }
+        if let Some(waiter) = self.waiters.remove(number) {
+            let reply = if is_error(reply) { reply.to_vec() } else { reformed(waiter.form, reply) };
+            self.out.deliver(waiter.to, &reply);
         }
     }
 
     /// After a write on these keys: the first that waits for each tries again.
     pub(super) fn wake_waiters(&mut self, keys: &[KeyRef], reply: &[u8]) {
-        if self.waiters.by_key.is_empty() || is_error(reply) || self.retired {
+        if !self.waiters.wait_for_any() || is_error(reply) || self.ending.retired {
             return;
         }
         for key in keys {
-            let first = self.waiters.by_key.get(&key.id).and_then(|queue| {
-                queue.iter().copied().find(|number| self.waiters.all.get(number).is_some_and(|waiter| !waiter.trying))
-            });
-            if let Some(number) = first {
+            if let Some(number) = self.waiters.first_for(key.id) {
                 self.try_waiter(number);
             }
         }
     }
 
-    /// After a flip or a reconnect, and now and then for what no reply of ours shows (scripts, other writers).
+    /// After a flip or a reconnect, and at intervals for what no reply of the lane's shows (scripts, other writers).
     pub(super) fn retry_all_waiters(&mut self) {
-        if self.fence.is_some() || !self.link_ref(self.authority).connected || self.retired {
+        if self.held.fence.is_some() || !self.links.authority().connected || self.ending.retired {
             return;
         }
-        let idle: Vec<u64> =
-            self.waiters.all.iter().filter(|(_, waiter)| !waiter.trying).map(|(number, _)| *number).collect();
-        for number in idle {
+        for number in self.waiters.idle(|_| true) {
             self.try_waiter(number);
         }
     }
@@ -169,14 +97,7 @@ impl Lane {
     /// Time-outs, as Redis answers them.
     pub(super) fn expire_waiters(&mut self) {
         let now = self.now.mono_us;
-        let over: Vec<u64> = self
-            .waiters
-            .all
-            .iter()
-            .filter(|(_, waiter)| !waiter.trying && waiter.deadline_us.is_some_and(|deadline| deadline <= now))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in over {
+        for number in self.waiters.idle(|waiter| waiter.deadline_us.is_some_and(|deadline| deadline <= now)) {
             self.dismiss(number);
         }
         if now >= self.waiters.retry_us {
@@ -185,27 +106,16 @@ impl Lane {
         }
     }
 
-    fn dismiss(&mut self, number: u64) {
-        let Some((to, resp)) = self.waiters.all.get(&number).map(|waiter| (waiter.to, waiter.resp)) else { return };
-        self.remove_waiter(number);
-        self.deliver(to, if resp == 3 { b"_\r\n" } else { b"*-1\r\n" });
-    }
-
     /// Dual operation ends: blocked clients get nil, and their cores send their commands again the other way.
     pub(super) fn dismiss_waiters(&mut self) {
-        let idle: Vec<u64> =
-            self.waiters.all.iter().filter(|(_, waiter)| !waiter.trying).map(|(number, _)| *number).collect();
-        for number in idle {
+        for number in self.waiters.idle(|_| true) {
             self.dismiss(number);
         }
     }
 
-    pub(super) fn forget_client(&mut self, to: Caller) {
-        self.watches.forget(to);
-        let gone: Vec<u64> =
-            self.waiters.all.iter().filter(|(_, waiter)| waiter.to == to).map(|(number, _)| *number).collect();
-        for number in gone {
-            self.remove_waiter(number);
+    fn dismiss(&mut self, number: u64) {
+        if let Some(waiter) = self.waiters.remove(number) {
+            self.out.deliver(waiter.to, if waiter.resp == 3 { b"_\r\n" } else { b"*-1\r\n" });
         }
     }
 }

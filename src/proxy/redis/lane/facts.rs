@@ -1,6 +1,6 @@
 //! A Redis command in the words of policies, which know no protocol: class, keys, what kind of reply is to come.
 
-use super::Caller;
+use super::caller::Caller;
 use policy::{RequestFacts, abi};
 use wire::resp::Args;
 use wire::resp::command::{self, Class, Command, CompareRule, KeySpec};

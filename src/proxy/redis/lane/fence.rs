@@ -2,43 +2,35 @@
 
 use std::sync::Arc;
 
-use super::Lane;
-use base::model::Side;
+use super::holding::Fence;
+use super::shadow_queue::Purpose;
+use super::state::Lane;
+use base::model::{RoutePlan, Side};
 use bus::{LaneEvent, PassKind};
-
-/// Writes are held.
-#[derive(Debug)]
-pub(super) struct Fence {
-    ticket: u64,
-    began_us: u64,
-    deadline_us: u64,
-    /// Control has been told that all is drained: from here on only its release ends the fence.
-    reported: bool,
-}
 
 impl Lane {
     pub(super) fn begin_fence(&mut self, ticket: u64, budget_us: u64) {
-        if self.fence.is_some() {
+        if self.held.fence.is_some() {
             let reason = "another fence is in force".to_owned();
-            self.events.push(LaneEvent::FenceExpired { ticket, reason });
+            self.out.tell(LaneEvent::FenceExpired { ticket, reason });
             return;
         }
         let began_us = self.now.mono_us;
-        self.fence = Some(Fence { ticket, began_us, deadline_us: began_us + budget_us, reported: false });
+        self.held.fence = Some(Fence { ticket, began_us, deadline_us: began_us + budget_us, reported: false });
     }
 
     /// Reports a drained lane once; gives up when the budget is spent before that.
     pub(super) fn advance_fence(&mut self) {
-        let Some(fence) = &self.fence else { return };
+        let Some(fence) = &self.held.fence else { return };
         if fence.reported {
             return;
         }
         let (ticket, deadline_us) = (fence.ticket, fence.deadline_us);
         if self.is_drained() {
-            if let Some(fence) = self.fence.as_mut() {
+            if let Some(fence) = self.held.fence.as_mut() {
                 fence.reported = true;
             }
-            self.events.push(LaneEvent::Fenced { ticket });
+            self.out.tell(LaneEvent::Fenced { ticket });
         } else if self.now.mono_us >= deadline_us {
             let reason = format!("the budget ran out: {}", self.what_is_left());
             self.expire_fence(reason);
@@ -47,10 +39,9 @@ impl Lane {
 
     fn is_drained(&self) -> bool {
         self.both_connected()
-            && self.pass.done
-            && self.awaiting.is_empty()
-            && self.finishing.is_none()
-            && self.sent.is_empty()
+            && self.jobs.pass.done
+            && self.due.is_empty()
+            && self.shadow.is_empty()
             && self.keys.dirty_count() == 0
     }
 
@@ -64,30 +55,30 @@ impl Lane {
 
     pub(super) fn expire_fence_if_lost(&mut self, side: Side, why: &str) {
         // Once reported, the record may already be durable: control decides.
-        if self.fence.as_ref().is_some_and(|fence| !fence.reported) {
+        if self.held.fence.as_ref().is_some_and(|fence| !fence.reported) {
             self.expire_fence(format!("the {side}'s connection was lost: {why}"));
         }
     }
 
     fn expire_fence(&mut self, reason: String) {
-        let Some(fence) = self.fence.take() else { return };
-        self.events.push(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
+        let Some(fence) = self.held.fence.take() else { return };
+        self.out.tell(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
         self.adopt_records_policy();
         self.run_held();
     }
 
     /// Ends the fence under the plan published last.
     pub(super) fn release(&mut self, ticket: u64) {
-        let Some(fence) = self.fence.take() else {
-            self.events.push(LaneEvent::Released { ticket, pause_us: 0, held: 0 });
+        let Some(fence) = self.held.fence.take() else {
+            self.out.tell(LaneEvent::Released { ticket, pause_us: 0, held: 0 });
             return;
         };
-        if let Some(plan) = self.next_plan.take() {
+        if let Some(plan) = self.held.next_plan.take() {
             self.exchange_roles(&plan);
         }
         let pause_us = self.now.mono_us - fence.began_us;
-        let held = std::mem::take(&mut self.held_commands);
-        self.events.push(LaneEvent::Released { ticket, pause_us, held });
+        let held = self.held.take_count();
+        self.out.tell(LaneEvent::Released { ticket, pause_us, held });
         self.adopt_records_policy();
         self.run_held();
         self.retry_all_waiters();
@@ -95,26 +86,22 @@ impl Lane {
 
     /// The shadow becomes the authority. Both hold the same values; deadlines on the new shadow are G too early, so every volatile
     /// key is uncopied again.
-    fn exchange_roles(&mut self, plan: &Arc<base::model::RoutePlan>) {
-        assert!(self.awaiting.is_empty() && self.sent.is_empty(), "I6: nothing is in flight at a flip");
+    fn exchange_roles(&mut self, plan: &Arc<RoutePlan>) {
+        assert!(self.due.is_empty() && self.shadow.is_empty(), "I6: nothing is in flight at a flip");
         assert!(self.keys.dirty_count() == 0, "I6: nothing is dirty at a flip");
         self.plan = Arc::clone(plan);
-        self.authority = plan.authority.side;
+        self.links.authority = plan.authority.side;
         // The new shadow is spoken to in RESP2 only.
-        let resp = self.link_ref(self.authority.other()).resp;
-        if resp != 2 {
-            let link = self.link(self.authority.other());
-            link.resp = 2;
-            wire::resp::encode::push_request(&mut link.output, &[b"HELLO", b"2"]);
-            self.sent.push_back(super::Sent { purpose: super::shadow::Purpose::Swallow, at_us: self.now.mono_us });
+        for _ in 0..self.links.shadow_mut().speak(2) {
+            self.shadow.push(Purpose::Prepared, self.now.mono_us);
         }
         self.watches.break_all();
         self.begin_pass(PassKind::Volatile, "authority changed: deadlines are written again");
     }
 
     pub(super) fn run_held(&mut self) {
-        for (core, batch) in std::mem::take(&mut self.held) {
-            self.run_batch(core, &batch);
+        for (core, batch) in self.held.take_batches() {
+            self.run_batch(core, batch);
         }
     }
 }

@@ -1,17 +1,16 @@
 //! The records policy: what of each value is copied to the shadow. While there is one, every value passes it, also after a write:
-//! the shadow then holds what the policy makes of the authority's, and nothing that it has not seen.
+//! the shadow then holds what the policy makes of the authority's values, and nothing that the policy has not seen.
 //!
 //! Only from the source to the target: in the other direction it would overwrite originals with what was made of them.
 
-use super::Lane;
-use super::authority::CopyFor;
+use super::authority_queue::Copied;
 use super::keys::KeyRef;
-use super::shadow::Purpose;
+use super::state::Lane;
 use base::model::{Side, limits};
 use bus::LaneEvent;
 use policy::{RecordSeat, RecordVerdict, abi};
 use wire::resp::copy::{self, DataType};
-use wire::resp::effect::{Effects, Expect, bulk, bulks, is_nil};
+use wire::resp::effect::{bulk, bulks, is_nil};
 use wire::resp::encode;
 
 /// A value as a record shows it.
@@ -25,7 +24,7 @@ struct Shown<'a> {
 impl Lane {
     /// Whether copies to the shadow pass a policy now.
     pub(super) fn judges_records(&self) -> bool {
-        self.records_identity.is_some() && self.authority == Side::Source
+        self.records.identity.is_some() && self.links.authority == Side::Source
     }
 
     /// The policy cannot answer now: whatever was read for it would be read again.
@@ -33,84 +32,63 @@ impl Lane {
         self.judges_records() && self.policies.borrow().record.as_ref().is_none_or(RecordSeat::is_spent)
     }
 
-    /// A DUMP under a records policy: its first byte tells the type. What can be read by its type is; the rest can only be kept or left out.
-    pub(super) fn judge_dump(&mut self, key: &KeyRef, purpose: CopyFor, token: u64, deadline: i64, payload: &[u8]) {
+    /// A DUMP under a records policy: its first byte tells the type. What can be read by its type is; the rest can only be kept or
+    /// left out.
+    pub(super) fn judge_dump(&mut self, copied: &Copied, deadline: i64, payload: &[u8]) {
         let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
-        if !matches!(kind, DataType::Stream | DataType::Other(_)) {
-            return self.copy_by_type(key, purpose, kind);
-        }
-        let record = if kind == DataType::Stream { abi::RecordType::Stream } else { abi::RecordType::Other };
+        let record = match kind {
+            DataType::String | DataType::List | DataType::Set | DataType::SortedSet | DataType::Hash => {
+                return self.copy_by_type(copied, kind);
+            }
+            DataType::Stream => abi::RecordType::Stream,
+            DataType::Other(_) => abi::RecordType::Other,
+        };
         let shown = Shown { kind: record, encoding: abi::Encoding::Opaque, deadline, value: payload };
-        match self.judge(key, &shown) {
-            None => self.not_copied(key, purpose),
-            Some(RecordVerdict::Drop) => self.leave_out(key, purpose, token),
+        match self.judge(&copied.key, &shown) {
+            None => self.not_copied(copied),
+            Some(RecordVerdict::Drop) => self.leave_out(copied),
             Some(RecordVerdict::Replace(_)) => {
                 tracing::warn!("a records policy replaced a value it may only keep or drop; its key is not copied");
-                self.not_copied(key, purpose);
+                self.not_copied(copied);
             }
             Some(RecordVerdict::Keep) => {
-                self.keys.set_altered(key, false);
-                let mut effects = Effects::default();
-                self.restore(key, payload, deadline, &mut effects);
-                let (bytes, dump_type) = (payload.len() as u64, payload.first().copied());
-                self.copy_ready(
-                    key,
-                    purpose,
-                    token,
-                    deadline,
-                    effects,
-                    Purpose::Copy { bytes, absent: false, dump_type },
-                );
+                self.keys.set_altered(&copied.key, false);
+                self.copy_dump(copied, payload, deadline);
             }
         }
     }
 
     /// A value read by its type.
-    pub(super) fn judge_typed(
-        &mut self,
-        key: &KeyRef,
-        purpose: CopyFor,
-        token: u64,
-        kind: DataType,
-        deadline: i64,
-        reply: &[u8],
-    ) {
+    pub(super) fn judge_typed(&mut self, copied: &Copied, kind: DataType, deadline: i64, reply: &[u8]) {
+        let key = &copied.key;
         if is_absent(reply) {
-            // Gone since its type was learnt: nothing that a policy could say anything about.
+            // Gone since its type was learnt: there is nothing to ask a policy about.
             self.keys.set_altered(key, false);
-            return self.delete(key, purpose, token);
+            return self.delete_on_shadow(copied, -1);
         }
         let Some((record, encoding, value)) = shown(kind, reply) else {
-            return self.copy_from_the_start(key, purpose);
+            return self.copy_from_the_start(copied);
         };
         let replaceable = encoding != abi::Encoding::Opaque;
-        let verdict = self.judge(key, &Shown { kind: record, encoding, deadline, value: &value });
-        let replaced;
-        let reply = match &verdict {
-            None => return self.not_copied(key, purpose),
-            Some(RecordVerdict::Drop) => return self.leave_out(key, purpose, token),
-            Some(RecordVerdict::Keep) => reply,
-            Some(RecordVerdict::Replace(value)) => match replaceable.then(|| as_reply(kind, value)).flatten() {
-                Some(reply) => {
-                    replaced = reply;
-                    &replaced
+        match self.judge(key, &Shown { kind: record, encoding, deadline, value: &value }) {
+            None => self.not_copied(copied),
+            Some(RecordVerdict::Drop) => self.leave_out(copied),
+            Some(RecordVerdict::Keep) => {
+                self.keys.set_altered(key, false);
+                self.copy_typed(copied, kind, deadline, reply);
+            }
+            Some(RecordVerdict::Replace(value)) => match replaceable.then(|| as_reply(kind, &value)).flatten() {
+                Some(replaced) => {
+                    self.keys.set_altered(key, true);
+                    self.copy_typed(copied, kind, deadline, &replaced);
                 }
                 None => {
                     tracing::warn!(
                         "a records policy's replacement is not in the record's encoding; its key is not copied"
                     );
-                    return self.not_copied(key, purpose);
+                    self.not_copied(copied);
                 }
             },
-        };
-        let mut effects = Effects::default();
-        match copy::typed_writes(kind, &key.name, reply, self.shadow_deadline(deadline), &mut effects) {
-            Ok(()) => {
-                self.keys.set_altered(key, matches!(verdict, Some(RecordVerdict::Replace(_))));
-                let what = Purpose::Copy { bytes: reply.len() as u64, absent: false, dump_type: None };
-                self.copy_ready(key, purpose, token, deadline, effects, what);
-            }
-            Err(()) => self.copy_from_the_start(key, purpose),
         }
     }
 
@@ -134,24 +112,19 @@ impl Lane {
     }
 
     /// The shadow does not get this key, and loses it if it has it.
-    fn leave_out(&mut self, key: &KeyRef, purpose: CopyFor, token: u64) {
-        self.keys.set_altered(key, true);
-        self.delete(key, purpose, token);
-    }
-
-    fn delete(&mut self, key: &KeyRef, purpose: CopyFor, token: u64) {
-        let mut effects = Effects::default();
-        effects.push(&[b"DEL", &key.name], Expect::NoError);
-        self.copy_ready(key, purpose, token, -1, effects, Purpose::Copy { bytes: 0, absent: true, dump_type: None });
+    fn leave_out(&mut self, copied: &Copied) {
+        self.keys.set_altered(&copied.key, true);
+        self.delete_on_shadow(copied, -1);
     }
 
     /// The policy has no answer: the key stays dirty, so that nothing moves on without it, and is tried again.
-    fn not_copied(&mut self, key: &KeyRef, purpose: CopyFor) {
-        if self.now.mono_us >= self.record_told_us {
-            self.record_told_us = self.now.mono_us + limits::RECORD_REFUSAL_TOLD_US;
-            self.events.push(LaneEvent::RecordNotCopied { database: key.database, key: (&*key.name).into() });
+    fn not_copied(&mut self, copied: &Copied) {
+        if self.now.mono_us >= self.records.next_report_us {
+            self.records.next_report_us = self.now.mono_us + limits::RECORD_REFUSAL_TOLD_US;
+            let key = &copied.key;
+            self.out.tell(LaneEvent::RecordNotCopied { database: key.database, key: (&*key.name).into() });
         }
-        self.copy_failed(key, purpose);
+        self.copy_failed(copied);
     }
 }
 

@@ -1,5 +1,17 @@
 //! What a core hands to the lane and what comes back. Crosses between cores in batches.
 
+use wire::resp::command::Command;
+
+/// From a relay to the lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneMessage {
+    Commands(LaneBatch),
+    /// The client is gone, or has given up its WATCH: drop its watches and waits. No reply.
+    Forget {
+        client: u64,
+    },
+}
+
 /// One client's consecutive commands for the lane, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneBatch {
@@ -13,15 +25,17 @@ pub struct LaneBatch {
     pub frames: Vec<u8>,
 }
 
-/// One unit of work with exactly one reply (except `Forget`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One unit of work with exactly one reply. The relay has looked its command up already.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneItem {
     /// One request frame of this many bytes.
     Command {
+        command: &'static Command,
         len: usize,
     },
     /// A read to be repeated on the shadow at the same position and compared.
     ComparedRead {
+        command: &'static Command,
         len: usize,
     },
     /// A read to be repeated on the shadow, whatever it answers.
@@ -30,7 +44,7 @@ pub enum LaneItem {
     },
     /// The queued requests of a MULTI block; answered as EXEC is.
     Transaction {
-        count: usize,
+        commands: Box<[&'static Command]>,
         len: usize,
     },
     /// A WATCH request frame.
@@ -40,10 +54,25 @@ pub enum LaneItem {
     Unwatch,
     /// A blocking request frame; answered when data came or the time-out passed.
     Blocking {
+        command: &'static Command,
         len: usize,
     },
-    /// The client is gone: drop its watches and waits. No reply.
-    Forget,
+}
+
+impl LaneItem {
+    /// How many bytes of the batch's frames are its.
+    #[must_use]
+    pub fn frame_len(&self) -> usize {
+        match self {
+            Self::Command { len, .. }
+            | Self::ComparedRead { len, .. }
+            | Self::MirroredRead { len }
+            | Self::Transaction { len, .. }
+            | Self::Watch { len }
+            | Self::Blocking { len, .. } => *len,
+            Self::Unwatch => 0,
+        }
+    }
 }
 
 /// Replies for one client, in order.

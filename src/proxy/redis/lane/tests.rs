@@ -4,15 +4,17 @@ mod policies;
 
 use std::sync::Arc;
 
+use super::Lane;
 use super::request::{LaneBatch, LaneItem};
-use super::{Lane, Now};
 use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, PlanMode, ProtocolKind,
     RoutePlan, Side,
 };
+use base::stdx::clock::Now;
 use bus::{LaneEvent, LaneOrder, PassKind};
 use policy::SharedPolicies;
 use wire::resp::Args;
+use wire::resp::command::{Command, lookup};
 use wire::resp::encode::request;
 use wire::resp::frame::reply_len;
 
@@ -34,6 +36,20 @@ fn plan(authority: Authority) -> Arc<RoutePlan> {
         compare: CompareReads { sample_per_ten_thousand: 0 },
         ttl_grace_ms: 1000,
     })
+}
+
+/// What the relay has looked up already.
+fn command_of(frame: &[u8]) -> &'static Command {
+    lookup(Args::new(frame).next().expect("a name"))
+}
+
+fn commands_of(mut frames: &[u8]) -> Box<[&'static Command]> {
+    let mut commands = Vec::new();
+    while let Some(len) = reply_len(frames) {
+        commands.push(command_of(frames));
+        frames = &frames[len..];
+    }
+    commands.into()
 }
 
 struct Stage {
@@ -72,7 +88,7 @@ impl Stage {
 
     fn says(&mut self, client: u64, line: &str) {
         let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
-        self.item(client, LaneItem::Command { len: frame.len() }, frame);
+        self.item(client, LaneItem::Command { command: command_of(&frame), len: frame.len() }, frame);
     }
 
     fn item(&mut self, client: u64, item: LaneItem, frames: Vec<u8>) {
@@ -102,7 +118,7 @@ impl Stage {
 
     /// What clients got: (client, bytes), or (client, "closed").
     fn told(&mut self) -> Vec<(u64, String)> {
-        let text = |reply: &super::LaneReply| {
+        let text = |reply: &super::request::LaneReply| {
             if reply.close { "closed".to_owned() } else { String::from_utf8_lossy(&reply.bytes).into_owned() }
         };
         self.lane.take_replies().iter().map(|(_, reply)| (reply.client, text(reply))).collect()
@@ -331,12 +347,12 @@ fn a_watch_breaks_when_a_write_is_sent() {
     let block = request(&[b"SET", b"k", b"mine"]);
     stage.item(1, LaneItem::Watch { len: watch.len() }, watch.clone());
     stage.says(2, "SET k theirs");
-    stage.item(1, LaneItem::Transaction { count: 1, len: block.len() }, block.clone());
+    stage.item(1, LaneItem::Transaction { commands: commands_of(&block), len: block.len() }, block.clone());
     assert_eq!(stage.hears(Side::Source), ["SET k theirs"], "the block is not run");
     stage.answers(Side::Source, b"+OK\r\n");
     assert_eq!(stage.told(), [(1, "+OK\r\n".to_owned()), (2, "+OK\r\n".to_owned()), (1, "*-1\r\n".to_owned())]);
     stage.item(1, LaneItem::Watch { len: watch.len() }, watch);
-    stage.item(1, LaneItem::Transaction { count: 1, len: block.len() }, block);
+    stage.item(1, LaneItem::Transaction { commands: commands_of(&block), len: block.len() }, block);
     assert_eq!(stage.hears(Side::Source), ["MULTI", "SET k mine", "EXEC"]);
     stage.answers(Side::Source, b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
     assert_eq!(stage.told(), [(1, "+OK\r\n*1\r\n+OK\r\n".to_owned())]);
@@ -346,7 +362,7 @@ fn a_watch_breaks_when_a_write_is_sent() {
 fn a_blocked_client_is_served_by_the_next_push() {
     let mut stage = Stage::in_step();
     let blocking = request(&[b"BLPOP", b"l", b"0"]);
-    stage.item(1, LaneItem::Blocking { len: blocking.len() }, blocking);
+    stage.item(1, LaneItem::Blocking { command: command_of(&blocking), len: blocking.len() }, blocking);
     assert_eq!(stage.hears(Side::Source), ["LMPOP 1 l LEFT"]);
     stage.answers(Side::Source, b"*-1\r\n");
     assert!(stage.told().is_empty());

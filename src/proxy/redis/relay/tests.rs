@@ -9,7 +9,7 @@ use super::RedisRelay;
 use crate::contract::{
     Arrival, Ask, ClientKey, Failure, Relay, RelaySetup, SharedPolicies, ToCompanion, ToRelay, UpstreamKey,
 };
-use crate::redis::lane::request::{LaneBatch, LaneItem, LaneReply};
+use crate::redis::lane::request::{LaneBatch, LaneItem, LaneMessage, LaneReply};
 use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
     PlanMode, ProtocolKind, RoutePlan,
@@ -94,13 +94,13 @@ impl Stage {
             self.relay.upstream_input(upstream, reply.as_bytes(), Now::default()).expect("RESP");
         }
         assert!(self.relay.upstream_ready(upstream));
-        let retired = self.relay.upstreams.get(upstream).is_some_and(|own| own.retired);
+        let retired = self.relay.shared.upstreams.get(upstream).is_some_and(|own| own.retired);
         if retired {
             self.unblocks += 1;
             let order = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
             assert!(lines(&order)[0].starts_with("CLIENT UNBLOCK 7"), "{:?}", lines(&order));
             self.relay.upstream_input(upstream, b":1\r\n", Now::default()).expect("RESP");
-            assert!(self.relay.upstreams.get(upstream).is_none(), "closed behind the answer");
+            assert!(self.relay.shared.upstreams.get(upstream).is_none(), "closed behind the answer");
         } else {
             self.upstreams.push(upstream);
         }
@@ -124,7 +124,11 @@ impl Stage {
     }
 
     fn lane(&mut self) -> Vec<LaneBatch> {
-        self.relay.take_messages().into_iter().map(|ToCompanion::Lane(batch)| batch).collect()
+        let commands = |message| match message {
+            ToCompanion::Lane(LaneMessage::Commands(batch)) => Some(batch),
+            ToCompanion::Lane(LaneMessage::Forget { .. }) => None,
+        };
+        self.relay.take_messages().into_iter().filter_map(commands).collect()
     }
 
     fn lane_answers(&mut self, client: ClientKey, count: u32, bytes: &str) {
@@ -286,7 +290,7 @@ fn a_block_is_queued_here_and_enters_the_lane_whole() {
     assert!(stage.lane().is_empty());
     stage.says(client, &["MULTI", "INCR a", "INCR b", "EXEC"]);
     let batches = stage.lane();
-    assert!(matches!(batches[0].items[..], [LaneItem::Transaction { count: 2, .. }]));
+    assert!(matches!(&batches[0].items[..], [LaneItem::Transaction { commands, .. }] if commands.len() == 2));
     assert_eq!(lines(&batches[0].frames), ["INCR a", "INCR b"]);
 }
 
@@ -295,7 +299,7 @@ fn what_cannot_be_kept_in_step_is_refused_by_name() {
     let mut stage = Stage::new(PlanMode::Dual);
     let client = stage.client();
     for (line, word) in
-        [("SWAPDB 0 1", "carry SWAPDB"), ("JSON.SET k . 1", "know JSON.SET"), ("PSYNC ? -1", "carry PSYNC")]
+        [("SWAPDB 0 1", "support SWAPDB"), ("JSON.SET k . 1", "know JSON.SET"), ("PSYNC ? -1", "support PSYNC")]
     {
         stage.says(client, &[line]);
         let reply = stage.gets(client);

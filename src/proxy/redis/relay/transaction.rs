@@ -1,8 +1,10 @@
 //! MULTI, EXEC, DISCARD, WATCH: on a pinned connection while one server is in play, queued here while two are kept in step.
 
-use super::dispatch::{Step, refused_in_dual};
-use super::types::{Awaited, Path, Transaction, Wait};
-use super::{ClientKey, RedisRelay};
+use super::client::{BlockPlace, Client, Transaction};
+use super::dispatch::refused_in_dual;
+use super::path::{Path, Step, Wait};
+use super::shared::Shared;
+use super::upstream::Awaited;
 use crate::redis::lane::request::LaneItem;
 use base::model::limits;
 use policy::RequestDecision;
@@ -11,169 +13,166 @@ use wire::resp::{Args, encode};
 
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
-impl RedisRelay {
-    pub(super) fn multi(&mut self, key: ClientKey, frame: &[u8]) -> Step {
-        if self.is_dual() {
-            let step = self.answer(key, b"+OK\r\n");
-            if step == Step::Done {
-                self.open_transaction(key, false);
+impl Client {
+    pub(super) fn multi(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        let (step, place) = if shared.is_dual() {
+            (self.answer(shared, b"+OK\r\n"), BlockPlace::Here)
+        } else {
+            if let Err(step) = self.pin(shared) {
+                return step;
             }
-            return step;
-        }
-        if let Err(step) = self.pin(key) {
-            return step;
-        }
-        let step = self.send_pinned(key, frame);
+            (self.send_pinned(shared, frame), BlockPlace::OnServer)
+        };
         if step == Step::Done {
-            self.open_transaction(key, true);
+            self.transaction = Some(Transaction::new(place));
         }
         step
     }
 
-    fn open_transaction(&mut self, key: ClientKey, on_server: bool) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.transaction = Some(Transaction { on_server, ..Transaction::default() });
-        }
-    }
-
     /// Any command while a MULTI block is open.
-    pub(super) fn dispatch_in_transaction(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
-        let on_server =
-            self.clients.get(key).and_then(|client| client.transaction.as_ref()).is_some_and(|tx| tx.on_server);
-        if on_server {
-            return self.transaction_on_server(key, command, frame);
+    pub(super) fn dispatch_in_transaction(
+        &mut self,
+        shared: &mut Shared,
+        command: &'static Command,
+        frame: &[u8],
+    ) -> Step {
+        if self.transaction.as_ref().is_some_and(|block| block.place != BlockPlace::Here) {
+            return self.transaction_on_server(shared, command, frame);
         }
-        let count = Args::new(frame).count();
         match command.class {
-            Class::Session(Session::Exec) => self.exec_here(key),
-            Class::Session(Session::Discard) => self.discard_here(key),
-            Class::Session(Session::Multi) => self.answer(key, b"-ERR MULTI calls can not be nested\r\n"),
-            Class::Session(Session::Watch) => self.answer(key, b"-ERR WATCH inside MULTI is not allowed\r\n"),
-            Class::Session(Session::Quit) => self.quit(key),
-            Class::Session(Session::Reset) => self.reset(key),
-            Class::Session(Session::Unwatch) => self.queue_here(key, frame),
-            _ if !command.arity_fits(count) => {
-                let step = self.wrong_arity(key, command.name);
-                self.abort_transaction(key, step)
+            Class::Session(Session::Exec) => self.exec_here(shared),
+            Class::Session(Session::Discard) => self.discard_here(shared),
+            Class::Session(Session::Multi) => self.answer(shared, b"-ERR MULTI calls can not be nested\r\n"),
+            Class::Session(Session::Watch) => self.answer(shared, b"-ERR WATCH inside MULTI is not allowed\r\n"),
+            Class::Session(Session::Quit) => self.quit(shared),
+            Class::Session(Session::Reset) => self.reset(shared),
+            Class::Session(Session::Unwatch) => self.queue_here(shared, command, frame),
+            _ if !command.arity_fits(Args::new(frame).count()) => {
+                let step = self.wrong_arity(shared, command.name);
+                self.abort_transaction(step)
             }
             _ => match refused_in_dual(command, frame) {
                 Some(why) => {
-                    let step = self.refuse(key, command, why);
-                    self.abort_transaction(key, step)
+                    let step = self.refuse(shared, command, why);
+                    self.abort_transaction(step)
                 }
-                None => {
-                    let decision = self.decide(key, command, frame);
-                    let step = match &decision {
-                        RequestDecision::Refuse(text) => {
-                            let step = self.refuse_by_policy(key, text);
-                            self.abort_transaction(key, step)
-                        }
-                        RequestDecision::Send(_) => self.queue_here(key, frame),
-                    };
-                    self.keep_decision(key, step, decision);
-                    step
-                }
+                None => self.queue_decided(shared, command, frame),
             },
         }
     }
 
-    fn abort_transaction(&mut self, key: ClientKey, step: Step) -> Step {
+    fn queue_decided(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        let decision = self.decide(shared, command, frame);
+        let step = match &decision {
+            RequestDecision::Refuse(text) => {
+                let step = self.refuse_by_policy(shared, text);
+                self.abort_transaction(step)
+            }
+            RequestDecision::Send(_) => self.queue_here(shared, command, frame),
+        };
+        self.keep_decision(step, decision);
+        step
+    }
+
+    fn abort_transaction(&mut self, step: Step) -> Step {
         if step == Step::Done
-            && let Some(tx) = self.clients.get_mut(key).and_then(|client| client.transaction.as_mut())
+            && let Some(block) = self.transaction.as_mut()
         {
-            tx.aborted = true;
+            block.aborted = true;
         }
         step
     }
 
-    fn queue_here(&mut self, key: ClientKey, frame: &[u8]) -> Step {
-        let Some(client) = self.clients.get_mut(key) else { return Step::Close };
-        if client.outstanding > 0 {
+    fn queue_here(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
-        let Some(tx) = client.transaction.as_mut() else { return Step::Close };
-        if tx.frames.len() + frame.len() > limits::TRANSACTION_BYTES_MAX {
-            tx.aborted = true;
+        let Some(block) = self.transaction.as_mut() else { return Step::Close };
+        if !block.has_room(frame) {
+            block.aborted = true;
             let text =
                 format!("ERR Crossfade queues at most {} bytes in one MULTI block", limits::TRANSACTION_BYTES_MAX);
-            return self.answer(key, &encode::error(&text));
+            return self.answer(shared, &encode::error(&text));
         }
-        tx.frames.extend_from_slice(frame);
-        tx.count += 1;
-        self.answer(key, b"+QUEUED\r\n")
+        block.push(command, frame);
+        self.answer(shared, b"+QUEUED\r\n")
     }
 
-    fn exec_here(&mut self, key: ClientKey) -> Step {
-        let dual = self.is_dual();
-        let Some(client) = self.clients.get_mut(key) else { return Step::Close };
-        if client.outstanding > 0 {
+    fn exec_here(&mut self, shared: &mut Shared) -> Step {
+        if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
-        let Some(tx) = client.transaction.take() else { return Step::Close };
-        if tx.aborted {
-            self.end_watch(key);
-            return self.answer(key, EXECABORT);
+        let Some(block) = self.transaction.take() else { return Step::Close };
+        if block.aborted {
+            self.end_watch(shared);
+            return self.answer(shared, EXECABORT);
         }
-        if client.watch_lost {
-            client.watch_lost = false;
-            let nil: &[u8] = if client.resp == 3 { b"_\r\n" } else { b"*-1\r\n" };
-            self.end_watch(key);
-            return self.answer(key, nil);
+        if std::mem::take(&mut self.watch.lost) {
+            self.end_watch(shared);
+            return self.answer(shared, self.session.nil_array());
         }
-        if !dual {
-            return self.exec_queued_on_pinned(key, &tx);
+        if !shared.is_dual() {
+            return self.exec_queued_on_pinned(shared, &block);
         }
-        let step = self.send_lane(key, LaneItem::Transaction { count: tx.count, len: tx.frames.len() }, &tx.frames);
-        match (step, self.clients.get_mut(key)) {
-            (Step::Done, Some(client)) => client.watching = false, // the lane drops the watches itself
-            (Step::Wait(_), Some(client)) => client.transaction = Some(tx),
-            (Step::Done | Step::Wait(_) | Step::Close, _) => {}
+        match self.may_enter_lane(shared) {
+            Ok(()) => {
+                let muted = self.session.mute_this();
+                self.lane.note(self.outstanding, muted);
+                let item = LaneItem::Transaction { commands: block.commands.into(), len: block.frames.len() };
+                self.enter_lane(shared, item, &block.frames);
+                self.watch.active = false; // the lane drops the watches itself
+                Step::Done
+            }
+            Err(step) => {
+                match step {
+                    Step::Wait(_) => self.transaction = Some(block),
+                    // It was refused.
+                    Step::Done => self.end_watch(shared),
+                    Step::Close => {}
+                }
+                step
+            }
         }
-        step
     }
 
     /// Dual operation ended while the block was being queued: run it whole on one connection.
-    fn exec_queued_on_pinned(&mut self, key: ClientKey, tx: &Transaction) -> Step {
-        if let Err(step) = self.pin(key) {
+    fn exec_queued_on_pinned(&mut self, shared: &mut Shared, block: &Transaction) -> Step {
+        if let Err(step) = self.pin(shared) {
             return step;
         }
-        let Some(client) = self.clients.get_mut(key) else { return Step::Close };
-        let Some(upstream_key) = client.pinned else { return Step::Close };
-        let Some(upstream) = self.upstreams.get_mut(upstream_key) else { return Step::Close };
+        let Some(key) = self.pinned else { return Step::Close };
+        let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
         encode::push_request(&mut upstream.output, &[b"MULTI"]);
-        upstream.output.extend_from_slice(&tx.frames);
+        upstream.output.extend_from_slice(&block.frames);
         encode::push_request(&mut upstream.output, &[b"EXEC"]);
-        upstream.awaited.extend(std::iter::repeat_n(Awaited::Swallow, tx.count + 1));
-        upstream.awaited.push_back(if client.mute_this() { Awaited::Mute(key) } else { Awaited::Forward(key) });
-        client.outstanding += 1;
-        self.upstream_has_output(upstream_key);
+        upstream.awaited.extend(std::iter::repeat_n(Awaited::Swallow, block.commands.len() + 1));
+        let awaited = if self.session.mute_this() { Awaited::Mute(self.key) } else { Awaited::Forward(self.key) };
+        upstream.awaited.push_back(awaited);
+        self.outstanding += 1;
+        shared.upstreams.has_output(key);
         Step::Done
     }
 
-    fn discard_here(&mut self, key: ClientKey) -> Step {
-        let step = self.answer(key, b"+OK\r\n");
+    fn discard_here(&mut self, shared: &mut Shared) -> Step {
+        let step = self.answer(shared, b"+OK\r\n");
         if step == Step::Done {
-            if let Some(client) = self.clients.get_mut(key) {
-                client.transaction = None;
-                client.watch_lost = false;
-            }
-            self.end_watch(key);
+            self.transaction = None;
+            self.watch.lost = false;
+            self.end_watch(shared);
         }
         step
     }
 
-    fn end_watch(&mut self, key: ClientKey) {
-        if let Some(client) = self.clients.get_mut(key)
-            && std::mem::take(&mut client.watching)
-        {
-            self.push_forget(key);
+    fn end_watch(&mut self, shared: &mut Shared) {
+        if std::mem::take(&mut self.watch.active) {
+            shared.forget_in_lane(self.key);
         }
     }
 
-    fn transaction_on_server(&mut self, key: ClientKey, command: &'static Command, frame: &[u8]) -> Step {
+    fn transaction_on_server(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
         let step = match command.class {
-            Class::Session(Session::Quit) => return self.quit(key),
-            Class::Session(Session::Reset) => return self.reset(key),
+            Class::Session(Session::Quit) => return self.quit(shared),
+            Class::Session(Session::Reset) => return self.reset(shared),
             // They would take the block to another database, protocol or connection.
             Class::Session(
                 Session::Select
@@ -183,65 +182,50 @@ impl RedisRelay {
                 | Session::Monitor
                 | Session::Client,
             ) => {
-                return self.refuse(key, command, "it changes the session inside a MULTI block");
+                return self.refuse(shared, command, "it changes the session inside a MULTI block");
             }
-            _ => self.send_pinned(key, frame),
+            _ => self.send_pinned(shared, frame),
         };
-        let Some(client) = self.clients.get_mut(key) else { return Step::Close };
         if step != Step::Done {
             return step;
         }
-        match command.class {
-            Class::Session(Session::Exec | Session::Discard) => {
-                client.transaction = None;
-                client.watching = false;
-            }
-            _ => {
-                if let Some(tx) = client.transaction.as_mut() {
-                    tx.too_large |= tx.frames.len() + frame.len() > limits::TRANSACTION_BYTES_MAX;
-                    if !tx.too_large {
-                        tx.frames.extend_from_slice(frame);
-                        tx.count += 1;
-                    }
-                }
+        if matches!(command.class, Class::Session(Session::Exec | Session::Discard)) {
+            self.transaction = None;
+            self.watch.active = false;
+        } else if let Some(block) = self.transaction.as_mut() {
+            if block.has_room(frame) && block.place == BlockPlace::OnServer {
+                block.push(command, frame);
+            } else {
+                block.place = BlockPlace::OnServerOnly;
             }
         }
         step
     }
 
-    pub(super) fn watch(&mut self, key: ClientKey, frame: &[u8]) -> Step {
-        let step = if self.is_dual() {
-            self.send_lane(key, LaneItem::Watch { len: frame.len() }, frame)
+    pub(super) fn watch(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        let step = if shared.is_dual() {
+            self.send_lane(shared, LaneItem::Watch { len: frame.len() }, frame)
         } else {
-            match self.pin(key) {
+            match self.pin(shared) {
                 Err(step) => step,
-                Ok(()) => self.send_pinned(key, frame),
+                Ok(()) => self.send_pinned(shared, frame),
             }
         };
-        if step == Step::Done
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            client.watching = true;
-        }
+        self.watch.active |= step == Step::Done;
         step
     }
 
-    pub(super) fn unwatch(&mut self, key: ClientKey, frame: &[u8]) -> Step {
-        let Some(client) = self.clients.get_mut(key) else { return Step::Close };
-        client.watch_lost = false;
-        if !client.watching {
-            return self.answer(key, b"+OK\r\n");
+    pub(super) fn unwatch(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        self.watch.lost = false;
+        if !self.watch.active {
+            return self.answer(shared, b"+OK\r\n");
         }
-        let step = if client.path == Path::Lane || self.is_dual() {
-            self.send_lane(key, LaneItem::Unwatch, b"")
+        let step = if self.path == Path::Lane || shared.is_dual() {
+            self.send_lane(shared, LaneItem::Unwatch, b"")
         } else {
-            self.send_pinned(key, frame)
+            self.send_pinned(shared, frame)
         };
-        if step == Step::Done
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            client.watching = false;
-        }
+        self.watch.active &= step != Step::Done;
         step
     }
 }

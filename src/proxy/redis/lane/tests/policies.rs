@@ -13,7 +13,7 @@ fn compared_stage(seats: Seats) -> Stage {
 /// A compared read: what the authority answers, what the shadow does, and what is told of it.
 fn compare(stage: &mut Stage, line: &str, authority: &str, shadow: &str) -> Option<(String, String)> {
     let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
-    stage.item(1, LaneItem::ComparedRead { len: frame.len() }, frame);
+    stage.item(1, LaneItem::ComparedRead { command: command_of(&frame), len: frame.len() }, frame);
     stage.hears(Side::Source);
     stage.answers(Side::Source, authority.as_bytes());
     assert_eq!(stage.hears(Side::Target), [line], "asked at the same position");
@@ -51,7 +51,7 @@ fn a_resp3_client_is_compared_with_a_resp2_shadow_in_one_protocol() {
         let mut stage =
             compared_stage(Seats { pair: Some(shipped(&host, "compare_semantic", "{}")), ..Seats::default() });
         let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
-        let items = vec![LaneItem::ComparedRead { len: frame.len() }];
+        let items = vec![LaneItem::ComparedRead { command: command_of(&frame), len: frame.len() }];
         stage.lane.submit(CoreId(0), LaneBatch { client: 1, database: 0, resp: 3, items, frames: frame }, stage.now);
         assert_eq!(stage.hears(Side::Source), ["HELLO 3", line]);
         stage.answers(Side::Source, format!("%0\r\n{authority}").as_bytes());
@@ -140,7 +140,7 @@ fn every_value_passes_the_records_policy_also_after_a_write() {
     stage.answers(Side::Target, b":0\r\n+OK\r\n");
     assert_eq!((stage.dirty(), stage.lane.status().altered), (0, 1));
     let frame = request(&[b"GET", b"a"]);
-    stage.item(1, LaneItem::ComparedRead { len: frame.len() }, frame);
+    stage.item(1, LaneItem::ComparedRead { command: command_of(&frame), len: frame.len() }, frame);
     stage.hears(Side::Source);
     stage.answers(Side::Source, b"$7\r\n!secret\r\n");
     assert_eq!(stage.hears(Side::Target), Vec::<String>::new(), "differs on purpose: not compared");
@@ -159,7 +159,7 @@ fn every_value_passes_the_records_policy_also_after_a_write() {
 fn a_block_passes_the_records_policy_too() {
     let mut stage = records_stage(REDACT);
     let frames = [request(&[b"SET", b"a", b"!secret"]), request(&[b"INCR", b"n"])].concat();
-    stage.item(1, LaneItem::Transaction { count: 2, len: frames.len() }, frames);
+    stage.item(1, LaneItem::Transaction { commands: commands_of(&frames), len: frames.len() }, frames);
     assert_eq!(stage.hears(Side::Source), ["MULTI", "SET a !secret", "INCR n", "EXEC"]);
     stage.answers(Side::Source, b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:1\r\n");
     assert_eq!(stage.told(), [(1, "*2\r\n+OK\r\n:1\r\n".to_owned())]);

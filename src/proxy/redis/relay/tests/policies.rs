@@ -2,6 +2,7 @@
 
 use super::*;
 use policy::testing::{Seats, guest, host, shipped};
+use wire::resp::command::lookup;
 
 /// Dual operation, every read may be compared, and this is the mirror policy.
 fn stage(filter: Option<policy::Instance>) -> Stage {
@@ -23,7 +24,7 @@ fn the_policy_says_which_reads_are_compared() {
     let mut all = stage(Some(shipped(&host(), "mirror_reads", "{}")));
     let client = all.client();
     all.says(client, &["GET k", "RANDOMKEY"]);
-    assert_eq!(items(&mut all)[0], LaneItem::ComparedRead { len: GET });
+    assert_eq!(items(&mut all)[0], LaneItem::ComparedRead { command: lookup(b"GET"), len: GET });
     let mut some = stage(Some(shipped(&host(), "mirror_reads", r#"{"commands_never": ["GET"]}"#)));
     let client = some.client();
     some.says(client, &["GET k"]);

@@ -1,13 +1,14 @@
-//! The Redis relay as the data plane sees it.
+//! What the cores call: each call goes to the part that it concerns, and then lets clients go on that waited for it.
 
 use std::sync::Arc;
 
-use super::RedisRelay;
-use super::types::Upstream;
+use super::client::Client;
+use super::state::RedisRelay;
+use super::upstream::Upstream;
 use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, ToCompanion, ToRelay, UpstreamKey};
 use base::model::{Generation, RoutePlan};
 use base::stdx::clock::Now;
-use bus::counters::CoreCounters;
+use bus::counters::{self, CoreCounters};
 
 impl Relay for RedisRelay {
     fn client_opened(&mut self, _arrival: Arrival) -> Result<ClientKey, Vec<u8>> {
@@ -16,7 +17,7 @@ impl Relay for RedisRelay {
     }
 
     fn client_input(&mut self, key: ClientKey, bytes: &[u8], now: Now) {
-        self.now = now;
+        self.shared.now = now;
         self.client_bytes(key, bytes);
     }
 
@@ -25,11 +26,18 @@ impl Relay for RedisRelay {
     }
 
     fn may_read_client(&self, key: ClientKey) -> bool {
-        self.may_read(key)
+        self.clients.get(key).is_some_and(Client::may_be_read)
     }
 
     fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
-        self.client_output(key, recycled)
+        self.shared.spares.give(recycled);
+        let output = &mut self.clients.get_mut(key)?.output;
+        output.listed = false;
+        if output.bytes.is_empty() {
+            return None;
+        }
+        self.shared.counters.bytes_to_clients += if counters::ON { output.bytes.len() as u64 } else { 0 };
+        Some(std::mem::take(&mut output.bytes))
     }
 
     fn client_written(&mut self, key: ClientKey) -> bool {
@@ -41,7 +49,7 @@ impl Relay for RedisRelay {
     }
 
     fn upstream_ready(&self, key: UpstreamKey) -> bool {
-        self.upstreams.get(key).is_none_or(|upstream| upstream.connected)
+        self.shared.upstreams.get(key).is_none_or(|upstream| upstream.connected)
     }
 
     fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure) {
@@ -49,32 +57,39 @@ impl Relay for RedisRelay {
     }
 
     fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], now: Now) -> Result<(), String> {
-        self.now = now;
+        self.shared.now = now;
         self.server_bytes(key, bytes)
     }
 
     fn take_upstream_output(&mut self, key: UpstreamKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
-        self.upstream_output(key, recycled)
+        self.shared.spares.give(recycled);
+        let upstream = self.shared.upstreams.get_mut(key)?;
+        let output = upstream.take_output(&mut self.shared.spares)?;
+        if upstream.connected {
+            self.shared.resume.append(&mut upstream.stalled);
+            self.settle();
+        }
+        Some(output)
     }
 
     fn upstream_is_urgent(&self, key: UpstreamKey) -> bool {
-        self.upstreams.get(key).is_some_and(Upstream::is_urgent)
+        self.shared.upstreams.get(key).is_some_and(Upstream::is_urgent)
     }
 
     fn take_asks(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.asks)
+        std::mem::take(&mut self.shared.asks)
     }
 
     fn take_ready_clients(&mut self) -> Vec<ClientKey> {
-        std::mem::take(&mut self.ready_clients)
+        std::mem::take(&mut self.shared.ready_clients)
     }
 
     fn take_ready_upstreams(&mut self) -> Vec<UpstreamKey> {
-        std::mem::take(&mut self.ready_upstreams)
+        std::mem::take(&mut self.shared.upstreams.ready)
     }
 
     fn plan(&self) -> &Arc<RoutePlan> {
-        &self.plan
+        &self.shared.plan
     }
 
     fn publish(&mut self, plan: Arc<RoutePlan>) {
@@ -106,15 +121,15 @@ impl Relay for RedisRelay {
     }
 
     fn take_messages(&mut self) -> Vec<ToCompanion> {
-        std::mem::take(&mut self.to_lane)
+        std::mem::take(&mut self.shared.to_lane)
     }
 
     fn companion_message(&mut self, message: ToRelay) {
         let ToRelay::Lane(reply) = message;
-        self.lane_answered(reply);
+        self.lane_answered(&reply);
     }
 
     fn counters(&self) -> CoreCounters {
-        self.counters_now()
+        CoreCounters { connections_open: self.clients.len() as u64, ..self.shared.counters() }
     }
 }

@@ -1,11 +1,12 @@
 //! Two replies to one read at one position: what the comparison policy says, and the built-in comparison where it says nothing.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 
+use super::authority_queue::ComparedRead;
 use super::facts::{Asked, reply_kind, with_facts};
-use super::keys::KeyRef;
-use super::{Caller, Lane};
+use super::shadow_queue::Compared;
+use super::state::Lane;
+use base::model::limits;
 use bus::LaneEvent;
 use policy::{Opinion, abi};
 use wire::resp::command::{Command, CompareRule};
@@ -13,55 +14,58 @@ use wire::resp::compare::{Comparison, compare};
 use wire::resp::effect::integer;
 use wire::resp::resp2::to_resp2;
 
-/// A read that is repeated on the shadow and compared.
-#[derive(Debug)]
-pub(super) struct ComparedRead {
-    pub frame: Box<[u8]>,
-    pub command: &'static Command,
-    pub keys: Rc<[KeyRef]>,
-    pub from: Caller,
-    /// Protocol version of the authority's answer; the shadow's is always 2.
-    pub resp: u8,
-    pub at_us: u64,
-    /// What was known of the keys was known in this pass.
-    pub pass: u64,
-}
-
-/// With the authority's answer.
-#[derive(Debug)]
-pub(super) struct Compared {
-    pub read: ComparedRead,
-    pub reply: Box<[u8]>,
-    pub latency_us: u64,
-}
-
 impl Lane {
+    /// The authority answered a read that is to be compared: the shadow is asked, unless the two may differ rightly.
+    pub(super) fn compared_read_answered(&mut self, read: ComparedRead, checked: bool, reply: &[u8]) {
+        let before = if checked { self.due.read_deadline } else { Some(-1) };
+        let alive = match before {
+            Some(-1) => true,
+            Some(at) => at - self.now.wall_ms > limits::DEADLINE_DOUBT_MS,
+            None => false,
+        };
+        let known = read.pass == self.jobs.pass.number
+            && read.keys.iter().all(|key| !self.keys.is_dirty(key.id) && !self.keys.is_altered(key.id));
+        if !alive
+            || !known
+            || reply.len() > limits::COMPARED_REPLY_BYTES_MAX
+            || read.command.compare == CompareRule::Never
+        {
+            self.report.counts.reads_not_comparable += 1;
+            return;
+        }
+        let latency_us = self.now.mono_us.saturating_sub(read.at_us);
+        if !self.enqueue_compared(Box::new(Compared { read, reply: reply.into(), latency_us })) {
+            self.report.counts.reads_not_comparable += 1;
+        }
+    }
+
+    /// The shadow answered it too.
     pub(super) fn compared(&mut self, compared: &Compared, shadow: &[u8], latency_us: u64) {
         let keys = &compared.read.keys;
-        let another_pass = compared.read.pass != self.pass.number;
+        let another_pass = compared.read.pass != self.jobs.pass.number;
         if another_pass || keys.iter().any(|key| self.keys.is_dirty(key.id) || self.keys.is_altered(key.id)) {
-            self.counts.reads_not_comparable += 1;
+            self.report.counts.reads_not_comparable += 1;
             return;
         }
         let class = match self.opinion(compared, shadow, latency_us) {
             Opinion::Ignore => {
-                self.counts.reads_not_comparable += 1;
+                self.report.counts.reads_not_comparable += 1;
                 return;
             }
             Opinion::Equal => None,
             Opinion::Equivalent => {
-                self.counts.reads_equivalent += 1;
+                self.report.counts.reads_equivalent += 1;
                 None
             }
             Opinion::Divergent(class) => Some(class),
             Opinion::Builtin => self.built_in(compared, shadow),
         };
-        self.counts.reads_compared += 1;
+        self.report.counts.reads_compared += 1;
         let Some(class) = class else { return };
-        self.counts.read_divergences += 1;
+        self.report.counts.read_divergences += 1;
         self.mark_all_dirty(keys);
         let key = &keys[0];
-        self.events.push(LaneEvent::ReadDivergence {
+        self.out.tell(LaneEvent::ReadDivergence {
             database: key.database,
             key: (&*key.name).into(),
             class,
@@ -97,7 +101,7 @@ impl Lane {
         match compare(rule, &compared.reply, shadow, self.plan.ttl_grace_ms as i64) {
             Comparison::Equal => None,
             Comparison::Equivalent => {
-                self.counts.reads_equivalent += 1;
+                self.report.counts.reads_equivalent += 1;
                 None
             }
             Comparison::Divergent => Some(difference(rule, &compared.reply, shadow).to_owned()),

@@ -1,0 +1,286 @@
+//! Replies that the authority still owes, in the order in which they will come, and what each is for. Lives on the lane's core.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::caller::Caller;
+use super::keys::KeyRef;
+use super::outgoing::Outgoing;
+use bus::counters::Probe;
+use wire::resp::command::Command;
+use wire::resp::copy::DataType;
+use wire::resp::effect::{EffectPlan, Shape};
+
+/// One reply the authority still owes.
+#[derive(Debug)]
+pub enum Awaiting {
+    /// MULTI, the QUEUED of a block, a PEXPIREAT of our own.
+    Swallow,
+    /// SELECT, HELLO: every command behind it depends on it.
+    Prepared,
+    Read {
+        to: Caller,
+    },
+    ComparedRead {
+        read: ComparedRead,
+        /// A PEXPIRETIME of its key went in front of it.
+        checked: bool,
+    },
+    MirroredRead {
+        to: Caller,
+        frame: Box<[u8]>,
+        database: u32,
+    },
+    /// PEXPIRETIME in front of a write or a compared read.
+    Deadline,
+    Write(Box<WriteEntry>),
+    PostDeadline,
+    PostFirstEntry,
+    /// PEXPIRETIME of a copy.
+    CopyDeadline,
+    DumpCopy(Copied),
+    TypedCopy(Copied, DataType),
+    /// The volatile pass: only the deadline of this key.
+    RefreshDeadline {
+        key: KeyRef,
+        ticket: u64,
+    },
+    Exec(Box<Block>),
+    Probe {
+        ticket: u64,
+    },
+}
+
+/// One key that is being copied.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    pub key: KeyRef,
+    pub purpose: CopyFor,
+    /// By this number the key knows the copy that will heal it.
+    pub token: u64,
+}
+
+/// Why a key is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyFor {
+    Ticket(u64),
+    FirstWrite,
+    Repair,
+    /// Behind a command whose effect is a copy of its keys.
+    Command(Place),
+}
+
+/// Where a key stands among those that are copied behind one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    NotLast,
+    /// With it the client can be answered.
+    Last,
+}
+
+impl Place {
+    #[must_use]
+    pub fn of(at: usize, count: usize) -> Self {
+        if at + 1 == count { Self::Last } else { Self::NotLast }
+    }
+}
+
+/// A read that is repeated on the shadow and compared.
+#[derive(Debug)]
+pub struct ComparedRead {
+    pub frame: Box<[u8]>,
+    pub command: &'static Command,
+    pub keys: Rc<[KeyRef]>,
+    pub from: Caller,
+    /// Protocol version of the authority's answer; the shadow's is always 2.
+    pub resp: u8,
+    pub at_us: u64,
+    /// What was known of the keys was known in this pass.
+    pub pass: u64,
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub struct WriteEntry {
+    pub to: Caller,
+    pub frame: Box<[u8]>,
+    pub keys: Rc<[KeyRef]>,
+    pub plan: EffectPlan,
+    /// A PEXPIRETIME of its key went in front of it.
+    pub checked: bool,
+    pub database: u32,
+    /// It is a try of this blocked client.
+    pub waiter: Option<u64>,
+}
+
+/// A MULTI block on its way.
+#[derive(Debug)]
+pub struct Block {
+    pub to: Caller,
+    pub keys: Rc<[KeyRef]>,
+    pub database: u32,
+    pub parts: Vec<BlockPart>,
+    /// The keys are copied behind the block, instead of effects derived from the single replies.
+    pub copied: bool,
+}
+
+/// One queued command.
+#[derive(Debug)]
+pub struct BlockPart {
+    pub command: &'static Command,
+    /// `None`: it has no effect.
+    pub shape: Option<Shape>,
+    pub frame: Box<[u8]>,
+}
+
+/// A command that was answered and whose reads behind it are still to come.
+#[derive(Debug)]
+pub enum Finishing {
+    Write {
+        entry: Box<WriteEntry>,
+        reply: Vec<u8>,
+    },
+    /// A MULTI block whose keys are being copied.
+    Block {
+        to: Caller,
+        reply: Vec<u8>,
+        keys: Rc<[KeyRef]>,
+    },
+}
+
+/// An answer of the lane's own that waits for its place among the authority's.
+#[derive(Debug)]
+struct Local {
+    /// It follows when this many replies have been taken off the queue.
+    behind: u64,
+    to: Caller,
+    bytes: Vec<u8>,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct AuthorityQueue {
+    awaiting: VecDeque<Awaiting>,
+    /// Replies taken off so far.
+    taken: u64,
+    local: VecDeque<Local>,
+    /// The write whose reads behind it are still to come.
+    pub finishing: Option<Finishing>,
+    /// Of replies that clients wait for.
+    pub probe: Probe,
+    /// Deadline read by the last PEXPIRETIME of a copy or of a check before a write.
+    pub read_deadline: Option<i64>,
+    /// Soonest deadline among the keys copied for the next write.
+    pub soonest_copied: Option<i64>,
+}
+
+impl AuthorityQueue {
+    #[inline]
+    pub fn push(&mut self, awaiting: Awaiting) {
+        self.awaiting.push_back(awaiting);
+    }
+
+    /// `count` replies that nothing follows from.
+    pub fn swallow(&mut self, count: usize) {
+        self.awaiting.extend(std::iter::repeat_n((), count).map(|()| Awaiting::Swallow));
+    }
+
+    /// `count` answers to SELECT or HELLO.
+    #[inline]
+    pub fn prepared(&mut self, count: usize) {
+        self.awaiting.extend(std::iter::repeat_n((), count).map(|()| Awaiting::Prepared));
+    }
+
+    /// The last reply pushed is one that a client waits for.
+    #[inline]
+    pub fn measure(&mut self, now_us: u64) {
+        self.probe.sent(self.awaiting.len(), now_us);
+    }
+
+    #[inline]
+    pub fn pop(&mut self) -> Option<Awaiting> {
+        let awaiting = self.awaiting.pop_front()?;
+        self.taken += 1;
+        Some(awaiting)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.awaiting.len()
+    }
+
+    /// No reply is owed, and no answer waits behind one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.awaiting.is_empty() && self.finishing.is_none() && self.local.is_empty()
+    }
+
+    /// An answer of the lane's own, behind everything that is owed now.
+    pub fn answer(&mut self, to: Caller, bytes: Vec<u8>, out: &mut Outgoing) {
+        if self.is_empty() {
+            out.deliver(to, &bytes);
+        } else {
+            let behind = self.taken + self.awaiting.len() as u64;
+            self.local.push_back(Local { behind, to, bytes });
+        }
+    }
+
+    /// Delivers answers of the lane's own whose place has come.
+    #[inline]
+    pub fn deliver_local(&mut self, out: &mut Outgoing) {
+        if self.finishing.is_some() {
+            return;
+        }
+        while let Some(local) = self.local.pop_front_if(|local| local.behind <= self.taken) {
+            out.deliver(local.to, &local.bytes);
+        }
+    }
+
+    /// Takes everything, for a connection that is lost. Answers of the lane's own are delivered: they were never the server's.
+    pub fn take_all(&mut self, out: &mut Outgoing) -> VecDeque<Awaiting> {
+        for local in std::mem::take(&mut self.local) {
+            out.deliver(local.to, &local.bytes);
+        }
+        self.probe = Probe::default();
+        self.read_deadline = None;
+        self.soonest_copied = None;
+        std::mem::take(&mut self.awaiting)
+    }
+
+    /// The last write pushed is a try of this blocked client.
+    pub fn last_write_is_try_of(&mut self, waiter: u64) {
+        let last = self.awaiting.iter_mut().rev().find_map(|awaiting| match awaiting {
+            Awaiting::Write(entry) => Some(entry),
+            _ => None,
+        });
+        if let Some(entry) = last {
+            entry.waiter = Some(waiter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::model::CoreId;
+
+    #[test]
+    fn answers_of_the_lanes_own_keep_their_place() {
+        let (mut queue, mut out) = (AuthorityQueue::default(), Outgoing::default());
+        let to = |client| Caller { core: CoreId(0), client };
+        queue.answer(to(1), b"a".to_vec(), &mut out);
+        assert_eq!(out.replies.len(), 1, "nothing is owed: at once");
+        queue.push(Awaiting::Read { to: to(2) });
+        queue.answer(to(3), b"b".to_vec(), &mut out);
+        queue.push(Awaiting::Read { to: to(4) });
+        queue.answer(to(5), b"c".to_vec(), &mut out);
+        assert!(matches!(queue.pop(), Some(Awaiting::Read { to }) if to.client == 2));
+        queue.deliver_local(&mut out);
+        assert_eq!(out.replies.last().map(|(_, reply)| reply.client), Some(3));
+        assert!(!queue.is_empty());
+        assert!(queue.pop().is_some());
+        queue.deliver_local(&mut out);
+        assert_eq!(out.replies.last().map(|(_, reply)| reply.client), Some(5));
+        assert!(queue.is_empty());
+    }
+}

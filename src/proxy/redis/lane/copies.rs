@@ -1,0 +1,172 @@
+//! Whole values on their way from the authority to the shadow: by their dump where the shadow takes it, by typed reads where not.
+
+use std::rc::Rc;
+
+use super::authority_queue::{Awaiting, Copied, CopyFor, Finishing, Place};
+use super::keys::KeyRef;
+use super::shadow::Queued;
+use super::shadow_queue::{Because, CopyContent};
+use super::state::Lane;
+use base::model::limits;
+use wire::resp::copy::{self, DataType};
+use wire::resp::effect::{Effects, Expect, bulk, integer, is_nil};
+use wire::resp::encode::{number, push_request};
+
+impl Lane {
+    /// The authority answered the DUMP of a key.
+    pub(super) fn dump_arrived(&mut self, copied: &Copied, reply: &[u8]) {
+        let key = &copied.key;
+        let deadline = self.due.read_deadline.unwrap_or(-1);
+        self.keys.learn_deadline(key.id, deadline > 0);
+        match bulk(reply) {
+            None if is_nil(reply) => {
+                self.keys.set_altered(key, false);
+                self.delete_on_shadow(copied, deadline);
+            }
+            None => self.copy_failed(copied),
+            Some(payload) if self.judges_records() => self.judge_dump(copied, deadline, payload),
+            Some(payload) => {
+                let refused = payload.first().is_some_and(|form| self.links.shadow().refuses_type(*form));
+                if !copy::is_portable(payload) || refused {
+                    let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
+                    return self.copy_by_type(copied, kind);
+                }
+                self.copy_dump(copied, payload, deadline);
+            }
+        }
+    }
+
+    /// Gives the shadow the dump as it takes it, with its grace.
+    pub(super) fn copy_dump(&mut self, copied: &Copied, payload: &[u8], deadline: i64) {
+        let mut lowered = payload.to_vec();
+        copy::lower_version(&mut lowered);
+        let at = number(self.shadow_deadline(deadline).max(0));
+        let expect = Expect::Same(b"+OK\r\n".as_slice().into());
+        let mut effects = Effects::default();
+        effects.push(&[b"RESTORE", &copied.key.name, &at, &lowered, b"REPLACE", b"ABSTTL"], expect);
+        self.copy_ready(copied, deadline, effects, CopyContent::dump(payload));
+    }
+
+    /// The shadow loses this key if it has it.
+    pub(super) fn delete_on_shadow(&mut self, copied: &Copied, deadline: i64) {
+        let mut effects = Effects::default();
+        effects.push(&[b"DEL", &copied.key.name], Expect::NoError);
+        self.copy_ready(copied, deadline, effects, CopyContent::ABSENT);
+    }
+
+    /// The TTL rule: a volatile key of the shadow lives the grace longer. What is no deadline stays what it is.
+    pub(super) fn shadow_deadline(&self, deadline: i64) -> i64 {
+        if deadline > 0 { deadline + self.plan.ttl_grace_ms as i64 } else { deadline }
+    }
+
+    /// This value's dump cannot be given to the shadow: it is read by its type, at a later position, and is dirty until then.
+    pub(super) fn copy_by_type(&mut self, copied: &Copied, kind: DataType) {
+        if copy::typed_reads(kind, &copied.key.name).is_none() {
+            tracing::warn!(?kind, "a value's type can be copied neither by its dump nor by reads; its key stays dirty");
+            return self.copy_failed(copied);
+        }
+        self.keys.mark_dirty(&copied.key, Some(kind), 0);
+        match copied.purpose {
+            CopyFor::Ticket(ticket) => self.end_of_ticketed(ticket, |ticket| ticket.copied += 1),
+            CopyFor::Repair => self.jobs.repair_over(),
+            CopyFor::FirstWrite => {}
+            CopyFor::Command(place) => self.command_copied(place),
+        }
+    }
+
+    /// The authority answered the read of a key by its type.
+    pub(super) fn typed_arrived(&mut self, copied: &Copied, kind: DataType, reply: &[u8]) {
+        let deadline = self.due.read_deadline.unwrap_or(-1);
+        self.keys.learn_deadline(copied.key.id, deadline > 0);
+        if self.judges_records() {
+            self.judge_typed(copied, kind, deadline, reply);
+        } else {
+            self.copy_typed(copied, kind, deadline, reply);
+        }
+    }
+
+    /// Writes on the shadow what a typed read has shown.
+    pub(super) fn copy_typed(&mut self, copied: &Copied, kind: DataType, deadline: i64, reply: &[u8]) {
+        let mut effects = Effects::default();
+        match copy::typed_writes(kind, &copied.key.name, reply, self.shadow_deadline(deadline), &mut effects) {
+            Ok(()) => self.copy_ready(copied, deadline, effects, CopyContent::typed(reply.len())),
+            // It changed its type since, or is gone: look again from the start.
+            Err(()) => self.copy_from_the_start(copied),
+        }
+    }
+
+    fn copy_ready(&mut self, copied: &Copied, deadline: i64, effects: Effects, content: CopyContent) {
+        if deadline > 0 && copied.purpose == CopyFor::FirstWrite {
+            self.due.soonest_copied = Some(self.due.soonest_copied.map_or(deadline, |soonest| soonest.min(deadline)));
+        }
+        match self.enqueue_copy(copied, effects, content) {
+            Queued::No => self.copy_failed(copied),
+            Queued::Yes => {
+                if let CopyFor::Command(place) = copied.purpose {
+                    self.command_copied(place);
+                }
+            }
+        }
+    }
+
+    pub(super) fn copy_from_the_start(&mut self, copied: &Copied) {
+        self.keys.forget_type(copied.key.id);
+        self.copy_failed(copied);
+    }
+
+    pub(super) fn copy_failed(&mut self, copied: &Copied) {
+        self.keys.mark_dirty(&copied.key, None, self.now.mono_us + limits::REPAIR_RETRY_US);
+        match copied.purpose {
+            CopyFor::Ticket(ticket) => self.end_of_ticketed(ticket, |ticket| ticket.failed += 1),
+            CopyFor::Repair => self.jobs.repair_over(),
+            CopyFor::FirstWrite => {}
+            CopyFor::Command(place) => self.command_copied(place),
+        }
+    }
+
+    /// The last copy behind a command whose effect is copied is queued: now the client is answered.
+    fn command_copied(&mut self, place: Place) {
+        if place == Place::NotLast {
+            return;
+        }
+        match self.due.finishing.take() {
+            Some(Finishing::Write { entry, reply }) => {
+                self.wake_waiters(&entry.keys, &reply);
+                self.answer_write(&entry, &reply);
+            }
+            Some(Finishing::Block { to, reply, keys }) => {
+                self.wake_waiters(&keys, &reply);
+                self.out.deliver(to, &reply);
+            }
+            None => {}
+        }
+    }
+
+    /// The volatile pass found this key's deadline. A key that was not written since the flip carries the grace of its time as a
+    /// shadow: it is given back here, so that deadlines do not drift with every flip.
+    pub(super) fn deadline_arrived(&mut self, key: &KeyRef, ticket: u64, reply: &[u8]) {
+        let grace = self.plan.ttl_grace_ms as i64;
+        let mut effects = Effects::default();
+        self.keys.learn_deadline(key.id, integer(reply).is_none_or(|at| at > 0));
+        match integer(reply) {
+            Some(-2) => {
+                effects.push(&[b"DEL", &key.name], Expect::NoError);
+                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
+            }
+            Some(at) if at > 0 => {
+                let exact = if self.keys.is_touched(key.id) { at } else { at - grace };
+                if exact != at {
+                    self.prepare(key.database, 2);
+                    push_request(&mut self.links.authority_mut().output, &[b"PEXPIREAT", &key.name, &number(exact)]);
+                    self.due.push(Awaiting::Swallow);
+                }
+                let expect = Expect::Same(b":1\r\n".as_slice().into());
+                effects.push(&[b"PEXPIREAT", &key.name, &number(exact + grace)], expect);
+                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
+            }
+            Some(_) => {}
+            None => self.mark_dirty(key),
+        }
+        self.end_of_ticketed(ticket, |ticket| ticket.copied += 1);
+    }
+}

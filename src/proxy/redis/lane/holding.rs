@@ -1,0 +1,62 @@
+//! Commands that wait in front of the lane: behind a fence, or until the authority's connection has been tried. Lives on its core.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::request::LaneBatch;
+use base::model::{CoreId, RoutePlan};
+
+/// Writes are held.
+#[derive(Debug)]
+pub struct Fence {
+    pub ticket: u64,
+    pub began_us: u64,
+    pub deadline_us: u64,
+    /// Control has been told that everything is drained: from here on only its release ends the fence.
+    pub reported: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Holding {
+    pub fence: Option<Fence>,
+    /// Published, to be adopted at the release of the fence.
+    pub next_plan: Option<Arc<RoutePlan>>,
+    /// The authority's connection has not been tried yet: commands wait for the outcome.
+    pub starting: bool,
+    batches: VecDeque<(CoreId, LaneBatch)>,
+    commands: u64,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        Self { fence: None, next_plan: None, starting: true, batches: VecDeque::new(), commands: 0 }
+    }
+}
+
+impl Holding {
+    #[inline]
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.fence.is_some() || self.starting
+    }
+
+    pub fn push(&mut self, core: CoreId, batch: LaneBatch) {
+        self.commands += batch.items.len() as u64;
+        self.batches.push_back((core, batch));
+    }
+
+    pub fn take_batches(&mut self) -> VecDeque<(CoreId, LaneBatch)> {
+        std::mem::take(&mut self.batches)
+    }
+
+    /// How many commands were held since this was last asked.
+    pub fn take_count(&mut self) -> u64 {
+        std::mem::take(&mut self.commands)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}

@@ -1,0 +1,74 @@
+//! What control has asked of the lane and is not answered yet: passes, copy tickets, probes. Lives on the lane's core.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::keys::KeyRef;
+use bus::{LaneEvent, LaneOrder, PassKind};
+
+/// A copy order not yet answered.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    pub left: u64,
+    pub copied: u64,
+    pub absent: u64,
+    pub clean: u64,
+    pub failed: u64,
+    pub bytes: u64,
+}
+
+impl Ticket {
+    #[must_use]
+    pub fn event(&self, ticket: u64) -> LaneEvent {
+        let Self { left: _, copied, absent, clean, failed, bytes } = *self;
+        LaneEvent::Copied { ticket, copied, absent, clean, failed, bytes }
+    }
+}
+
+/// A pass over all keys.
+#[derive(Debug)]
+pub struct Pass {
+    /// 0: none has begun.
+    pub number: u64,
+    pub kind: PassKind,
+    pub done: bool,
+}
+
+/// A read of both sides at one position.
+#[derive(Debug)]
+pub struct Probing {
+    pub database: u32,
+    pub commands: Vec<Box<[u8]>>,
+    pub authority: Vec<Box<[u8]>>,
+    pub shadow: Vec<Box<[u8]>>,
+    /// Keys of each command, and whether one of them was uncopied when the shadow's read was queued.
+    pub keys: Vec<(Vec<KeyRef>, bool)>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Jobs {
+    pub pass: Pass,
+    pub tickets: HashMap<u64, Ticket>,
+    pub probes: HashMap<u64, Probing>,
+    pub repairs_in_flight: usize,
+    /// Copy and probe orders that came while a side was away.
+    pub waiting: VecDeque<LaneOrder>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            pass: Pass { number: 0, kind: PassKind::Full, done: false },
+            tickets: HashMap::new(),
+            probes: HashMap::new(),
+            repairs_in_flight: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+impl Jobs {
+    pub fn repair_over(&mut self) {
+        self.repairs_in_flight = self.repairs_in_flight.saturating_sub(1);
+    }
+}

@@ -1,0 +1,320 @@
+//! One client connection: its input and output, its session, and what it has outstanding. Lives on one core.
+//!
+//! What a request does is in `dispatch` and the files it calls, each with `impl Client`.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::path::{Path, Step, Wait};
+use super::session::{ReplyMode, Session};
+use super::shared::Shared;
+use crate::contract::{Ask, ClientKey, UpstreamKey};
+use base::model::limits;
+use policy::RequestDecision;
+use wire::resp::command::Command;
+use wire::resp::effect::is_nil;
+use wire::resp::{ReplyFeed, ReplyStep, RequestProgress};
+
+/// What a client has sent and is not dispatched yet.
+#[derive(Debug, Default)]
+pub struct Input {
+    pub bytes: Vec<u8>,
+    /// How far the request at the front has been scanned.
+    pub progress: RequestProgress,
+    /// What the mirror policy said of the command at the front, which has to wait.
+    pub decided: Option<RequestDecision>,
+    /// A large request on its way through: where it ends.
+    pub large: Option<ReplyFeed>,
+    /// Whether the client speaks TLS is known: its first byte told.
+    pub encryption_settled: bool,
+}
+
+/// Bytes for a client.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub bytes: Vec<u8>,
+    /// It is in the relay's list of clients to be flushed.
+    pub listed: bool,
+}
+
+/// What a client has in the lane.
+#[derive(Debug, Default)]
+pub struct LaneUse {
+    /// Bytes handed over since nothing was outstanding.
+    pub bytes: usize,
+    /// For each outstanding command, oldest first, whether its reply is to be dropped. Empty while nothing is muted.
+    muted: VecDeque<bool>,
+}
+
+/// Where a MULTI block is being queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// In the relay.
+    Here,
+    /// On a pinned connection; the block kept here is a copy in case dual operation begins.
+    OnServer,
+    /// As before, but too large to be copied: if dual operation begins the client is closed.
+    OnServerOnly,
+}
+
+/// A MULTI block being queued.
+#[derive(Debug)]
+pub struct Transaction {
+    pub place: BlockPlace,
+    pub frames: Vec<u8>,
+    /// One for each of the frames.
+    pub commands: Vec<&'static Command>,
+    /// A queued command was refused: EXEC answers EXECABORT.
+    pub aborted: bool,
+}
+
+impl Transaction {
+    #[must_use]
+    pub fn new(place: BlockPlace) -> Self {
+        Self { place, frames: Vec::new(), commands: Vec::new(), aborted: false }
+    }
+
+    /// Whether the block can still grow by a frame of this size.
+    #[must_use]
+    pub fn has_room(&self, frame: &[u8]) -> bool {
+        self.frames.len() + frame.len() <= limits::TRANSACTION_BYTES_MAX
+    }
+
+    pub fn push(&mut self, command: &'static Command, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+        self.commands.push(command);
+    }
+}
+
+/// What is known of a client's WATCH.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// In force, on the pinned connection or in the lane.
+    pub active: bool,
+    /// One was in force when dual operation began or ended: the next EXEC must abort.
+    pub lost: bool,
+}
+
+/// A client that gets whatever its pinned connection sends (SUBSCRIBE, MONITOR).
+#[derive(Debug, Default)]
+pub struct PushStream {
+    pub open: bool,
+    /// What it is subscribed to: (command that subscribes, channel or pattern).
+    pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
+    /// Confirmations of subscriptions made again on another server, still to be kept from the client.
+    pub resubscribing: usize,
+}
+
+/// A blocking command that is outstanding, to be sent again after a change of plan.
+#[derive(Debug)]
+pub struct Blocked {
+    pub frame: Vec<u8>,
+    /// Its reply is to be dropped.
+    pub muted: bool,
+    /// Its end was asked for: a nil reply means "send it again".
+    pub unblocking: bool,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Client {
+    pub key: ClientKey,
+    pub session: Session,
+    pub input: Input,
+    pub output: Output,
+    pub path: Path,
+    pub outstanding: u32,
+    pub wait: Wait,
+    /// It is closed when its replies have been sent.
+    pub closing: bool,
+    pub lane: LaneUse,
+    pub transaction: Option<Transaction>,
+    pub watch: Watch,
+    pub pinned: Option<UpstreamKey>,
+    pub pushes: PushStream,
+    pub blocked: Option<Blocked>,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(key: ClientKey, id: u64) -> Self {
+        Self {
+            key,
+            session: Session::new(id),
+            input: Input::default(),
+            output: Output::default(),
+            path: Path::Here,
+            outstanding: 0,
+            wait: Wait::Nothing,
+            closing: false,
+            lane: LaneUse::default(),
+            transaction: None,
+            watch: Watch::default(),
+            pinned: None,
+            pushes: PushStream::default(),
+            blocked: None,
+        }
+    }
+
+    /// Whether more may be read from its socket now.
+    #[must_use]
+    pub fn may_be_read(&self) -> bool {
+        self.wait == Wait::Nothing && !self.closing
+    }
+
+    /// Whether it has state on its pinned connection, besides outstanding commands, that would be lost with it.
+    #[must_use]
+    pub fn has_state_on_server(&self) -> bool {
+        let on_server = |block: &Transaction| block.place != BlockPlace::Here;
+        self.pushes.open
+            || self.watch.active
+            || self.input.large.is_some()
+            || self.transaction.as_ref().is_some_and(on_server)
+    }
+
+    // ---- output -------------------------------------------------------------------------------------------------------
+
+    /// Appends to its output.
+    #[inline]
+    pub fn tell(&mut self, shared: &mut Shared, bytes: &[u8]) {
+        self.output.bytes.extend_from_slice(bytes);
+        self.has_output(shared);
+    }
+
+    /// Something was appended to its output, or it is to be closed: lists it among the ready.
+    #[inline]
+    pub fn has_output(&mut self, shared: &mut Shared) {
+        if self.output.bytes.len() > limits::CLIENT_OUTPUT_HARD_BYTES {
+            shared.asks.push(Ask::CloseClient(self.key));
+        }
+        if !self.output.listed && (!self.output.bytes.is_empty() || self.closing) {
+            self.output.listed = true;
+            shared.ready_clients.push(self.key);
+        }
+    }
+
+    /// A reply of the relay's own, in its place: only when nothing is outstanding.
+    pub fn answer(&mut self, shared: &mut Shared, reply: &[u8]) -> Step {
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        self.path = Path::Here;
+        if !self.session.mute_this() {
+            self.output.bytes.extend_from_slice(reply);
+        }
+        self.has_output(shared);
+        Step::Done
+    }
+
+    // ---- replies ------------------------------------------------------------------------------------------------------
+
+    /// After a reply: lets it go on if it waited for its own replies, or ends it if it only waited for them.
+    pub fn reply_arrived(&mut self, shared: &mut Shared) {
+        if self.outstanding == 0 {
+            if self.wait == Wait::OwnReplies {
+                shared.resume.push(self.key);
+            }
+            if self.closing {
+                self.has_output(shared);
+            } else if self.pinned.is_some() {
+                self.unpin_if_clean(shared);
+            }
+        } else if self.wait == Wait::Outstanding && self.outstanding < limits::CLIENT_OUTSTANDING_MAX / 2 {
+            shared.resume.push(self.key);
+        }
+    }
+
+    /// One outstanding command fails with this reply.
+    pub fn fail_one(&mut self, shared: &mut Shared, reply: &[u8]) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.blocked = None;
+        shared.counters.replies_refused += 1;
+        self.tell(shared, reply);
+        self.reply_arrived(shared);
+    }
+
+    /// The lane answered `count` of its commands.
+    pub fn lane_answered(&mut self, shared: &mut Shared, count: u32, bytes: &[u8]) {
+        if self.blocked.is_some() {
+            return self.blocking_answered(shared, bytes);
+        }
+        self.outstanding = self.outstanding.saturating_sub(count);
+        if self.lane.muted.is_empty() {
+            self.output.bytes.extend_from_slice(bytes);
+        } else {
+            self.lane.append_unmuted(&mut self.output.bytes, bytes, count);
+        }
+        self.has_output(shared);
+        self.reply_arrived(shared);
+    }
+
+    /// A blocking command was answered; `reply` is whole.
+    pub fn blocking_answered(&mut self, shared: &mut Shared, reply: &[u8]) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let Some(blocked) = self.blocked.take() else { return };
+        if blocked.unblocking && is_nil(reply) {
+            // Ended for a change of plan: it goes on waiting under the new plan, in front of what else was read.
+            let rest = std::mem::replace(&mut self.input.bytes, blocked.frame);
+            self.input.bytes.extend_from_slice(&rest);
+            self.input.progress = RequestProgress::default();
+            if blocked.muted && self.session.reply_mode == ReplyMode::On {
+                self.session.reply_mode = ReplyMode::SkipNext;
+            }
+            self.wait = Wait::OwnReplies;
+            shared.resume.push(self.key);
+            self.unpin_if_clean(shared);
+            return;
+        }
+        if !blocked.muted {
+            self.output.bytes.extend_from_slice(reply);
+        }
+        self.has_output(shared);
+        self.reply_arrived(shared);
+    }
+
+    /// Hands a pinned connection back when nothing of the client's state is left on it.
+    pub fn unpin_if_clean(&mut self, shared: &mut Shared) {
+        let busy = self.transaction.is_some()
+            || self.watch.active
+            || self.pushes.open
+            || self.input.large.is_some()
+            || self.blocked.is_some()
+            || self.outstanding > 0;
+        if busy {
+            return;
+        }
+        let Some(key) = self.pinned.take() else { return };
+        self.path = Path::Here;
+        let idle = shared.upstreams.idle_pinned.len();
+        let Some(upstream) = shared.upstreams.get_mut(key) else { return };
+        if upstream.retired || !upstream.connected || idle >= limits::IDLE_PINNED_MAX {
+            shared.close_upstream(key);
+        } else {
+            upstream.owner = None;
+            let pool = upstream.key.clone();
+            shared.upstreams.idle_pinned.push((pool, key));
+        }
+    }
+}
+
+impl LaneUse {
+    /// Notes one more command behind `outstanding` others.
+    pub fn note(&mut self, outstanding: u32, muted: bool) {
+        if muted && self.muted.is_empty() {
+            self.muted.extend(std::iter::repeat_n(false, outstanding as usize));
+        }
+        if muted || !self.muted.is_empty() {
+            self.muted.push_back(muted);
+        }
+    }
+
+    /// Appends those of the oldest `count` replies that are not muted.
+    fn append_unmuted(&mut self, output: &mut Vec<u8>, mut bytes: &[u8], count: u32) {
+        for _ in 0..count {
+            let ReplyStep::Complete { consumed, .. } = ReplyFeed::default().feed(bytes) else { return };
+            if !self.muted.pop_front().unwrap_or(false) {
+                output.extend_from_slice(&bytes[..consumed]);
+            }
+            bytes = &bytes[consumed..];
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the clients of one relay share: the plan, the connections to servers, the lists of what the caller must do. Lives on one core.
+//!
+//! Knows no client: what is done to clients is in `client` and the files that say `impl Client`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::session::Session;
+use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
+use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
+use crate::redis::lane::request::LaneMessage;
+use base::model::{CompareReads, CoreId, Credentials, PlanMode, RoutePlan, Side, limits};
+use base::stdx::clock::Now;
+use base::stdx::spares::Spares;
+use bus::counters::{self, CoreCounters};
+use wire::resp::command::{self, Class, Command};
+use wire::resp::encode;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Shared {
+    pub plan: Arc<RoutePlan>,
+    pub upstreams: Upstreams,
+    pub asks: Vec<Ask>,
+    /// Commands for the lane.
+    pub to_lane: Vec<ToCompanion>,
+    pub ready_clients: Vec<ClientKey>,
+    /// Clients whose reason to wait may be over.
+    pub resume: Vec<ClientKey>,
+    pub policies: SharedPolicies,
+    /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
+    pub anonymous_allowed: Option<bool>,
+    pub core: CoreId,
+    /// Part of the names of this process' connections.
+    pub token: u64,
+    /// When the bytes being looked at came.
+    pub now: Now,
+    pub counters: CoreCounters,
+    by_name: Vec<u64>,
+    pub spares: Spares,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn new(setup: &RelaySetup) -> Self {
+        Self {
+            plan: Arc::clone(&setup.plan),
+            upstreams: Upstreams::default(),
+            asks: Vec::new(),
+            to_lane: Vec::new(),
+            ready_clients: Vec::new(),
+            resume: Vec::new(),
+            policies: SharedPolicies::clone(&setup.policies),
+            anonymous_allowed: None,
+            core: setup.core,
+            token: setup.token,
+            now: Now::default(),
+            counters: CoreCounters::default(),
+            by_name: vec![0; command::TABLE.len() + 1],
+            spares: Spares::new(limits::SPARE_BUFFERS_MAX, limits::SPARE_BUFFER_BYTES_MAX),
+        }
+    }
+
+    #[must_use]
+    pub fn is_dual(&self) -> bool {
+        self.plan.mode == PlanMode::Dual
+    }
+
+    // ---- connections ------------------------------------------------------------------------------------------------
+
+    /// Which connections serve this session now.
+    #[must_use]
+    pub fn pool_key(&self, session: &Session) -> PoolKey {
+        PoolKey {
+            side: self.plan.authority.side,
+            credentials: session.credentials.clone(),
+            database: session.database,
+            resp: session.resp,
+        }
+    }
+
+    /// The connection shared by all with this key, made if there is none.
+    pub fn shared_upstream(&mut self, pool: PoolKey) -> UpstreamKey {
+        if let Some((_, key)) = self.upstreams.shared.iter().find(|(key, _)| *key == pool) {
+            return *key;
+        }
+        let key = self.connect(Upstream::new(pool.clone(), None));
+        self.upstreams.shared.push((pool, key));
+        key
+    }
+
+    /// Asks for this connection.
+    pub fn connect(&mut self, upstream: Upstream) -> UpstreamKey {
+        let side = upstream.key.side;
+        let upstream = self.upstreams.all.insert(upstream);
+        self.asks.push(Ask::Connect { upstream, side });
+        upstream
+    }
+
+    /// Forgets a connection and asks for its end. Nothing of it is outstanding, or its client needs no answer.
+    pub fn close_upstream(&mut self, key: UpstreamKey) {
+        if self.upstreams.remove(key).is_some() {
+            self.asks.push(Ask::CloseUpstream(key));
+        }
+    }
+
+    /// Ends a blocking command as if its time-out had passed, on a connection made for that and closed behind the answer.
+    pub fn unblock(&mut self, side: Side, server_client_id: u64, credentials: Option<Rc<Credentials>>) {
+        let own = self.plan.endpoint(side).credentials.clone().map(Rc::new);
+        let pool = PoolKey { side, credentials: own.or(credentials), database: 0, resp: 2 };
+        let mut upstream = Upstream::new(pool, None);
+        let id = server_client_id.to_string();
+        encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"]);
+        upstream.awaited.push_back(Awaited::Swallow);
+        upstream.retired = true;
+        self.connect(upstream);
+    }
+
+    /// Takes the oldest awaited reply off; a connection of an old plan without any is closed.
+    pub fn take_awaited(&mut self, key: UpstreamKey) -> Option<Awaited> {
+        let upstream = self.upstreams.get_mut(key)?;
+        let awaited = upstream.awaited.pop_front();
+        if let Some(latency_us) = upstream.probe.answered(self.now.mono_us) {
+            self.counters.side_mut(upstream.key.side).latency_us.record(latency_us, 1);
+        }
+        if upstream.is_over() {
+            self.close_upstream(key);
+        }
+        awaited
+    }
+
+    /// The lane is to forget this client's watches and waits.
+    pub fn forget_in_lane(&mut self, client: ClientKey) {
+        self.to_lane.push(ToCompanion::Lane(LaneMessage::Forget { client: client.to_u64() }));
+    }
+
+    // ---- what is counted --------------------------------------------------------------------------------------------
+
+    pub fn count(&mut self, command: &'static Command) {
+        if !counters::ON {
+            return;
+        }
+        self.counters.commands += 1;
+        match command.class {
+            Class::Read => self.counters.commands_read += 1,
+            Class::Write => self.counters.commands_write += 1,
+            Class::Server
+            | Class::ServerChange
+            | Class::Library
+            | Class::Session(_)
+            | Class::Refused(_)
+            | Class::Unknown => {}
+        }
+        self.by_name[command::position(command)] += 1;
+    }
+
+    /// A reply of the authority that began with this byte.
+    pub fn count_reply(&mut self, key: UpstreamKey, first: u8) {
+        let Some(upstream) = self.upstreams.get(key) else { return };
+        let is_error = first == b'-';
+        self.counters.replies_error += u64::from(is_error);
+        self.counters.side_mut(upstream.key.side).answered(is_error);
+    }
+
+    /// Whether this read is one of the share that is compared. Deterministic in the count of commands, so that a run can be repeated.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        let CompareReads { sample_per_ten_thousand: share } = self.plan.compare;
+        let share = u64::from(share);
+        share > 0 && (self.counters.commands * share) % 10_000 < share
+    }
+
+    /// The counters, with the commands by name.
+    #[must_use]
+    pub fn counters(&self) -> CoreCounters {
+        let mut counters = self.counters.clone();
+        counters.upstream_connections = self.upstreams.all.len() as u64;
+        counters.commands_by_name = self
+            .by_name
+            .iter()
+            .enumerate()
+            .filter(|&(_, &count)| count > 0)
+            .map(|(at, &count)| (command::TABLE.get(at).map_or("other", |row| row.name), count))
+            .collect();
+        counters
+    }
+}
