@@ -1,39 +1,96 @@
-//! A session's frames on their way: from client to server past the gate, from server to client past the tracker.
+//! A session's frames on their way: from client to server past the hold, from server to client past the tracker.
 //!
-//! Only heads are looked at, and the few bodies that tell what a session keeps; everything passes as it came.
+//! Only heads are looked at, and the few bodies that tell what a session keeps; everything passes as it came. Without I/O; lives on one
+//! core.
 
-use super::types::Stage;
-use super::{PostgresRelay, Refusal, statements};
-use crate::contract::{ClientKey, UpstreamKey};
-use base::model::limits;
-use wire::postgres::frame::command_tag;
+use super::hold::{Busy, Hold};
+use super::session::{Progress, Ready, Session};
+use super::shared::Shared;
+use super::statements::{Moment, UnitDone, wanted_of_client, wanted_of_server};
+use crate::contract::Ask;
 use wire::postgres::{Boundary, Copy, HEAD_BYTES, Head, Violation, client_head, server_head};
 
 /// Whether a client's frame may pass.
-enum Pass {
-    Yes,
-    /// It would begin a unit of work, and the gate is closed.
-    Held,
-    /// The gate is closed and answers are outstanding: whether it would begin a unit is known when they are in.
-    AtBoundary,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permission {
+    Granted,
+    /// Not before the hold is released: it would begin a unit of work.
+    AfterRelease,
+    /// Not before outstanding answers have come: they tell whether it would begin a unit of work.
+    AfterAnswers,
 }
 
-impl PostgresRelay {
-    /// Forwards what may pass; how many bytes were taken. The caller keeps the rest.
-    pub(super) fn forward_client(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
+/// Whether a server's frame is one that ends the session.
+fn is_fatal(error_body: &[u8]) -> bool {
+    error_body.starts_with(b"SFATAL\0") || error_body.windows(7).any(|part| part == b"\0VFATAL")
+}
+
+impl Ready {
+    /// Whether a client's frame of this type may pass. Terminate always may.
+    #[inline]
+    fn permission(&self, tag: u8, hold: &Hold) -> Permission {
+        if !hold.is_on() || tag == b'X' {
+            Permission::Granted
+        } else if self.tracker.begins_unit(tag) {
+            Permission::AfterRelease
+        } else if self.may_go_on() {
+            Permission::Granted
+        } else {
+            Permission::AfterAnswers
+        }
+    }
+
+    /// Whether what the client sends next certainly belongs to the unit of work it is in.
+    fn may_go_on(&self) -> bool {
+        !self.tracker.is_busy() || self.tracker.is_mid_batch() || self.tracker.copy() == Copy::Both
+    }
+
+    /// A client's frame is about to be forwarded; `body` is its beginning.
+    #[inline]
+    fn note_client_frame(&mut self, tag: u8, body: &[u8], shared: &mut Shared) {
+        let at = Moment { now_us: shared.now.mono_us, units_outstanding: self.tracker.outstanding() };
+        self.statements.client_frame(tag, body, at, &mut shared.sampler);
+        self.tracker.client_frame(tag);
+        self.client_terminated |= tag == b'X';
+    }
+
+    /// A server's frame passes; `body` is its beginning.
+    #[inline]
+    fn note_server_frame(&mut self, tag: u8, body: &[u8], shared: &mut Shared) {
+        let boundary = self.tracker.server_frame(tag, body.first().copied().unwrap_or(0));
+        self.statements.server_frame(tag, body);
+        if tag == b'E' {
+            self.server_said_fatal |= is_fatal(body);
+        }
+        match boundary {
+            Boundary::None => {}
+            Boundary::UnitDone { status, failed } => {
+                let (units_outstanding, idle) = (self.tracker.outstanding(), self.tracker.is_idle());
+                let unit = UnitDone { status, failed, units_outstanding, idle, now_us: shared.now.mono_us };
+                self.statements.unit_done(unit, &mut shared.sampler);
+            }
+        }
+    }
+}
+
+// From the client to the server.
+impl Session {
+    /// Forwards the client's frames that may pass; how many bytes were taken. The caller keeps the rest.
+    pub fn forward_client(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
+        let Progress::Ready(ready) = &mut self.progress else { return 0 };
         let mut at = 0;
         let mut broken = None;
         while at < bytes.len() {
-            let Some(session) = self.sessions.get_mut(key) else { return at };
-            if session.client_left > 0 {
-                let passes = session.client_left.min(bytes.len() - at);
-                session.client_left -= passes;
+            if ready.client_left > 0 {
+                let passes = ready.client_left.min(bytes.len() - at);
+                ready.client_left -= passes;
                 at += passes;
                 continue;
             }
             let rest = &bytes[at..];
             let (tag, body_len) = match client_head(rest) {
                 Head::NeedMore => break,
+                // Answers to a log-in; nothing has been asked any more.
                 Head::Frame { tag: b'p', .. } => {
                     broken = Some(Violation::protocol("invalid frontend message type 112"));
                     break;
@@ -44,104 +101,75 @@ impl PostgresRelay {
                     break;
                 }
             };
-            let wanted = statements::wanted(tag, body_len);
+            let wanted = wanted_of_client(tag, body_len);
             if rest.len() < HEAD_BYTES + wanted {
                 break;
             }
-            match self.may_pass(key, tag) {
-                Pass::Yes => {}
-                Pass::Held => {
-                    self.hold(key);
+            match ready.permission(tag, &shared.hold) {
+                Permission::Granted => {}
+                Permission::AfterRelease => {
+                    self.hold.wait_for_release(self.key, shared.now.mono_us, &mut shared.hold);
                     break;
                 }
-                Pass::AtBoundary => {
-                    if let Some(session) = self.sessions.get_mut(key) {
-                        session.at_boundary = true;
-                    }
+                Permission::AfterAnswers => {
+                    self.hold.wait_for_answers();
                     break;
                 }
             }
-            self.pass_client_frame(key, tag, &rest[HEAD_BYTES..HEAD_BYTES + wanted]);
+            if ready.tracker.begins_unit(tag) {
+                ready.units += 1;
+                self.since_us = shared.now.mono_us;
+                self.hold.set_busy(Busy::Unit, &mut shared.hold);
+            }
+            ready.note_client_frame(tag, &rest[HEAD_BYTES..HEAD_BYTES + wanted], shared);
             let passes = rest.len().min(HEAD_BYTES + body_len);
             at += passes;
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.client_left = HEAD_BYTES + body_len - passes;
-                session.client_frame = tag;
-            }
+            ready.client_left = HEAD_BYTES + body_len - passes;
+            ready.client_tag = tag;
         }
-        self.send_to_server(key, &bytes[..at]);
+        if let Some(server) = self.server.filter(|_| at > 0) {
+            shared.servers.send(server, &bytes[..at]);
+        }
         if let Some(violation) = broken {
-            self.counters.protocol_errors += 1;
-            self.broken_off(key, violation);
+            self.client_broke_protocol(violation, shared);
         }
         at
     }
 
     /// The client has broken the protocol. What it sent before is answered first, as PostgreSQL does.
-    fn broken_off(&mut self, key: ClientKey, violation: Violation) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.server_must_finish() {
-            session.doomed = Some(violation);
-        } else {
-            self.refuse(key, &Refusal::new(violation.sqlstate, violation.message));
+    fn client_broke_protocol(&mut self, violation: Violation, shared: &mut Shared) {
+        shared.count_protocol_error();
+        let must_finish = self.server_must_finish();
+        match &mut self.progress {
+            Progress::Ready(ready) if must_finish => ready.violation = Some(violation),
+            _ => self.refuse(&violation.into(), shared),
         }
     }
+}
 
-    fn may_pass(&self, key: ClientKey, tag: u8) -> Pass {
-        let Some(session) = self.sessions.get(key).filter(|_| self.gate.is_closed() && tag != b'X') else {
-            return Pass::Yes;
-        };
-        let tracker = &session.tracker;
-        if tracker.begins_unit(tag) {
-            Pass::Held
-        } else if tracker.is_busy() && !tracker.is_mid_batch() && tracker.copy() != Copy::Both {
-            Pass::AtBoundary
-        } else {
-            Pass::Yes
+// From the server to the client.
+impl Session {
+    /// Forwards frames of the session's server.
+    ///
+    /// # Errors
+    /// The bytes are not the protocol's: what was wrong. What came before has been forwarded.
+    pub fn forward_server(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), String> {
+        let Progress::Ready(ready) = &mut self.progress else { return Ok(()) };
+        if ready.server_input.is_empty() {
+            return self.server_frames(bytes, shared);
         }
-    }
-
-    fn pass_client_frame(&mut self, key: ClientKey, tag: u8, body: &[u8]) {
-        let begins = self.sessions.get(key).is_some_and(|session| session.tracker.begins_unit(tag));
-        if begins {
-            self.unit_begins(key);
-        }
-        self.note_client_frame(key, tag, body);
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.tracker.client_frame(tag);
-            session.terminated |= tag == b'X';
-        }
-    }
-
-    fn send_to_server(&mut self, key: ClientKey, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let Some(server_key) = self.sessions.get(key).and_then(|session| session.server) else { return };
-        if let Some(server) = self.servers.get_mut(server_key) {
-            server.output.extend_from_slice(bytes);
-            self.server_has_output(server_key);
-        }
-    }
-
-    /// Bytes of a session's server.
-    pub(super) fn forward_server(&mut self, key: UpstreamKey, client: ClientKey, bytes: &[u8]) -> Result<(), String> {
-        let Some(server) = self.servers.get_mut(key) else { return Ok(()) };
-        if server.input.is_empty() {
-            return self.server_frames(key, client, bytes);
-        }
-        let mut whole = std::mem::take(&mut server.input);
+        let mut whole = std::mem::take(&mut ready.server_input);
         whole.extend_from_slice(bytes);
-        self.server_frames(key, client, &whole)
+        self.server_frames(&whole, shared)
     }
 
-    fn server_frames(&mut self, key: UpstreamKey, client: ClientKey, bytes: &[u8]) -> Result<(), String> {
+    fn server_frames(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), String> {
+        let Progress::Ready(ready) = &mut self.progress else { return Ok(()) };
         let mut at = 0;
         while at < bytes.len() {
-            let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
-            if session.server_left > 0 {
-                let passes = session.server_left.min(bytes.len() - at);
-                session.server_left -= passes;
+            if ready.server_left > 0 {
+                let passes = ready.server_left.min(bytes.len() - at);
+                ready.server_left -= passes;
                 at += passes;
                 continue;
             }
@@ -150,83 +178,43 @@ impl PostgresRelay {
                 Head::NeedMore => break,
                 Head::Frame { tag, body_len } => (tag, body_len),
                 Head::Invalid(violation) => {
-                    self.send_to_client(client, &bytes[..at]);
+                    self.send(&bytes[..at], shared);
                     return Err(violation.message);
                 }
             };
-            let wanted = match tag {
-                b'Z' | b'C' | b'E' => body_len.min(limits::SERVER_BODY_LOOKED_AT_BYTES),
-                _ => 0,
-            };
+            let wanted = wanted_of_server(tag, body_len);
             if rest.len() < HEAD_BYTES + wanted {
                 break;
             }
             let passes = rest.len().min(HEAD_BYTES + body_len);
-            session.server_left = HEAD_BYTES + body_len - passes;
+            ready.server_left = HEAD_BYTES + body_len - passes;
             at += passes;
-            self.pass_server_frame(client, tag, &rest[HEAD_BYTES..HEAD_BYTES + wanted]);
+            ready.note_server_frame(tag, &rest[HEAD_BYTES..HEAD_BYTES + wanted], shared);
         }
-        self.send_to_client(client, &bytes[..at]);
-        if let Some(server) = self.servers.get_mut(key) {
-            server.input.extend_from_slice(&bytes[at..]);
-        }
-        self.look_for_boundary(client);
+        ready.server_input.extend_from_slice(&bytes[at..]);
+        self.send(&bytes[..at], shared);
+        self.after_server_frames(shared);
         Ok(())
     }
 
-    fn pass_server_frame(&mut self, client: ClientKey, tag: u8, body: &[u8]) {
-        let Some(session) = self.sessions.get_mut(client) else { return };
-        let first = body.first().copied().unwrap_or(0);
-        let boundary = session.tracker.server_frame(tag, first);
-        match tag {
-            b'1' => session.registry.on_parse_complete(),
-            b'3' => session.registry.on_close_complete(),
-            b's' => session.registry.on_portal_suspended(),
-            b'C' => session.registry.on_complete(command_tag(body).unwrap_or_default()),
-            b'E' => {
-                session.registry.on_error();
-                session.fatal_seen |= body.starts_with(b"SFATAL\0") || body.windows(7).any(|part| part == b"\0VFATAL");
-            }
-            _ => {}
-        }
-        if let Boundary::UnitDone { status, failed } = boundary {
-            session.registry.on_ready(status, session.tracker.outstanding());
-            self.sample_over(client, failed);
-        }
-    }
-
-    fn send_to_client(&mut self, client: ClientKey, bytes: &[u8]) {
-        let Some(session) = self.sessions.get_mut(client) else { return };
-        if session.client_gone {
-            return; // nobody reads it
-        }
-        session.output.extend_from_slice(bytes);
-        self.client_has_output(client);
-    }
-
-    /// After frames of the server: whether the session is idle now, or may go on.
-    fn look_for_boundary(&mut self, client: ClientKey) {
-        let Some(session) = self.sessions.get_mut(client) else { return };
-        if session.stage != Stage::Ready {
+    /// The server's frames may have ended a unit of work, or told that the client's next frames belong to the one it is in.
+    fn after_server_frames(&mut self, shared: &mut Shared) {
+        let must_finish = self.server_must_finish();
+        let Progress::Ready(ready) = &mut self.progress else { return };
+        // The relay forgets a session whose client is gone when its server has finished.
+        if self.client.is_gone && !must_finish {
             return;
         }
-        if session.client_gone && !session.server_must_finish() {
-            return self.end_session(client);
+        if !must_finish && let Some(violation) = ready.violation.take() {
+            return self.refuse(&violation.into(), shared);
         }
-        if session.doomed.is_some() && !session.server_must_finish() {
-            let Some(violation) = session.doomed.take() else { return };
-            return self.refuse(client, &Refusal::new(violation.sqlstate, violation.message));
+        if ready.tracker.is_idle() {
+            self.unit_over(shared);
         }
-        if session.tracker.is_idle() {
-            self.unit_over(client);
-        }
-        let Some(session) = self.sessions.get_mut(client) else { return };
-        let tracker = &session.tracker;
-        let may_go_on = !tracker.is_busy() || tracker.is_mid_batch() || tracker.copy() == Copy::Both;
-        if session.at_boundary && may_go_on {
-            session.at_boundary = false;
-            self.asks.push(crate::contract::Ask::ReadClient(client));
-            self.advance(client);
+        if self.hold.waits_for_answers() && self.ready().is_some_and(Ready::may_go_on) {
+            self.hold.answers_came();
+            shared.asks.push(Ask::ReadClient(self.key));
+            self.advance(shared);
         }
     }
 }

@@ -1,219 +1,208 @@
 //! How a client proves who it is: SCRAM-SHA-256, md5, nothing, or to the server itself.
 //!
-//! The verdict is told only when the server has let the session in as well: until then the client has been shown that Crossfade knows
-//! its verifier, and nothing else.
+//! That a proof was right is told only when the server has accepted the log-in as well. Until then the client has been shown that
+//! Crossfade knows its verifier, and nothing else. Without I/O; lives on one core.
 
-use super::types::{Proof, Question, Server, Stage};
-use super::{PostgresRelay, Refusal};
-use crate::contract::ClientKey;
+use super::proof::{Challenge, Proof};
+use super::refusal::Refusal;
+use super::session::{Progress, Session};
+use super::shared::Shared;
 use base::model::{AuthMode, Md5Hash, ScramVerifier, Secret, StoredSecret};
 use wire::postgres::auth::{self, md5_password, md5_response, same_secret};
-use wire::postgres::scram::{self, AuthFailure, ScramServer, TlsEnds};
+use wire::postgres::scram::{self, AuthFailure, ScramServer};
 use wire::postgres::{HEAD_BYTES, Head, client_head, encode};
 
-/// What PostgreSQL itself uses for a new password.
-const ITERATIONS: u32 = 4096;
-
-impl PostgresRelay {
-    pub(super) fn trust(&mut self, key: ClientKey) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let proof = Proof::of_secret(self.postgres.users.get(session.user()));
-        self.connect(key, proof);
+// What the client is asked.
+impl Session {
+    /// Mode "trust": no proof is asked for.
+    pub fn trust(&mut self, shared: &mut Shared) {
+        let proof = Proof::of_secret(shared.settings.postgres.users.get(self.user()));
+        self.connect(proof, shared);
     }
 
-    /// Finds the user's secret: in the auth file, or on the server.
-    pub(super) fn ask_for_proof(&mut self, key: ClientKey) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let user = session.user().to_owned();
-        match self.postgres.users.get(&user) {
-            Some(secret) => {
-                let secret = secret.clone();
-                self.ask_by(key, &user, Some(secret));
-            }
-            None if self.postgres.auth_query.is_some() => self.look_up(key),
-            None => self.ask_by(key, &user, None),
+    /// Finds the user's secret, in the auth file or on the server, and asks for a proof.
+    pub fn ask_for_proof(&mut self, shared: &mut Shared) {
+        let postgres = &shared.settings.postgres;
+        match postgres.users.get(self.user()).cloned() {
+            Some(secret) => self.ask_for_proof_of(Some(secret), shared),
+            None if postgres.auth_query.is_some() => self.look_up(shared),
+            None => self.ask_for_proof_of(None, shared),
         }
     }
 
-    /// The secret is known now (or the user is not): asks the client for its part.
-    pub(super) fn ask_by(&mut self, key: ClientKey, user: &str, secret: Option<StoredSecret>) {
-        let mode = self.mode();
+    /// The user's secret is known now, or that the user has none: asks the client for a proof.
+    pub fn ask_for_proof_of(&mut self, secret: Option<StoredSecret>, shared: &mut Shared) {
+        let mode = shared.settings.mode();
         match secret {
-            Some(StoredSecret::Scram(verifier)) => self.ask_scram(key, verifier, None),
+            Some(StoredSecret::Scram(verifier)) => self.ask_scram(verifier, None, shared),
             Some(StoredSecret::Md5(hash)) if mode != AuthMode::Scram => {
-                self.ask_md5(key, hash.clone(), Proof::Md5(hash))
+                self.ask_md5(hash.clone(), Proof::Md5(hash), shared);
             }
             Some(StoredSecret::Plain(password)) if mode == AuthMode::Md5 => {
-                let hash = md5_password(user, password.expose());
-                self.ask_md5(key, hash, Proof::Password(password));
+                let hash = md5_password(self.user(), password.expose());
+                self.ask_md5(hash, Proof::Password(password), shared);
             }
             Some(StoredSecret::Plain(password)) => {
-                let verifier = self.derive(user, password.expose());
-                self.ask_scram(key, verifier, Some(password));
+                let verifier = shared.secrets.derive(self.user(), password.expose(), &shared.settings);
+                self.ask_scram(verifier, Some(password), shared);
             }
-            // A wrong password and an unknown user must look the same.
+            // A wrong password and an unknown user must look the same to the client.
             Some(StoredSecret::Md5(_)) => {
-                tracing::warn!(interlay = %self.spec.name, "a user has only an md5 secret, which mode \"scram\" does not take");
-                self.ask_scram_in_vain(key, user);
+                let interlay = &shared.settings.spec.name;
+                tracing::warn!(%interlay, "a user has only an md5 secret, which mode \"scram\" does not accept");
+                self.ask_scram_in_vain(shared);
             }
-            None => self.ask_scram_in_vain(key, user),
+            None => self.ask_scram_in_vain(shared),
         }
     }
 
-    fn derive(&mut self, user: &str, password: &[u8]) -> ScramVerifier {
-        if let Some(known) = self.derived.get(user) {
-            return known.clone();
-        }
-        let verifier = scram::verifier_from_password(password, &self.entropy.salt_of(user), ITERATIONS);
-        // A secret out of an auth query may change; only those of the file, which do not, are kept.
-        if self.postgres.users.contains_key(user) {
-            self.derived.insert(user.to_owned(), verifier.clone());
-        }
-        verifier
+    /// Asks for a proof that no client can give.
+    fn ask_scram_in_vain(&mut self, shared: &mut Shared) {
+        let verifier = scram::mock_verifier(self.user(), &shared.secrets.entropy.lasting());
+        self.ask_scram(verifier, None, shared);
     }
 
-    fn ask_scram_in_vain(&mut self, key: ClientKey, user: &str) {
-        let verifier = scram::mock_verifier(user, &self.entropy.lasting());
-        self.ask_scram(key, verifier, None);
+    fn ask_scram(&mut self, verifier: ScramVerifier, password: Option<Secret>, shared: &mut Shared) {
+        let nonce = shared.secrets.entropy.nonce();
+        let server = Box::new(ScramServer::new(verifier, nonce, self.tls));
+        self.progress = Progress::Proving(Challenge::Scram { server, password });
+        encode::authentication_sasl(&mut self.client.output, &[scram::MECHANISM]);
+        self.flush(shared);
     }
 
-    fn ask_scram(&mut self, key: ClientKey, verifier: ScramVerifier, password: Option<Secret>) {
-        let nonce = self.entropy.nonce();
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let ends = if session.secured { TlsEnds::AtCrossfade } else { TlsEnds::Nowhere };
-        let server = Box::new(ScramServer::new(verifier, nonce, ends));
-        session.question = Some(Question::Scram { server, password });
-        session.stage = Stage::Proving;
-        encode::authentication_sasl(&mut session.output, &[scram::MECHANISM]);
-        self.client_has_output(key);
+    fn ask_md5(&mut self, hash: Md5Hash, proof: Proof, shared: &mut Shared) {
+        let [a, b, c, d, ..] = shared.secrets.entropy.draw();
+        let salt = [a, b, c, d];
+        self.progress = Progress::Proving(Challenge::Md5 { salt, hash, proof });
+        encode::authentication_md5(&mut self.client.output, salt);
+        self.flush(shared);
     }
+}
 
-    fn ask_md5(&mut self, key: ClientKey, hash: Md5Hash, proof: Proof) {
-        let drawn = self.entropy.draw();
-        let salt = [drawn[0], drawn[1], drawn[2], drawn[3]];
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.question = Some(Question::Md5 { salt, hash, proof });
-        session.stage = Stage::Proving;
-        encode::authentication_md5(&mut session.output, salt);
-        self.client_has_output(key);
-    }
-
-    /// A client's answer; how many bytes were taken.
-    pub(super) fn prove(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
-        let Some(body) = self.answer(key, bytes) else { return 0 };
-        let used = HEAD_BYTES + body.len();
-        let Some(session) = self.sessions.get_mut(key) else { return used };
-        match session.question.take() {
-            Some(Question::Md5 { salt, hash, proof }) => {
+// What the client answers.
+impl Session {
+    /// Takes the client's answer to its challenge; how many bytes were taken.
+    pub fn prove(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
+        let Some(body) = self.answer(bytes, shared) else { return 0 };
+        match std::mem::replace(&mut self.progress, Progress::Connecting) {
+            Progress::Proving(Challenge::Md5 { salt, hash, proof }) => {
                 let given = auth::password(body).unwrap_or_default();
                 if same_secret(given, &md5_response(&hash, salt)) {
-                    self.proven(key, proof);
+                    self.proven(proof, shared);
                 } else {
-                    self.wrong(key);
+                    self.wrong_password(shared);
                 }
             }
-            Some(Question::Scram { server, password }) => self.scram_answer(key, server, password, body),
-            None => self.refuse(key, &Refusal::new("08P01", "a password that was not asked for")),
+            Progress::Proving(Challenge::Scram { server, password }) if server.has_begun() => {
+                self.scram_proof(server, password, body, shared);
+            }
+            Progress::Proving(Challenge::Scram { server, password }) => {
+                self.scram_begins(server, password, body, shared);
+            }
+            other => self.progress = other,
         }
-        used
+        HEAD_BYTES + body.len()
     }
 
     /// The body of the whole answer that begins `bytes`; anything else ends the connection.
-    fn answer<'a>(&mut self, key: ClientKey, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    fn answer<'a>(&mut self, bytes: &'a [u8], shared: &mut Shared) -> Option<&'a [u8]> {
         let (tag, body_len) = match client_head(bytes) {
             Head::NeedMore => return None,
             Head::Frame { tag, body_len } => (tag, body_len),
             Head::Invalid(violation) => {
-                self.counters.protocol_errors += 1;
-                self.refuse(key, &Refusal::new(violation.sqlstate, violation.message));
+                self.refuse_protocol_error(&violation.into(), shared);
                 return None;
             }
         };
         if tag != b'p' {
-            self.counters.protocol_errors += 1;
             let message = format!("expected password response, got message type {tag}");
-            self.refuse(key, &Refusal::new("08P01", message));
+            self.refuse_protocol_error(&Refusal::new("08P01", message), shared);
             return None;
         }
         bytes.get(HEAD_BYTES..HEAD_BYTES + body_len)
     }
 
-    fn scram_answer(&mut self, key: ClientKey, mut server: Box<ScramServer>, password: Option<Secret>, body: &[u8]) {
-        if !server.has_begun() {
-            let first = match auth::sasl_initial(body) {
-                Some((mechanism, data)) if mechanism == scram::MECHANISM => server.first(data.unwrap_or_default()),
-                Some((mechanism, _)) => Err(AuthFailure::Malformed(format!(
-                    "client selected an invalid SASL authentication mechanism: {mechanism:.40}"
-                ))),
-                None => Err(AuthFailure::Malformed("malformed SASL initial response".to_owned())),
-            };
-            return match first {
-                Ok(challenge) => {
-                    let Some(session) = self.sessions.get_mut(key) else { return };
-                    encode::authentication_sasl_continue(&mut session.output, &challenge);
-                    session.question = Some(Question::Scram { server, password });
-                    self.client_has_output(key);
-                }
-                Err(failure) => self.failed(key, failure),
-            };
+    fn scram_begins(
+        &mut self,
+        mut server: Box<ScramServer>,
+        password: Option<Secret>,
+        body: &[u8],
+        shared: &mut Shared,
+    ) {
+        let first = match auth::sasl_initial(body) {
+            Some((mechanism, data)) if mechanism == scram::MECHANISM => server.first(data.unwrap_or_default()),
+            Some((mechanism, _)) => Err(AuthFailure::Malformed(format!(
+                "client selected an invalid SASL authentication mechanism: {mechanism:.40}"
+            ))),
+            None => Err(AuthFailure::Malformed("malformed SASL initial response".to_owned())),
+        };
+        match first {
+            Ok(challenge) => {
+                encode::authentication_sasl_continue(&mut self.client.output, &challenge);
+                self.progress = Progress::Proving(Challenge::Scram { server, password });
+                self.flush(shared);
+            }
+            Err(failure) => self.not_proven(failure, shared),
         }
+    }
+
+    fn scram_proof(
+        &mut self,
+        mut server: Box<ScramServer>,
+        password: Option<Secret>,
+        body: &[u8],
+        shared: &mut Shared,
+    ) {
         match server.last(body) {
             Ok((answer, client_key)) => {
-                let Some(session) = self.sessions.get_mut(key) else { return };
-                encode::authentication_sasl_final(&mut session.output, &answer);
-                // With the password itself any server can be logged in to; else only one with the same verifier.
+                encode::authentication_sasl_final(&mut self.client.output, &answer);
+                // The password itself logs in to any server; the key only to one with the same verifier.
                 let proof = match password {
                     Some(password) => Proof::Password(password),
                     None => Proof::Key(client_key, Box::new(server.into_verifier())),
                 };
-                self.client_has_output(key);
-                self.proven(key, proof);
+                self.flush(shared);
+                self.proven(proof, shared);
             }
-            Err(failure) => self.failed(key, failure),
+            Err(failure) => self.not_proven(failure, shared),
         }
     }
 
-    fn failed(&mut self, key: ClientKey, failure: AuthFailure) {
+    fn not_proven(&mut self, failure: AuthFailure, shared: &mut Shared) {
         match failure {
-            AuthFailure::Wrong => self.wrong(key),
+            AuthFailure::Wrong => self.wrong_password(shared),
             AuthFailure::Malformed(message) => {
-                self.counters.protocol_errors += 1;
-                self.refuse(key, &Refusal::new("08P01", message));
+                self.refuse_protocol_error(&Refusal::new("08P01", message), shared);
             }
         }
     }
 
-    fn wrong(&mut self, key: ClientKey) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let message = format!("password authentication failed for user \"{}\"", session.user());
-        self.refuse(key, &Refusal::new("28P01", message));
+    fn wrong_password(&mut self, shared: &mut Shared) {
+        let message = format!("password authentication failed for user \"{}\"", self.user());
+        self.refuse(&Refusal::new("28P01", message), shared);
     }
 
-    fn proven(&mut self, key: ClientKey, proof: Proof) {
-        let own = self.endpoint().credentials.as_ref().map(Proof::of_credentials);
-        let proof = match (self.mode(), own) {
-            (AuthMode::Mapped, own) => own.unwrap_or(Proof::None),
-            (AuthMode::Scram | AuthMode::Relay | AuthMode::Md5 | AuthMode::Trust, _) => proof,
+    fn proven(&mut self, proof: Proof, shared: &mut Shared) {
+        let settings = &shared.settings;
+        let proof = match settings.mode() {
+            AuthMode::Mapped => settings.endpoint().credentials.as_ref().map_or(Proof::None, Proof::of_credentials),
+            AuthMode::Scram | AuthMode::Relay | AuthMode::Md5 | AuthMode::Trust => proof,
         };
-        self.connect(key, proof);
+        self.connect(proof, shared);
     }
 
-    // ---- mode "relay": the server asks, the client answers ----------------------------------------------------------------
-
-    /// Passes a whole answer on to the server, if it has asked; how many bytes were taken.
-    pub(super) fn relay_answers(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
-        let Some(server_key) = self.sessions.get(key).and_then(|session| session.server) else { return 0 };
-        if !self.servers.get(server_key).is_some_and(Server::waits_for_client) {
+    /// Mode "relay": passes a whole answer on to the server, if the server has asked; how many bytes were taken.
+    pub fn relay_answer(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
+        let Some(key) = self.server else { return 0 };
+        if !shared.servers.get(key).is_some_and(|server| server.waits_for_client()) {
             return 0;
         }
-        let Some(body) = self.answer(key, bytes) else { return 0 };
+        let Some(body) = self.answer(bytes, shared) else { return 0 };
         let used = HEAD_BYTES + body.len();
-        let Some(server) = self.servers.get_mut(server_key) else { return 0 };
-        server.output.extend_from_slice(&bytes[..used]);
-        if let Some(log_in) = server.log_in.as_mut() {
-            log_in.awaits_client = false;
+        if let Some(server) = shared.servers.get_mut(key) {
+            server.client_answered();
         }
-        self.server_has_output(server_key);
+        shared.servers.send(key, &bytes[..used]);
         used
     }
 }

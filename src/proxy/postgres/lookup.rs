@@ -1,157 +1,162 @@
-//! `auth_query`: users' secrets asked for on the server, over one connection of this core's own, one question after the other.
+//! `auth_query`: users' secrets looked up on the server, over one connection of this core's own, one question after the other. Knows no
+//! session, only which client waits for which user's secret. Lives on one core.
 
 use std::collections::VecDeque;
 
-use super::server::LogIn;
-use super::types::{Busy, Proof, Purpose, Server, ServerStage, Stage};
-use super::{PostgresRelay, Refusal};
-use crate::contract::{Ask, ClientKey, Failure, UpstreamKey};
-use base::model::{EndpointProtocol, StoredSecret, limits};
-use wire::postgres::encode;
+use super::proof::Proof;
+use super::server::Servers;
+use super::server_login::ServerLogIn;
+use super::settings::Settings;
+use crate::contract::{ClientKey, UpstreamKey};
+use base::model::{EndpointProtocol, limits};
+use base::stdx::clock::Now;
 use wire::postgres::frame::{data_row, error_field};
 use wire::postgres::startup::build_startup;
+use wire::postgres::{HEAD_BYTES, Head, encode, server_head};
 
-/// Questions and the connection they are asked on. Lives on one core.
+/// A client that waits for a user's secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub client: ClientKey,
+    pub user: String,
+}
+
+/// What the server answered to one question.
+#[derive(Debug)]
+pub struct Answer {
+    pub asked_by: Waiting,
+    /// The secret as the server gave it, `None` when it knows none; `Err`: the server's reason why the query failed.
+    pub secret: Result<Option<Vec<u8>>, String>,
+}
+
+/// Questions, and the connection they are asked on.
 #[derive(Debug, Default)]
-pub(super) struct Lookups {
+pub struct Lookups {
     server: Option<UpstreamKey>,
-    /// Who waits, oldest first; bounded by the number of clients.
-    waiting: VecDeque<(ClientKey, String)>,
-    /// The first of `waiting` has been asked for.
-    asked: bool,
-    /// Since when.
-    asked_us: u64,
+    /// The clients that wait, the first to ask first; bounded by the number of clients.
+    waiting: VecDeque<Waiting>,
+    /// When the question of the first of `waiting` was sent; `None`: it has not been sent.
+    asked_us: Option<u64>,
+    /// The answer so far.
     found: Option<Vec<u8>>,
     failed: Option<String>,
+    /// The beginning of a frame that is not whole yet.
+    input: Vec<u8>,
+}
+
+/// The log-in of the connection that questions are asked on.
+///
+/// # Errors
+/// The endpoint's URL names no user.
+pub fn log_in(settings: &Settings) -> Result<ServerLogIn, &'static str> {
+    let endpoint = settings.endpoint();
+    let own = endpoint.credentials.as_ref().ok_or("the endpoint's URL names no user for auth_query")?;
+    let user = own.user.as_deref().unwrap_or_default();
+    let database = match &endpoint.protocol {
+        EndpointProtocol::Postgres { dbname } => dbname.as_deref().unwrap_or(user),
+        EndpointProtocol::Redis { .. } => user,
+    };
+    let parameters = [("user", user), ("database", database), ("application_name", "crossfade")];
+    Ok(ServerLogIn::new(user, build_startup(0, &parameters), Proof::of_credentials(own)))
 }
 
 impl Lookups {
-    /// The client is gone. A question already asked is answered to nobody.
-    pub fn forget(&mut self, key: ClientKey) {
-        let first = usize::from(self.asked);
+    pub fn is_connected(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Questions are asked on this connection from now on.
+    pub fn use_connection(&mut self, server: UpstreamKey) {
+        self.server = Some(server);
+    }
+
+    /// A client waits for a user's secret.
+    pub fn wait(&mut self, client: ClientKey, user: String) {
+        self.waiting.push_back(Waiting { client, user });
+    }
+
+    /// The client is gone. A question that was sent already is answered to no client.
+    pub fn forget(&mut self, client: ClientKey) {
+        let sent = usize::from(self.asked_us.is_some());
         let mut at = 0;
-        self.waiting.retain(|(waiting, _)| {
+        self.waiting.retain(|waiting| {
             at += 1;
-            *waiting != key || at <= first
+            waiting.client != client || at <= sent
         });
     }
-}
 
-impl PostgresRelay {
-    /// Asks for the user's secret, or waits at the gate for it.
-    pub(super) fn look_up(&mut self, key: ClientKey) {
-        let Some(user) = self.sessions.get(key).map(|session| session.user().to_owned()) else { return };
-        if self.gate.is_shut() {
-            self.set_stage(key, Stage::AtGate);
-            return self.hold(key);
-        }
-        self.set_stage(key, Stage::LookingUp);
-        self.set_busy(key, Busy::LogIn);
-        self.lookups.waiting.push_back((key, user));
-        if self.lookups.server.is_some() {
-            return self.ask_next();
-        }
-        let endpoint = self.endpoint();
-        let Some(own) = endpoint.credentials.clone() else {
-            return self.lookup_lost(&Failure::Unreachable("its URL names no user for auth_query".to_owned()));
-        };
-        let user = own.user.clone().unwrap_or_default();
-        let dbname = match &endpoint.protocol {
-            EndpointProtocol::Postgres { dbname } => dbname.clone(),
-            EndpointProtocol::Redis { .. } => None,
-        };
-        let database = dbname.unwrap_or_else(|| user.clone());
-        let parameters = [("user", user.as_str()), ("database", database.as_str()), ("application_name", "crossfade")];
-        let log_in = LogIn::new(&user, build_startup(0, &parameters), Proof::of_credentials(&own));
-        let side = self.side();
-        let server = self.servers.insert(Server::new(Purpose::Lookup, side, Some(log_in)));
-        self.lookups.server = Some(server);
-        self.asks.push(Ask::Connect { upstream: server, side });
-    }
-
-    /// Asks for the first who waits, if the connection is free.
-    pub(super) fn ask_next(&mut self) {
-        let Some(key) = self.lookups.server else { return };
-        let Some(server) = self.servers.get_mut(key) else { return };
-        if self.lookups.asked || server.stage != ServerStage::Ready {
+    /// Sends the next question, if the connection is ready and free.
+    pub fn ask_next(&mut self, servers: &mut Servers, settings: &Settings, now: Now) {
+        let Some(key) = self.server.filter(|key| servers.get(*key).is_some_and(|server| server.is_ready())) else {
             return;
-        }
-        let (Some((_, user)), Some(query)) = (self.lookups.waiting.front(), &self.postgres.auth_query) else { return };
-        encode::query_with_parameter(&mut server.output, query, user.as_bytes());
-        self.lookups.asked = true;
-        self.lookups.asked_us = self.now.mono_us;
-        self.server_has_output(key);
+        };
+        let (None, Some(waiting), Some(query)) = (self.asked_us, self.waiting.front(), &settings.postgres.auth_query)
+        else {
+            return;
+        };
+        let mut question = Vec::new();
+        encode::query_with_parameter(&mut question, query, waiting.user.as_bytes());
+        self.asked_us = Some(now.mono_us);
+        servers.send(key, &question);
     }
 
-    pub(super) fn lookup_frame(&mut self, tag: u8, body: &[u8]) {
+    /// Bytes of the connection, once it is ready; the next answer is [`Self::next_answer`]'s.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// The next whole answer, if it has arrived.
+    ///
+    /// # Errors
+    /// The bytes are not the protocol's: what was wrong.
+    pub fn next_answer(&mut self) -> Result<Option<Answer>, String> {
+        loop {
+            let (tag, len) = match server_head(&self.input) {
+                Head::NeedMore => return Ok(None),
+                Head::Frame { body_len, .. } if body_len > limits::PG_LOGIN_FRAME_BYTES_MAX => {
+                    return Err(format!("the server answered auth_query with a frame of {body_len} bytes"));
+                }
+                Head::Frame { tag, body_len } => (tag, HEAD_BYTES + body_len),
+                Head::Invalid(violation) => return Err(violation.message),
+            };
+            if self.input.len() < len {
+                return Ok(None);
+            }
+            let frame: Vec<u8> = self.input.drain(..len).collect();
+            if let Some(answer) = self.take_frame(tag, &frame[HEAD_BYTES..]) {
+                return Ok(Some(answer));
+            }
+        }
+    }
+
+    fn take_frame(&mut self, tag: u8, body: &[u8]) -> Option<Answer> {
         match tag {
-            b'D' if self.lookups.found.is_none() => {
-                self.lookups.found = data_row(body).nth(1).flatten().map(<[u8]>::to_vec);
+            b'D' if self.found.is_none() => {
+                self.found = data_row(body).nth(1).flatten().map(<[u8]>::to_vec);
             }
             b'E' => {
                 let why = error_field(body, b'M').unwrap_or("no reason given");
-                self.lookups.failed = Some(why.to_owned());
+                self.failed = Some(why.to_owned());
             }
-            b'Z' => self.looked_up(),
+            b'Z' => {
+                let (found, failed) = (self.found.take(), self.failed.take());
+                self.asked_us = None;
+                let secret = failed.map_or(Ok(found), Err);
+                return self.waiting.pop_front().map(|asked_by| Answer { asked_by, secret });
+            }
             _ => {}
         }
+        None
     }
 
-    /// A question without an answer must not stand in the way of everybody's log-in.
-    pub(super) fn end_late_lookup(&mut self) {
-        let late_us = self.lookups.asked_us + limits::CONNECT_TIMEOUT.as_micros() as u64;
-        if let (Some(key), true) = (self.lookups.server, self.lookups.asked && late_us <= self.now.mono_us) {
-            self.lose_server(key, &Failure::Lost("no answer in time".to_owned()));
-        }
+    /// The connection, when the question asked on it has had no answer for too long: it must not hold up all log-ins.
+    pub fn overdue(&self, now: Now) -> Option<UpstreamKey> {
+        let late_us = self.asked_us? + limits::CONNECT_TIMEOUT.as_micros() as u64;
+        self.server.filter(|_| late_us <= now.mono_us)
     }
 
-    fn looked_up(&mut self) {
-        let (found, failed) = (self.lookups.found.take(), self.lookups.failed.take());
-        self.lookups.asked = false;
-        if let Some((key, user)) = self.lookups.waiting.pop_front()
-            && self.sessions.get(key).is_some_and(|session| session.stage == Stage::LookingUp)
-        {
-            match failed {
-                Some(why) => self.refuse_lookup(key, &why),
-                None => {
-                    self.set_busy(key, Busy::No);
-                    let secret = found.and_then(|found| match StoredSecret::parse(&String::from_utf8_lossy(&found)) {
-                        Ok(secret) => Some(secret),
-                        Err(why) => {
-                            tracing::warn!(interlay = %self.spec.name, %why, "auth_query gave a secret that is of no use");
-                            None
-                        }
-                    });
-                    self.ask_by(key, &user, secret);
-                    self.asks.push(Ask::ReadClient(key));
-                    self.advance(key);
-                }
-            }
-        }
-        self.ask_next();
-    }
-
-    fn refuse_lookup(&mut self, key: ClientKey, why: &str) {
-        tracing::warn!(interlay = %self.spec.name, %why, "auth_query failed");
-        // Why is not for somebody who has not logged in.
-        let message = "Crossfade could not ask the server for the user's secret: see its log";
-        self.refuse(key, &Refusal::new("28000", message));
-    }
-
-    /// The connection is gone; whoever waits is told, the next one makes another.
-    pub(super) fn lookup_lost(&mut self, failure: &Failure) {
-        self.lookups.server = None;
-        self.lookups.asked = false;
-        self.lookups.found = None;
-        self.lookups.failed = None;
-        let why = match failure {
-            Failure::Refused(frame) => Self::refusal_text(frame),
-            Failure::Unreachable(why) | Failure::Lost(why) => why.clone(),
-        };
-        for (key, _) in std::mem::take(&mut self.lookups.waiting) {
-            if self.sessions.get(key).is_some_and(|session| session.stage == Stage::LookingUp) {
-                self.refuse_lookup(key, &why);
-            }
-        }
+    /// The connection is gone; the clients that waited for it. The next question makes another connection.
+    pub fn lost(&mut self) -> VecDeque<Waiting> {
+        std::mem::take(self).waiting
     }
 }

@@ -347,7 +347,7 @@ fn a_closed_gate_holds_the_idle_and_lets_transactions_end() {
     assert_eq!(opened, [(8, HoldEvent::Released { held: 2, longest_hold_us: 1500 })]);
     assert_eq!(client_tags(&stage.hears(idle_server)), "Q");
     assert_eq!(client_tags(&stage.hears(open_server)), "Q");
-    assert_eq!(stage.relay.gate.units, 2);
+    assert_eq!(stage.relay.shared.hold.units, 2);
 }
 
 #[test]
@@ -473,13 +473,13 @@ fn every_way_out_gives_the_gate_its_count_back() {
             stage.answers(server, &frame(b'G', &[0, 0, 0]));
             stage.says(client, &frame(b'c', b""));
             stage.relay.client_closed(client);
-            assert_eq!(stage.relay.gate.units, 1, "it is being committed");
+            assert_eq!(stage.relay.shared.hold.units, 1, "it is being committed");
             stage.answers(server, &done("COPY 0", b'I'));
         }),
         ("client closes inside a frame behind a statement that runs", |stage, client, server| {
             stage.says(client, &query(&"x".repeat(20_000))[..9000]);
             stage.relay.client_closed(client);
-            assert_eq!(stage.relay.gate.units, 1, "BEGIN runs");
+            assert_eq!(stage.relay.shared.hold.units, 1, "BEGIN runs");
             stage.answers(server, &done("BEGIN", b'T'));
         }),
         ("session ends well", |stage, client, server| {
@@ -495,11 +495,11 @@ fn every_way_out_gives_the_gate_its_count_back() {
         let mut stage = trusting();
         let (client, server) = stage.ready_client();
         stage.says(client, &query("BEGIN"));
-        assert_eq!(stage.relay.gate.units, 1, "{way}");
+        assert_eq!(stage.relay.shared.hold.units, 1, "{way}");
         end(&mut stage, client, server);
         stage.perform();
-        assert_eq!(stage.relay.gate.units, 0, "{way}");
-        assert_eq!((stage.relay.sessions.len(), stage.relay.servers.len()), (0, 0), "{way}");
+        assert_eq!(stage.relay.shared.hold.units, 0, "{way}");
+        assert_eq!((stage.relay.sessions.len(), stage.relay.shared.servers.len()), (0, 0), "{way}");
         assert!(stage.relay.by_id.is_empty(), "{way}");
         assert!(stage.closed_servers.contains(&stage.servers[server]), "{way}");
     }
@@ -617,7 +617,7 @@ fn statements_are_counted_by_what_they_are_and_sampled() {
     assert_eq!(samples.len(), 4);
     assert_eq!((&*samples[0].text, samples[0].latency_us), ("LISTEN jobs", 250));
     assert_eq!(&*samples[3].text, "INSERT INTO t VALUES ($1)");
-    let registry = &stage.relay.sessions.get(client).unwrap().registry;
+    let registry = &stage.relay.sessions.get(client).unwrap().ready().unwrap().statements.registry;
     assert_eq!(registry.channels(), ["jobs"]);
 }
 
@@ -694,6 +694,6 @@ proptest::proptest! {
         stage.relay.client_closed(client);
         stage.perform();
         stage.gate(HoldOrder::Release { ticket: 2 });
-        proptest::prop_assert!(stage.relay.gate.units <= 1);
+        proptest::prop_assert!(stage.relay.shared.hold.units <= 1);
     }
 }
