@@ -1,102 +1,14 @@
 //! What a statement's text says about itself: its class, what session state it leaves behind, whether it is DDL. Pure, allocates
-//! nothing; 50 to 150 ns for a statement of up to 70 bytes, then some 3 ns a byte.
+//! nothing; any thread. 50 to 150 ns for a statement of up to 70 bytes, then some 3 ns a byte.
 //!
-//! Text tells only so much: a SELECT that calls a function of the application counts as a read, a trigger's SET is not seen. What must
-//! be exact is asked of the server when a session is moved (design: introspection at drain time).
+//! A text does not tell everything: a SELECT that calls a function of the application counts as a read, a trigger's SET is not seen.
+//! What must be exact is asked of the server.
 
-use super::lex::{Lexer, Token};
-use base::model::limits;
-
-/// What a statement does, the strongest last: of several in one text the strongest counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    Read,
-    /// Begins, ends or shapes a transaction.
-    Transaction,
-    /// Changes only the session.
-    Session,
-    /// Changes data or schema, or takes locks.
-    Write,
-    /// Cannot be known: DO, CALL, EXECUTE, or no statement we know.
-    Opaque,
-}
-
-/// Kinds of state a statement leaves in its session; a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Keeps(u16);
-
-impl Keeps {
-    pub const NONE: Self = Self(0);
-    /// SET for the session, of a name without a dot.
-    pub const SET: Self = Self(1);
-    pub const LISTEN: Self = Self(1 << 1);
-    pub const TEMP_TABLE: Self = Self(1 << 2);
-    /// Held by the session, not by the transaction.
-    pub const ADVISORY_LOCK: Self = Self(1 << 3);
-    /// DECLARE … WITH HOLD.
-    pub const HELD_CURSOR: Self = Self(1 << 4);
-    /// PREPARE as SQL.
-    pub const SQL_PREPARE: Self = Self(1 << 5);
-    /// An open descriptor, until the transaction ends.
-    pub const LARGE_OBJECT: Self = Self(1 << 6);
-    /// set_config() that is not local.
-    pub const SET_CONFIG: Self = Self(1 << 7);
-    /// nextval() or setval(): what currval() and lastval() answer.
-    pub const CURRVAL: Self = Self(1 << 8);
-    /// SET or set_config() of a name with a dot, which pg_settings does not show.
-    pub const CUSTOM_SETTING: Self = Self(1 << 9);
-    /// A named statement of the protocol; never in [`Facts`].
-    pub const PREPARED: Self = Self(1 << 10);
-
-    /// Names in the order they are shown. SET and SET_CONFIG are one thing to an operator.
-    const NAMES: &'static [(Self, &'static str)] = &[
-        (Self(1 | 1 << 7), "set"),
-        (Self::CUSTOM_SETTING, "custom setting"),
-        (Self::LISTEN, "listen"),
-        (Self::TEMP_TABLE, "temp table"),
-        (Self::ADVISORY_LOCK, "advisory lock"),
-        (Self::HELD_CURSOR, "held cursor"),
-        (Self::SQL_PREPARE, "sql prepare"),
-        (Self::LARGE_OBJECT, "large object"),
-        (Self::CURRVAL, "currval"),
-        (Self::PREPARED, "prepared"),
-    ];
-
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether all of `other` are in it.
-    #[must_use]
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    #[must_use]
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// For people and for `SessionInfo::keeps`.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.iter().filter(move |(own, _)| self.0 & own.0 != 0).map(|(_, name)| *name)
-    }
-}
-
-impl std::ops::BitOr for Keeps {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl std::ops::BitOrAssign for Keeps {
-    fn bitor_assign(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-}
+pub use super::keeps::Keeps;
+pub use super::keywords::Class;
+use super::keywords::{Form, Keyword, keyword};
+use super::lex::{Lexer, Token, is, is_one_of};
+use super::set_config::{ConfigCall, config_call};
 
 /// What is known of a text of one or more statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,95 +17,10 @@ pub struct Facts {
     /// The first statement's first key word in lower case, or "other".
     pub name: &'static str,
     pub keeps: Keeps,
-    /// Changes the schema, which logical replication does not carry.
+    /// Changes the schema, which logical replication does not copy.
     pub ddl: bool,
     /// Statements that are not empty; each is answered by one CommandComplete.
     pub statements: u32,
-}
-
-/// How a statement is looked at after its first word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Only its functions matter.
-    Plain,
-    Select,
-    With,
-    Explain,
-    Set,
-    Copy,
-    Create,
-    Declare,
-    Prepare,
-    Alter,
-}
-
-type Row = (&'static str, Class, Form, bool, Keeps);
-
-/// First words: class, form, DDL, what it keeps.
-fn keyword(word: &[u8]) -> Option<Row> {
-    use Class::{Opaque, Read, Session, Transaction, Write};
-    let mut lower = [0u8; 12];
-    let lower = lower.get_mut(..word.len())?;
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
-    let plain = |name, class| (name, class, Form::Plain, false, Keeps::NONE);
-    let formed = |name, class, form| (name, class, form, false, Keeps::NONE);
-    let ddl = |name| (name, Write, Form::Plain, true, Keeps::NONE);
-    Some(match &*lower {
-        b"select" => formed("select", Read, Form::Select),
-        b"insert" => plain("insert", Write),
-        b"update" => plain("update", Write),
-        b"delete" => plain("delete", Write),
-        b"with" => formed("with", Read, Form::With),
-        b"begin" => plain("begin", Transaction),
-        b"commit" => plain("commit", Transaction),
-        b"set" => formed("set", Session, Form::Set),
-        b"merge" => plain("merge", Write),
-        b"values" => plain("values", Read),
-        b"table" => plain("table", Read),
-        b"show" => plain("show", Read),
-        b"explain" => formed("explain", Read, Form::Explain),
-        b"fetch" => plain("fetch", Read),
-        b"move" => plain("move", Read),
-        b"close" => plain("close", Session),
-        b"declare" => formed("declare", Read, Form::Declare),
-        b"copy" => formed("copy", Write, Form::Copy),
-        b"start" => plain("start", Transaction),
-        b"end" => plain("end", Transaction),
-        b"rollback" => plain("rollback", Transaction),
-        b"abort" => plain("abort", Transaction),
-        b"savepoint" => plain("savepoint", Transaction),
-        b"release" => plain("release", Transaction),
-        b"reset" => plain("reset", Session),
-        b"discard" => plain("discard", Session),
-        b"deallocate" => plain("deallocate", Session),
-        b"listen" => ("listen", Session, Form::Plain, false, Keeps::LISTEN),
-        b"unlisten" => plain("unlisten", Session),
-        b"load" => plain("load", Session),
-        b"prepare" => formed("prepare", Session, Form::Prepare),
-        b"notify" => plain("notify", Write),
-        b"lock" => plain("lock", Write),
-        b"truncate" => plain("truncate", Write),
-        b"vacuum" => plain("vacuum", Write),
-        b"analyze" | b"analyse" => plain("analyze", Write),
-        b"cluster" => plain("cluster", Write),
-        b"reindex" => plain("reindex", Write),
-        b"checkpoint" => plain("checkpoint", Write),
-        b"refresh" => plain("refresh", Write),
-        b"execute" => plain("execute", Opaque),
-        b"call" => plain("call", Opaque),
-        b"do" => plain("do", Opaque),
-        b"create" => formed("create", Write, Form::Create),
-        b"alter" => formed("alter", Write, Form::Alter),
-        b"drop" => ddl("drop"),
-        b"comment" => ddl("comment"),
-        b"grant" => ddl("grant"),
-        b"revoke" => ddl("revoke"),
-        b"security" => ddl("security"),
-        b"reassign" => ddl("reassign"),
-        b"import" => ddl("import"),
-        _ => return None,
-    })
 }
 
 /// The facts of a text, which may be cut anywhere.
@@ -207,8 +34,7 @@ pub fn facts(sql: &[u8]) -> Facts {
             Token::Word(word) => keyword(word),
             Token::Quoted(_) | Token::Text { .. } | Token::Mark(_) => None,
         };
-        let (name, class, form, ddl, keeps) =
-            first.unwrap_or(("other", Class::Opaque, Form::Plain, false, Keeps::NONE));
+        let Keyword { name, class, form, ddl, keeps } = first.unwrap_or(Keyword::UNKNOWN);
         let mut one = Statement { class, form, ddl, keeps, words: 0, previous: b"", analyze: false };
         one.read(&mut lexer);
         all.name = if all.statements == 0 { name } else { all.name };
@@ -231,15 +57,6 @@ struct Statement<'a> {
     previous: &'a [u8],
     /// EXPLAIN ANALYZE.
     analyze: bool,
-}
-
-#[inline]
-fn is(word: &[u8], other: &str) -> bool {
-    word.len() == other.len() && word.eq_ignore_ascii_case(other.as_bytes())
-}
-
-fn is_one_of(word: &[u8], others: &[&str]) -> bool {
-    others.iter().any(|other| is(word, other))
 }
 
 impl<'a> Statement<'a> {
@@ -283,7 +100,7 @@ impl<'a> Statement<'a> {
             }
             Form::Prepare if self.words == 0 && is(word, "transaction") => self.class = Class::Transaction,
             Form::Prepare if self.words == 0 => self.keeps |= Keeps::SQL_PREPARE,
-            // ALTER SYSTEM and ALTER DATABASE … SET are no schema, but nothing replication carries either.
+            // ALTER SYSTEM and ALTER DATABASE … SET do not change the schema, but replication does not copy them either.
             Form::Alter => self.ddl = true,
             Form::Copy | Form::Declare | Form::Prepare => {}
         }
@@ -318,10 +135,14 @@ impl<'a> Statement<'a> {
         if is_one_of(word, &["analyze", "analyse"]) {
             self.analyze = true;
         } else if depth == 0 && !is_one_of(word, &["verbose"]) {
-            let inner = keyword(word).filter(|_| self.analyze);
-            let (_, class, form, ddl, keeps) = inner.unwrap_or(("", Class::Read, Form::Plain, false, Keeps::NONE));
-            (self.class, self.form, self.ddl) = (class, form, ddl);
-            self.keeps |= keeps;
+            // Without ANALYZE the inner statement is not run.
+            match keyword(word).filter(|_| self.analyze) {
+                Some(inner) => {
+                    (self.class, self.form, self.ddl) = (inner.class, inner.form, inner.ddl);
+                    self.keeps |= inner.keeps;
+                }
+                None => (self.class, self.form, self.ddl) = (Class::Read, Form::Plain, false),
+            }
         }
     }
 
@@ -385,61 +206,6 @@ impl<'a> Statement<'a> {
         self.class = self.class.max(class);
         self.keeps |= keeps;
     }
-}
-
-/// The arguments of a set_config() as far as they are written out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConfigCall<'a> {
-    /// Literals without anything to replace; `None` for every other expression.
-    pub name: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    /// The third argument is plainly true.
-    pub local: bool,
-}
-
-/// Reads the arguments, from the opening parenthesis on.
-#[must_use]
-pub fn config_call<'a>(lexer: &mut Lexer<'a>) -> ConfigCall<'a> {
-    let mut call = ConfigCall::default();
-    let (mut depth, mut argument, mut tokens) = (0u32, 0u32, 0u32);
-    for token in lexer.by_ref().take(limits::PG_CONFIG_CALL_TOKENS_MAX) {
-        match token {
-            Token::Mark(b'(') => depth += 1,
-            Token::Mark(b')') => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    break;
-                }
-            }
-            Token::Mark(b',') if depth == 1 => (argument, tokens) = (argument + 1, 0),
-            Token::End => break,
-            Token::Word(word) if argument == 2 && tokens == 0 => {
-                call.local = is(word, "true");
-                tokens += 1;
-            }
-            Token::Text { inside, plain } if tokens == 0 && depth == 1 => {
-                tokens += 1;
-                match argument {
-                    0 if plain => call.name = Some(inside),
-                    1 if plain => call.value = Some(inside),
-                    2 => call.local = is_one_of(inside, &["t", "true", "on", "yes", "1"]),
-                    _ => {}
-                }
-            }
-            // A cast of the literal changes nothing ('a'::text); anything else makes it an expression.
-            Token::Mark(b':') => tokens += 1,
-            Token::Word(word) if is_one_of(word, &["text", "boolean", "bool", "varchar"]) => tokens += 1,
-            Token::Word(_) | Token::Quoted(_) | Token::Text { .. } | Token::Mark(_) => {
-                tokens += 1;
-                match argument {
-                    0 => call.name = None,
-                    1 => call.value = None,
-                    _ => call.local = false,
-                }
-            }
-        }
-    }
-    call
 }
 
 #[cfg(test)]
@@ -546,13 +312,6 @@ mod tests {
         for (sql, count) in [("", 0), (";;", 0), ("select 1", 1), ("select 1;", 1), ("begin; select ';'; end", 3)] {
             assert_eq!(facts(sql.as_bytes()).statements, count, "{sql}");
         }
-    }
-
-    #[test]
-    fn every_kind_of_state_has_a_name() {
-        let all = Keeps(0x7ff);
-        assert_eq!(all.names().count(), 10);
-        assert_eq!(Keeps::SET_CONFIG.names().collect::<Vec<_>>(), ["set"]);
     }
 
     proptest::proptest! {

@@ -306,6 +306,17 @@ pub fn statements(sql: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a word is this one, in any case.
+#[inline]
+pub(super) fn is(word: &[u8], other: &str) -> bool {
+    word.len() == other.len() && word.eq_ignore_ascii_case(other.as_bytes())
+}
+
+/// Whether a word is one of these, in any case.
+pub(super) fn is_one_of(word: &[u8], others: &[&str]) -> bool {
+    others.iter().any(|other| is(word, other))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

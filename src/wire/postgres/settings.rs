@@ -3,8 +3,9 @@
 //!
 //! It reads statements, not expressions: a set_config() whose arguments are not literals is known to have happened, not what it set.
 
-use super::facts::{self, Class, Keeps, config_call};
+use super::facts::{self, Class, Keeps};
 use super::lex::{Lexer, Token};
+use super::set_config::config_call;
 use base::model::limits;
 
 /// One change to the session, taking effect when the statement's CommandComplete arrives.
