@@ -1,4 +1,4 @@
-//! The workspace: each crate's manifest against the tables of `docs/ARCHITECTURE.md`, engines in their one place, no circles of imports.
+//! The workspace: each crate's manifest against the tables of `docs/ARCHITECTURE.md`, engines used only where the table says, no circles of imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ fn assert_none(what: &str, found: &[String]) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
-/// The rows below a heading of ARCHITECTURE, cells trimmed and freed of backquotes; the head row and the line under it left out.
+/// The rows of the table below a heading of ARCHITECTURE, without its head; cells are trimmed and have no backquotes.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let page = read("docs/ARCHITECTURE.md");
     let (_, after) = page.split_once(heading).unwrap_or_else(|| panic!("docs/ARCHITECTURE.md has no {heading:?}"));
@@ -32,7 +32,7 @@ struct Manifest {
     others: BTreeSet<String>,
 }
 
-/// By folder of `src/`: what each crate depends on, outside its tests.
+/// What each crate depends on outside its tests, by folder of `src/`.
 fn manifests() -> BTreeMap<String, Manifest> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(root().join("src")).expect("src").flatten() {

@@ -1,9 +1,11 @@
-//! The repository checks itself: crates and what they may name, headers, lengths, banned marks, documents. Tests only.
+//! The repository checks itself: dependencies of crates, headers, lengths, banned marks, documents. Tests only.
 
 #[cfg(test)]
 mod crates;
 #[cfg(test)]
 mod documents;
+#[cfg(test)]
+mod shapes;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

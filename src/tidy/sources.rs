@@ -1,12 +1,12 @@
-//! The files of the repository as text, and the imports found in Rust source. Reads text, not syntax trees: simple enough to be right,
-//! strict enough to be noticed.
+//! The files of the repository as text, and the imports found in Rust source. Reads text, not syntax trees, which is
+//! simple and precise enough here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// One source file.
 pub struct Source {
-    /// From the top of the repository.
+    /// The path from the top of the repository.
     pub path: PathBuf,
     pub text: String,
 }
@@ -69,7 +69,7 @@ impl Source {
         name == "tests" || name.ends_with("_tests") || self.path.components().any(|part| part.as_os_str() == "tests")
     }
 
-    /// Without comments, and without what comes behind the first `#[cfg(test)] mod` with a body: by convention tests stand last.
+    /// Without comments, and without the first `#[cfg(test)] mod` that has a body and everything after it: by convention tests come last.
     pub fn code(&self) -> String {
         let code = without_comments(&self.text);
         match code.find("#[cfg(test)]\nmod tests {") {
@@ -83,7 +83,7 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths of every `use` of `code`, groups taken apart: `use a::{b, c::d};` gives `a::b` and `a::c::d`. With each, whether it is
+/// The paths of every `use` of `code`, with groups expanded: `use a::{b, c::d};` gives `a::b` and `a::c::d`. Each comes with whether it is a
 /// `pub use`.
 pub fn uses(code: &str) -> Vec<(Vec<String>, bool)> {
     let mut found = Vec::new();
@@ -163,7 +163,7 @@ fn children(code: &str) -> BTreeSet<String> {
 }
 
 /// Which file takes a name from which other file of the same crate, by paths from the top of the repository. A `pub use` of a parent
-/// is a sign on the door, not an import: who takes the name there takes it from the file it comes from.
+/// does not count as an import: a name taken through it counts as taken from the file that defines it.
 pub fn imports_between_files(sources: &[Source]) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
     let mut by_module: BTreeMap<(String, Vec<String>), &Source> = BTreeMap::new();
     for source in sources {
@@ -188,7 +188,7 @@ pub fn imports_between_files(sources: &[Source]) -> BTreeMap<PathBuf, BTreeSet<P
     graph
 }
 
-/// A path as written in `module`, from the crate's root. `None`: it leaves the crate, or names something by a path of its own.
+/// A path as written in `module`, from the crate's root. `None`: the path leaves the crate or is not relative to a module of it.
 fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     let (first, rest) = path.split_first()?;
     match first.as_str() {
@@ -206,7 +206,7 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     }
 }
 
-/// The file a name comes from: the longest front of the path that is a module, and from there through its `pub use`.
+/// The file that defines a name: the longest prefix of the path that is a module, followed through that module's `pub use`.
 fn home(
     by_module: &BTreeMap<(String, Vec<String>), &Source>,
     folder: &str,

@@ -1,14 +1,14 @@
-//! What every source file must have and must not have: headers, bearable lengths, proofs, nothing left for later.
+//! What every source file must have and must not have: a header, a reasonable length, proofs for `unsafe`, no marks of unfinished work.
 
 use super::sources::sources;
 
 /// Longest source file. style.md asks for 100 to 400 lines and a split near 600.
 const FILE_LINES_MAX: usize = 700;
 
-/// Folders whose Rust files are looked at.
+/// Folders whose Rust files are checked.
 const FOLDERS: &[&str] = &["src", "benches", "loadtest"];
 
-/// Taken apart so that this file does not hold them.
+/// Split into parts so that this file does not contain the marks itself.
 const BANNED: &[&str] = &[
     concat!("todo", "!("),
     concat!("unimplemented", "!("),
@@ -23,7 +23,7 @@ fn assert_none(what: &str, found: &[String]) {
 }
 
 #[test]
-fn every_file_has_a_header_and_a_bearable_length() {
+fn every_file_has_a_header_and_a_reasonable_length() {
     let mut found = Vec::new();
     for source in sources(FOLDERS) {
         if !source.text.starts_with("//! ") {
