@@ -25,12 +25,12 @@ pub enum RunningJob {
     Verification,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShadowEvent {
     PassStarted { number: u64, kind: PassKind, reason: String },
     PassDone { number: u64, copied: Copied },
     JobFailed(FailedJob),
-    JobProgress { job: RunningJob, done: u64, total: u64, rate_per_second: f64 },
+    JobProgress { job: RunningJob, done: u64, total: u64, rate_per_second: u64 },
     RecordNotCopied { database: u32, key: String },
     SideLost { side: Side, reason: String },
     SideBack { side: Side },
@@ -38,9 +38,6 @@ pub enum ShadowEvent {
     DivergenceFound { keys: u64 },
     DivergenceResolved { keys: u64 },
 }
-
-// The rate is never compared for anything but equality of two events in a test.
-impl Eq for ShadowEvent {}
 
 impl ShadowEvent {
     #[must_use]
@@ -84,7 +81,7 @@ impl fmt::Display for ShadowEvent {
                     RunningJob::Backfill => "backfill",
                     RunningJob::Verification => "verification",
                 };
-                write!(f, "{job}: {done} of {total} keys, {rate_per_second:.0} keys/s")
+                write!(f, "{job}: {done} of {total} keys, {rate_per_second} keys/s")
             }
             Self::RecordNotCopied { database, key } => write!(
                 f,

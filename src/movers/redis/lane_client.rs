@@ -76,7 +76,11 @@ impl PendingCopy {
         let interlay = self.0.inner.interlay.clone();
         match self.0.wait(limits::LANE_ANSWER_TIMEOUT).await? {
             Answer::Copied(copied) => Ok(copied),
-            other => Err(mismatch(&interlay, "copy", &other)),
+            other @ (Answer::Probed(_)
+            | Answer::ProbeFailed(_)
+            | Answer::Fenced
+            | Answer::FenceExpired(_)
+            | Answer::Released { .. }) => Err(mismatch(&interlay, "copy", &other)),
         }
     }
 }
@@ -93,7 +97,9 @@ impl PendingProbe {
             Answer::ProbeFailed(reason) => {
                 Err(JobError::Order { interlay, order: "probe", cause: OrderFault::Failed(reason) })
             }
-            other => Err(mismatch(&interlay, "probe", &other)),
+            other @ (Answer::Copied(_) | Answer::Fenced | Answer::FenceExpired(_) | Answer::Released { .. }) => {
+                Err(mismatch(&interlay, "probe", &other))
+            }
         }
     }
 }
@@ -213,7 +219,9 @@ impl LaneClient {
         match pending.wait(budget + limits::LANE_QUEUE_TIMEOUT).await? {
             Answer::Fenced => Ok(Ok(())),
             Answer::FenceExpired(reason) => Ok(Err(reason)),
-            other => Err(mismatch(&self.inner.interlay, "fence", &other)),
+            other @ (Answer::Copied(_) | Answer::Probed(_) | Answer::ProbeFailed(_) | Answer::Released { .. }) => {
+                Err(mismatch(&self.inner.interlay, "fence", &other))
+            }
         }
     }
 
@@ -226,7 +234,11 @@ impl LaneClient {
         self.queue("release", LaneOrder::Release { ticket: pending.ticket }).await?;
         match pending.wait(limits::LANE_ANSWER_TIMEOUT).await? {
             Answer::Released { pause_us, held } => Ok((pause_us, held)),
-            other => Err(mismatch(&self.inner.interlay, "release", &other)),
+            other @ (Answer::Copied(_)
+            | Answer::Probed(_)
+            | Answer::ProbeFailed(_)
+            | Answer::Fenced
+            | Answer::FenceExpired(_)) => Err(mismatch(&self.inner.interlay, "release", &other)),
         }
     }
 
