@@ -27,8 +27,11 @@ fn structs(source: &Source) -> Vec<(String, usize)> {
     let mut inside = false;
     for line in source.text.lines() {
         let code = line.split("//").next().unwrap_or("").trim_end();
-        if let Some(head) =
-            code.trim_start_matches(|c: char| c != 's').strip_prefix("struct ").filter(|_| !code.starts_with(' '))
+        let head = code
+            .find("struct ")
+            .filter(|at| code[..*at].is_empty() || code.starts_with("pub"))
+            .map(|at| &code[at + "struct ".len()..]);
+        if let Some(head) = head
             && code.ends_with('{')
         {
             let name = head.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
@@ -63,7 +66,7 @@ fn no_struct_is_several_subjects() {
 
 #[test]
 fn fields_are_counted() {
-    let text = "pub struct A {\n    pub a: u8,\n    /// b: c\n    #[x]\n    pub(super) b: Vec<u8>,\n}\nstruct B(u8);\nstruct C<'a> {\n    c: &'a u8,\n}\n";
+    let text = "pub struct A {\n    pub a: u8,\n    /// b: c\n    #[x]\n    pub(super) b: Vec<u8>,\n}\nstruct B(u8);\npub(super) struct C<'a> {\n    c: &'a u8,\n}\n";
     let source = Source { path: "src/x/y.rs".into(), text: text.to_owned() };
     assert_eq!(structs(&source), [("A".to_owned(), 2), ("C".to_owned(), 1)]);
 }
