@@ -1,6 +1,6 @@
 //! Orders to and events from a companion: what one core keeps beside the relay of an interlay. Both cross the bus.
 //!
-//! The cores hand these on unread; the variants are for control and for the companion itself.
+//! The cores pass these on unread; the variants are for control and for the companion itself.
 
 use super::lane::{LaneEvent, LaneOrder};
 use base::model::{CoreId, InterlayName};
@@ -12,7 +12,7 @@ pub enum CompanionOrder {
 }
 
 impl CompanionOrder {
-    /// The answer where nothing can carry the order out; `None` for an order that is not answered.
+    /// The answer when there is nothing that can carry out the order; `None` for an order that is not answered.
     #[must_use]
     pub fn refused(&self, reason: &str) -> Option<CompanionEvent> {
         match self {
@@ -21,7 +21,7 @@ impl CompanionOrder {
     }
 }
 
-/// What a companion tells control.
+/// What a companion reports to control.
 #[derive(Debug)]
 pub enum CompanionEvent {
     Lane(LaneEvent),

@@ -6,13 +6,13 @@ use base::stdx::histogram::Histogram;
 /// False in a build with the feature `without-telemetry`, which exists to measure what the rest of this module costs.
 pub const ON: bool = !cfg!(feature = "without-telemetry");
 
-/// What one side has answered, as a client or the shadow's queue sees it.
+/// What one side has answered, as seen by a client or by the shadow's queue.
 #[derive(Debug, Clone, Default)]
 pub struct SideCounters {
     pub requests: u64,
     /// Of those, error replies.
     pub errors: u64,
-    /// From handing a request to a connection until its last byte is there; of the authority a sample, one request at a time on each
+    /// From writing a request to a connection until the reply's last byte arrives; for the authority a sample, one request at a time on each
     /// connection.
     pub latency_us: Histogram,
 }
@@ -42,7 +42,7 @@ impl SideCounters {
 #[derive(Debug, Default)]
 pub struct Probe {
     answered: u64,
-    /// Which answer ends the measurement, and when it began.
+    /// Which reply ends the measurement, and when it began.
     waiting: Option<(u64, u64)>,
 }
 
@@ -71,7 +71,7 @@ impl Probe {
         if count == 0 { None } else { self.answered(now_us) }
     }
 
-    /// Nothing outstanding will be answered.
+    /// No outstanding request will be answered.
     pub fn lost(&mut self) {
         self.waiting = None;
     }
@@ -88,9 +88,9 @@ pub struct CoreCounters {
     pub commands_write: u64,
     pub commands_lane: u64,
     pub commands_pinned: u64,
-    /// Replies beginning with '-' that the authority gave.
+    /// Replies of the authority that begin with '-'.
     pub replies_error: u64,
-    /// Replies Crossfade itself made to refuse a command.
+    /// Replies in which Crossfade itself refused a command.
     pub replies_refused: u64,
     pub protocol_errors: u64,
     pub upstream_connections: u64,
@@ -114,7 +114,7 @@ impl CoreCounters {
         }
     }
 
-    /// Adds another relay's or core's counts.
+    /// Adds the counts of another relay or core.
     pub fn add(&mut self, other: &Self) {
         self.connections_accepted += other.connections_accepted;
         self.connections_open += other.connections_open;
@@ -156,7 +156,7 @@ mod tests {
     fn one_request_at_a_time_is_measured() {
         let mut probe = Probe::default();
         probe.sent(1, 100);
-        probe.sent(2, 150); // not measured: one is already
+        probe.sent(2, 150); // not measured: another request is being measured
         assert_eq!(probe.answered(180), Some(80));
         assert_eq!(probe.answered(190), None);
         probe.sent(1, 200);

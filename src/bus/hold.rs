@@ -1,15 +1,15 @@
-//! The hold: control asks a core to let no client begin a new unit of work, and to let them go on again. Both types cross the bus.
+//! The hold: control asks a core to let no client begin a new unit of work, and later to release them. Both types cross the bus.
 
 /// What control asks of one interlay on one core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldOrder {
     /// Let no client begin a new unit of work (a statement or transaction from idle; an open transaction goes on). Answered by
-    /// [`HoldEvent::Drained`] when nothing is outstanding any more, which may be never: the deadline is control's.
+    /// [`HoldEvent::Drained`] when nothing is outstanding any more, which may never happen: control keeps the deadline.
     /// New sessions are still let in, because a thread that waits for one may have another open in a transaction.
     Begin { ticket: u64 },
     /// After every core has drained: hold clients that log in as well. Answered by [`HoldEvent::Drained`] when no log-in is under way.
     Shut { ticket: u64 },
-    /// Let all clients go on. Answered by [`HoldEvent::Released`]. Harmless when nothing is held; ignored when a `Begin` with a higher
+    /// Release all clients. Answered by [`HoldEvent::Released`]. Harmless when nothing is held; ignored when a `Begin` with a higher
     /// ticket came before it.
     Release { ticket: u64 },
 }

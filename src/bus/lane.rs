@@ -2,20 +2,20 @@
 
 use base::model::Side;
 
-/// What control and its jobs ask of a lane. The answer to an order carries its ticket.
+/// What control and its jobs order from a lane. The answer to an order carries its ticket.
 #[derive(Debug)]
 pub enum LaneOrder {
-    /// Every core has acked the plan that began dual operation, so no write goes past the lane any more: begin the first pass.
+    /// Every core has acked the plan that began dual operation, so every write goes through the lane: begin the first pass.
     /// What was copied before is not trusted. Harmless when repeated. No answer but [`LaneEvent::PassStarted`].
     Open,
-    /// Every core has acked the plan that ended dual operation, so no command is on its way to the lane any more: it may end. No answer.
+    /// Every core has acked the plan that ended dual operation, so no command is on its way to the lane any more: the lane may end. No answer.
     Close,
     /// Copy these keys of logical database `database` at the lane's present position, unless the pass already holds them clean.
-    /// Answered by [`LaneEvent::Copied`] when the shadow has applied (or refused into dirty) every one. Ignored if `pass` is over.
+    /// Answered by [`LaneEvent::Copied`] when the shadow has applied each of them, or refused it, which makes it dirty. Ignored if `pass` is over.
     Copy { ticket: u64, pass: u64, database: u32, keys: Vec<Box<[u8]>> },
     /// Both scans of this pass have named every key: nothing is uncopied any more. Ignored if `pass` is over.
     PassDone { pass: u64 },
-    /// Run the same read-only commands (requests as the lane's servers take them) at one position on both sides: the lane and the
+    /// Run the same read-only commands (requests in the protocol of the lane's servers) at one position on both sides: the lane and the
     /// shadow queue. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
     Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>> },
     /// This key was proven different: mark it dirty so that the lane copies it again. No answer.
@@ -28,7 +28,7 @@ pub enum LaneOrder {
 }
 
 impl LaneOrder {
-    /// The answer where there is no lane; `None` for an order that is not answered.
+    /// The answer when there is no lane; `None` for an order that is not answered.
     #[must_use]
     pub fn refused(&self, reason: &str) -> Option<LaneEvent> {
         match self {
@@ -53,7 +53,7 @@ pub enum PassKind {
     Volatile,
 }
 
-/// What a lane tells control.
+/// What a lane reports to control.
 #[derive(Debug)]
 pub enum LaneEvent {
     /// From now on every key is uncopied until [`LaneOrder::PassDone`] with this number. `reason` is for the journal.
@@ -72,7 +72,7 @@ pub enum LaneEvent {
         bytes: u64,
     },
     /// Replies in request order, as the servers sent them. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
-    /// the shadow, so a difference proves nothing yet.
+    /// the shadow, so a difference is not proven yet.
     Probed {
         ticket: u64,
         authority: Vec<Box<[u8]>>,
@@ -87,7 +87,7 @@ pub enum LaneEvent {
     Fenced {
         ticket: u64,
     },
-    /// The budget ran out; held writes were released to the current authority and nothing changed. `reason` says what was left.
+    /// The budget ran out; held writes were released to the current authority and nothing changed. `reason` names what was left.
     FenceExpired {
         ticket: u64,
         reason: String,
@@ -110,7 +110,7 @@ pub enum LaneEvent {
         authority: String,
         shadow: String,
     },
-    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and tried again. One in a minute is told.
+    /// The records policy gave no verdict on this key, so it was not copied; it is dirty and retried. At most one per minute is reported.
     RecordNotCopied {
         database: u32,
         key: Box<[u8]>,
@@ -127,7 +127,7 @@ pub enum LaneEvent {
 /// The lane's sets and queues at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneStatus {
-    /// When this was true: milliseconds since the Unix epoch. Whoever waits for a drained lane must see a status from after his last write.
+    /// When this was true: milliseconds since the Unix epoch. A caller that waits for a drained lane must see a status from after its last write.
     pub at_ms: u64,
     /// Positions handed out since the lane began.
     pub position: u64,

@@ -19,7 +19,7 @@ use crate::counters::CoreCounters;
 use base::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, StatementSample};
 use policy::{CorePolicies, PolicyNote, SeatStats, ViewContext};
 
-/// A plan, and what the views of policies say while it is in force.
+/// A plan, and the context that policies' views show while it is in force.
 #[derive(Debug, Clone)]
 pub struct Published {
     pub plan: Arc<RoutePlan>,
@@ -30,13 +30,13 @@ pub struct Published {
 #[derive(Debug)]
 pub enum Directive {
     /// Adopt this plan; answered by [`Report::PlanAcked`] once no command of the previous plan is outstanding on this core.
-    /// A plan that changes the authority in dual operation comes while the lane is fenced; it stays so until [`LaneOrder::Release`].
+    /// A plan that changes the authority in dual operation comes while the lane is fenced; it stays fenced until [`LaneOrder::Release`].
     Publish(Published),
     /// For the companion of an interlay; sent to core [`companion_core`] only.
     Companion { interlay: InterlayName, order: CompanionOrder },
     /// Whether clients of an interlay may begin new units of work. Answered by [`Report::Hold`].
     Hold { interlay: InterlayName, order: HoldOrder },
-    /// From now on these filters decide, beginning with the next command. Answered by [`Report::PoliciesAdopted`].
+    /// Use these filters from the next command on. Answered by [`Report::PoliciesAdopted`].
     Policies { interlay: InterlayName, policies: Box<CorePolicies> },
     /// Send [`Report::Sessions`].
     Sessions { interlay: InterlayName, ticket: u64 },
@@ -68,7 +68,7 @@ pub enum Report {
         ticket: u64,
         event: HoldEvent,
     },
-    /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that a hold waits for first, oldest first. `total` are all sessions
+    /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that a hold waits for come first, the oldest of them first. `total` are all sessions
     /// of this core, `busy` those that are inside a unit of work.
     Sessions {
         core: CoreId,
@@ -78,21 +78,21 @@ pub enum Report {
         busy: u64,
         sessions: Vec<SessionInfo>,
     },
-    /// The set of filters of this generation is in force on this core. `before`: what those it replaced have done, complete.
+    /// The set of filters of this generation is in force on this core. `before`: the final statistics of the filters it replaced.
     PoliciesAdopted {
         core: CoreId,
         interlay: InterlayName,
         generation: u64,
         before: Vec<SeatStats>,
     },
-    /// What the filters in force have done since they were adopted.
+    /// Statistics of the filters in force since they were adopted.
     Policies {
         core: CoreId,
         interlay: InterlayName,
         generation: u64,
         seats: Vec<SeatStats>,
     },
-    /// What the operator should hear about the filters of this generation; sent as it comes.
+    /// Notes for the operator about the filters of this generation; sent as they arise.
     PolicyNotes {
         core: CoreId,
         interlay: InterlayName,
@@ -107,14 +107,14 @@ pub enum Report {
     Drained {
         core: CoreId,
     },
-    /// The core cannot go on (for example io_uring and epoll both refused); the process should stop with this reason.
+    /// The core cannot continue (for example because io_uring and epoll are both unavailable); the process should stop with this reason.
     CoreFailed {
         core: CoreId,
         reason: String,
     },
 }
 
-/// Control's end of the bus: one mailbox per core in, one shared mailbox out.
+/// Control's end of the bus: one mailbox to each core, one shared mailbox for all reports.
 #[derive(Debug, Clone)]
 pub struct Switchboard {
     pub cores: Vec<Mailbox<Directive>>,

@@ -1,6 +1,6 @@
 //! A bounded queue between two threads with an eventfd to wake the reader. Crosses threads.
 //!
-//! Many may push, one should pop. A push writes the eventfd only when the reader may be asleep, so a busy reader costs
+//! Any number of threads may push, one should pop. A push writes the eventfd only when the reader may be asleep, so a busy reader costs
 //! its writers no system call.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -33,7 +33,7 @@ impl<T> Mailbox<T> {
     /// # Errors
     /// The operating system's, when an eventfd cannot be made (open-files limit).
     pub fn new(capacity: usize) -> std::io::Result<Self> {
-        // SAFETY: eventfd takes no pointer; a non-negative result is a descriptor we alone own.
+        // SAFETY: eventfd takes no pointer; a non-negative result is a descriptor that nothing else owns.
         let eventfd = unsafe {
             let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
             if fd < 0 {
@@ -45,7 +45,7 @@ impl<T> Mailbox<T> {
     }
 
     /// # Errors
-    /// Gives the value back when the queue is full.
+    /// Returns the value when the queue is full.
     pub fn push(&self, value: T) -> Result<(), T> {
         self.inner.queue.push(value)?;
         if !self.inner.woken.swap(true, Ordering::AcqRel) {
@@ -65,7 +65,7 @@ impl<T> Mailbox<T> {
         self.inner.queue.is_empty()
     }
 
-    /// Empties the eventfd and lets the next push ring it. Reader only, after the descriptor became readable and before popping.
+    /// Empties the eventfd and lets the next push write it. For the reader only, after the descriptor became readable and before popping.
     pub fn arm(&self) {
         let mut count = 0u64;
         // SAFETY: reads 8 bytes into a u64 that lives across the call; the descriptor is non-blocking.
@@ -82,7 +82,7 @@ impl<T> Mailbox<T> {
         self.inner.eventfd.as_raw_fd()
     }
 
-    /// A descriptor of the reader's own for the same eventfd, for runtimes that want to own what they poll.
+    /// A descriptor of the reader's own for the same eventfd, for runtimes that own the descriptors they poll.
     ///
     /// # Errors
     /// The operating system's (open-files limit).
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_mailbox_gives_the_value_back() {
+    fn a_full_mailbox_returns_the_value() {
         let mailbox = Mailbox::new(2).unwrap();
         assert_eq!((mailbox.push(1), mailbox.push(2), mailbox.push(3)), (Ok(()), Ok(()), Err(3)));
         assert_eq!((mailbox.pop(), mailbox.pop(), mailbox.pop()), (Some(1), Some(2), None));

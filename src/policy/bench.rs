@@ -1,6 +1,6 @@
-//! What a call of a filter costs, all included: the view into its buffer, the deadline, the call, the verdict out of it.
+//! The cost of a call of a filter, everything included: writing the view, setting the deadline, the call, decoding the verdict.
 //!
-//! No memo stands in front: this is what the first command of its kind costs, and every one of a filter that promises nothing.
+//! The memo is not used: this is the cost of the first command of its kind, and of every command for a filter without memo scopes.
 
 use super::abi;
 use super::host::{Fault, Instance, Module};
@@ -47,7 +47,7 @@ struct Bench<'i> {
     rows: Vec<BenchRow>,
 }
 
-/// A time on the wall that no policy minds; it is the same for all calls.
+/// The wall-clock time given to the policy; the same for all calls.
 const NOW_MS: i64 = 1_700_000_000_000;
 
 const KEY: &[u8] = b"user:0000000001";
@@ -178,7 +178,7 @@ impl Bench<'_> {
             }
             Ok(())
         };
-        // Once for what is only there the first time.
+        // One call first, to leave one-time costs out of the measurement.
         batch(self.instance)?;
         let begun = (self.clock)();
         let time = u64::try_from(limits::POLICY_BENCH_TIME.as_nanos()).unwrap_or(u64::MAX);
@@ -210,7 +210,7 @@ mod tests {
     use crate::builtin;
     use crate::host::{Host, HostOptions};
 
-    /// A clock whose every look is a hundred milliseconds later, so that measuring ends soon.
+    /// A clock that advances by a hundred milliseconds with each reading, so that measuring ends soon.
     fn clock() -> u64 {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NOW: AtomicU64 = AtomicU64::new(0);

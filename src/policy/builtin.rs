@@ -1,9 +1,9 @@
-//! The filters that are part of the program. Ordinary modules: loaded, checked and called as any other.
+//! The filters that are part of the program. They are ordinary modules: loaded, checked and called like any other.
 
-/// One of them, with the cases it is loaded with.
+/// One shipped filter, with its recorded cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shipped {
-    /// Behind `builtin:` the name it goes by.
+    /// Its name without the prefix `builtin:`.
     pub name: &'static str,
     pub wasm: &'static [u8],
     pub cases: &'static str,

@@ -1,6 +1,6 @@
-//! Recorded cases: section 9 of `filters/ABI.md`. What a filter is given, and what its author says it answers, one case a line.
+//! Recorded cases: section 9 of `filters/ABI.md`. Each line is one case: the input of a filter, and the answer its author expects.
 //!
-//! Blocks for as long as the calls take; belongs on the thread that loads modules.
+//! Blocks for as long as the calls take; runs on the thread that loads modules.
 
 mod fields;
 mod view;
@@ -18,14 +18,14 @@ use base::model::limits;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CasesReport {
     pub passed: Vec<String>,
-    /// With the reason.
+    /// Name of the case, and the reason.
     pub failed: Vec<(String, String)>,
 }
 
 /// Runs every case, each on an instance of its own.
 ///
 /// # Errors
-/// The first line that is not a case, with its number, the case's name and the field. Nothing has run then.
+/// The first line that is not a case, with its number, the case's name and the field. No case has run then.
 pub fn run(module: &Module, cases: &str) -> Result<CasesReport, String> {
     let mut report = CasesReport::default();
     for case in read(cases)? {
@@ -47,7 +47,7 @@ struct Case {
 
 #[derive(Debug)]
 enum Wanted {
-    /// `cf_configure` refuses, and its reason has this in it.
+    /// `cf_configure` refuses, with a reason that contains this text.
     ConfigureError(String),
     Steps(Vec<Step>),
 }
@@ -62,7 +62,7 @@ struct Step {
 
 #[derive(Debug)]
 struct Expect {
-    /// An action's word, or a fault's.
+    /// The word of an action or of a fault.
     verdict: String,
     memo: &'static str,
     prefix: Option<u64>,
@@ -219,7 +219,7 @@ impl Step {
                 return Err(format!("the policy has no hook for {}", self.hook.word()));
             }
             if instance.is_spent() {
-                return Err(named("the instance was thrown away after the fault before".to_owned()));
+                return Err(named("the instance was discarded after the previous fault".to_owned()));
             }
             if self.view.bytes.len() > instance.buffer_length() {
                 let (bytes, room) = (self.view.bytes.len(), instance.buffer_length());
@@ -248,7 +248,7 @@ fn fault_verdict(kind: FaultKind) -> RawVerdict {
 }
 
 impl Expect {
-    /// A sentence for each thing that is not as expected.
+    /// One sentence for each difference from what is expected.
     fn differences(&self, said: &RawVerdict, why: &str) -> Vec<String> {
         let text = String::from_utf8_lossy(&said.text);
         let mut wrong = Vec::new();

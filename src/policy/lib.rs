@@ -1,15 +1,15 @@
-//! Policies: the decisions that belong to the user, made by WebAssembly modules. No protocol is known here.
+//! Policies: the decisions that belong to the user, made by WebAssembly modules. Knows no protocol.
 //!
-//! * [`host`]: modules and their instances; the only place that names wasmtime.
-//! * [`seat`]: a filter in its place: an instance with its mode, what answers when it faults, what is counted. One for each core
+//! * [`host`]: modules and their instances; the only place that uses wasmtime.
+//! * [`seat`]: a filter instance in a slot, with its mode, its behaviour on a fault, and its counters. One for each core
 //!   (`mirror`, `compare`, `records`) and one on the control thread (`rollback`).
 //! * [`memo`]: answers that hold for more than one command.
 //! * [`builtin`]: the filters that are part of the program.
-//! * [`cases`]: what a filter's author has written down that it does, and whether it does.
-//! * [`bench`]: what a call of a filter costs.
+//! * [`cases`]: the recorded cases of a filter's author, and running them.
+//! * [`bench`]: the cost of a call of a filter.
 //!
 //! Modules are compiled and instances made on the control thread; instances travel to the cores and stay there. No clock and no
-//! randomness is read here: both are arguments, but for the processor time of its own thread by which [`host`] ends a call.
+//! randomness is read here: both are arguments. The exception is the thread's processor time, by which [`host`] ends a call.
 
 pub mod bench;
 pub mod builtin;

@@ -1,6 +1,6 @@
 //! Answers of a mirror policy that hold for more than one command: for a command, or for keys with a common prefix. One core.
 //!
-//! Exact, not probabilistic: prefixes are kept and compared as bytes. Bounded: what does not fit is asked again (ABI.md, section 8).
+//! Exact, not probabilistic: prefixes are kept and compared as bytes. Bounded: when an answer does not fit, the filter is asked again (ABI.md, section 8).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::abi;
 use super::abi::limits::{MEMO_ENTRIES_MAX, MEMO_PREFIX_LENGTHS_MAX};
 
-/// What a remembered answer belongs to: the number its relay gives a command of one class, and that of its database.
+/// The key of a remembered answer: the relay's number for a command of one class, and its number for the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CommandTag {
     pub command: u32,
     pub database: u32,
 }
 
-/// One remembered answer. `text`: of a refusal.
+/// One remembered answer. `text` is that of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     pub action: abi::RequestAction,
@@ -26,7 +26,7 @@ pub struct Remembered {
 #[derive(Debug, Default)]
 struct Entry {
     whole: Option<Remembered>,
-    /// Longest first, without repetition.
+    /// Prefix lengths, longest first, without repetition.
     lengths: Vec<u8>,
     by_prefix: HashMap<Box<[u8]>, Remembered>,
 }
@@ -59,7 +59,7 @@ pub struct Memo {
 }
 
 impl Memo {
-    /// `keys`: those of the command, in order.
+    /// `keys`: the keys of the command, in order.
     pub fn find<'a>(&self, tag: CommandTag, mut keys: impl Iterator<Item = &'a [u8]> + Clone) -> Option<&Remembered> {
         let entry = self.entries.get(&tag)?;
         if let Some(whole) = &entry.whole {

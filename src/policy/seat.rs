@@ -1,8 +1,8 @@
-//! A filter in its place: an instance with its mode, what answers when it faults, and what is counted.
+//! A seat: a filter instance in a slot, with its mode, its behaviour on a fault, and its counters.
 //!
 //! Each seat belongs to one thread: those of [`CorePolicies`] to a core, [`WindowSeat`] to the control thread. A seat whose instance
-//! is spent answers as `on_fault` says until control sends a new one, which it does at most once in a second: an endless loop costs
-//! one deadline in that time.
+//! is spent answers as `on_fault` says until control sends a new one, which it does at most once per second: an endless loop costs
+//! one deadline per second.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,37 +18,37 @@ use super::view_context::ViewContext;
 use base::model::{FilterName, OnFault, PolicyMode, PolicySetting, PolicySlot, limits};
 use base::stdx::prng::SplitMix64;
 
-/// Class of a divergence that a faulting comparison stands for.
+/// Class of the divergence that a faulting comparison counts as.
 const FAULT_CLASS: &str = "policy_fault";
-/// Class of every divergence beyond the bound on classes.
+/// Class of every divergence beyond the limit on classes.
 const OTHER_CLASS: &str = "other";
 
-/// What a seat is made with.
+/// What a seat is created from.
 #[derive(Debug)]
 pub struct SeatSetup {
     pub setting: PolicySetting,
     pub instance: Instance,
-    /// Of the samples drawn for a mirror policy.
+    /// Seed of the samples drawn for a mirror policy.
     pub seed: u64,
-    /// The same exactly where filter, module and configuration are.
+    /// Equal if and only if filter, module and configuration are equal.
     pub identity: u64,
 }
 
 /// All seats of one interlay on one core.
 #[derive(Debug, Default)]
 pub struct CorePolicies {
-    /// Counts the sets control has sent.
+    /// Number of the set of filters, as sent by control.
     pub generation: u64,
     pub request: Option<RequestSeat>,
     pub pair: Option<PairSeat>,
     pub record: Option<RecordSeat>,
 }
 
-/// The filters of an interlay on one core. The data plane replaces what is inside; the relay and the lane ask it.
+/// The filters of an interlay on one core. The core replaces the contents; the relay and the lane ask the filters.
 pub type SharedPolicies = Rc<RefCell<CorePolicies>>;
 
 impl CorePolicies {
-    /// A new plan: what was remembered under the old one is forgotten.
+    /// Adopts a new plan: answers remembered under the old one are forgotten.
     pub fn enter(&mut self, context: ViewContext) {
         if let Some(request) = &mut self.request {
             request.enter(context);
@@ -74,7 +74,7 @@ impl CorePolicies {
             || self.record.as_ref().is_some_and(|seat| has(&seat.seat))
     }
 
-    /// What there is to tell since the last call.
+    /// The notes since the last call.
     pub fn take_notes(&mut self) -> Vec<PolicyNote> {
         let request = self.request.as_mut().map(|seat| &mut seat.seat);
         let pair = self.pair.as_mut().map(|seat| &mut seat.seat);
@@ -94,7 +94,7 @@ struct Seat {
     absent: u64,
     restrained: u64,
     notes: Vec<PolicyNote>,
-    /// Warnings within the second that began at this moment.
+    /// Start of the current second, and the warnings within it.
     warned: (i64, u32),
 }
 
@@ -149,7 +149,7 @@ impl Seat {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether a verdict that stops something is carried out; if not it is counted, and told where the mode says so.
+    /// Whether a verdict that stops something is carried out. If not, it is counted, and reported in mode `warn`.
     fn enforces(&mut self, what: impl FnOnce() -> String, now_ms: i64) -> bool {
         if self.mode == PolicyMode::Block {
             return true;
@@ -192,14 +192,14 @@ impl Seat {
 /// One command as its relay knows it.
 #[derive(Debug, Clone)]
 pub struct RequestFacts<'a, K> {
-    /// A number the relay gives this command and class; another for another. `None`: it has none, and no answer is remembered.
+    /// The relay's number for this command and class, different for each pair. `None`: there is none, and no answer is remembered.
     pub number: Option<u32>,
     pub protocol: abi::Protocol,
     pub class: abi::Class,
     /// Bits of `abi::flags::REQUEST_*`.
     pub flags: u32,
     pub client: u64,
-    /// A number the relay gives this database; another for another.
+    /// The relay's number for this database, different for each.
     pub database_number: u32,
     pub database: &'a [u8],
     pub command: &'a [u8],
@@ -235,11 +235,11 @@ pub enum Mirroring {
     Compare,
 }
 
-/// What becomes of one command.
+/// The decision on one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestDecision {
     Send(Mirroring),
-    /// Neither server hears of it; the client gets this text.
+    /// The command is sent to neither server; the client gets this text.
     Refuse(Arc<str>),
 }
 
@@ -274,7 +274,7 @@ impl RequestSeat {
         self.memo.clear();
     }
 
-    /// What it has said of this command before, if that still holds. `number` and `database`: as in [`RequestFacts`].
+    /// The remembered answer to this command, if it is still valid. `number` and `database`: as in [`RequestFacts`].
     pub fn recall<'a>(
         &mut self,
         number: u32,
@@ -288,7 +288,7 @@ impl RequestSeat {
         Some(self.carry_out(action, || text.unwrap_or_default(), now_ms))
     }
 
-    /// What the policy says of one command.
+    /// The policy's decision on one command.
     pub fn decide<'a, K: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
         facts: RequestFacts<'a, K>,
@@ -357,7 +357,7 @@ fn occurred<'a>(
 
 // ---- pairs ----------------------------------------------------------------------------------------------------------
 
-/// What a comparison policy says of two replies.
+/// A comparison policy's verdict on two replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opinion {
     /// The built-in comparison decides.
@@ -366,7 +366,7 @@ pub enum Opinion {
     Equivalent,
     /// The class of the difference.
     Divergent(String),
-    /// Not counted at all.
+    /// The pair is not counted.
     Ignore,
 }
 
@@ -387,7 +387,7 @@ impl PairSeat {
         Self { seat, context: ViewContext::default(), classes: BTreeSet::new(), verdicts: [0; 5] }
     }
 
-    /// `authority` and `shadow`: the two replies; which of them is the source's is told by the context.
+    /// `authority` and `shadow`: the two replies; the context says which of them is the source's.
     pub fn judge<'a, K: Iterator<Item = &'a [u8]> + Clone>(
         &mut self,
         facts: RequestFacts<'a, K>,
@@ -442,7 +442,7 @@ impl PairSeat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordVerdict {
     Keep,
-    /// In the encoding the record was shown in.
+    /// The new value, in the encoding in which the record was shown.
     Replace(Vec<u8>),
     Drop,
 }
@@ -451,7 +451,7 @@ pub enum RecordVerdict {
 #[derive(Debug)]
 pub struct RecordSeat {
     seat: Seat,
-    /// See [`SeatSetup::identity`]: what was copied under another must be copied again.
+    /// See [`SeatSetup::identity`]: records copied under another identity must be copied again.
     pub identity: u64,
     /// By action, in the order of [`RecordAction::ALL`].
     verdicts: [u64; 3],
@@ -463,7 +463,7 @@ impl RecordSeat {
         Self { identity: setup.identity, seat: Seat::new(PolicySlot::Records, setup), verdicts: [0; 3] }
     }
 
-    /// It has no answer until it is replaced.
+    /// Whether the instance is spent; the seat then has no answer until it is replaced.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.seat.instance.is_spent()
@@ -488,7 +488,7 @@ impl RecordSeat {
 
 // ---- windows --------------------------------------------------------------------------------------------------------
 
-/// What the rollback policy asks for, after its mode.
+/// What the rollback policy asks for, after its mode is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
     Continue,
@@ -533,12 +533,12 @@ impl WindowSeat {
             WindowAction::RollBack if self.seat.enforces(|| format!("would have rolled back: {text}"), now_ms) => {
                 Judgement::RollBack(text)
             }
-            // Not carried out because of the mode; in mode `warn` there is a note of it.
+            // Not carried out because of the mode; mode `warn` leaves a note.
             WindowAction::Hold | WindowAction::RollBack => Judgement::Continue,
         }
     }
 
-    /// Whether the instance is gone and is to be replaced.
+    /// Whether the instance is spent and must be replaced.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.seat.instance.is_spent()

@@ -1,4 +1,4 @@
-//! Seats with real instances: modes, faults, memos, what is counted and told.
+//! Seats with real instances: modes, faults, memos, counters and notes.
 
 use super::testing::{guest, host, setup, shipped};
 use super::*;
@@ -33,7 +33,7 @@ fn stats(seat: RequestSeat) -> SeatStats {
 }
 
 #[test]
-fn a_refusal_is_carried_out_told_or_only_counted() {
+fn a_refusal_is_carried_out_reported_or_only_counted() {
     let expected = [
         (PolicyMode::Block, RequestDecision::Refuse("no".into()), 0, 0),
         (PolicyMode::Warn, RequestDecision::Send(Mirroring::Forward), 1, 1),
@@ -162,7 +162,7 @@ fn the_rollback_policy_acts_only_in_mode_block() {
 
 #[test]
 fn classes_of_divergence_are_bounded() {
-    // The class is one byte, another with each call.
+    // The class is one byte, a different one with each call.
     let body = "(i32.store8 (i32.const 70000) (i32.add (i32.load8_u (i32.const 70000)) (i32.const 1))) \
                 (i32.store8 (i32.const 0) (i32.add (i32.const 40) (i32.load8_u (i32.const 70000)))) \
                 (i64.const 0x1_0000_0023)";

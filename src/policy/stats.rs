@@ -1,4 +1,4 @@
-//! What is counted of a filter in its place, and what it gives cause to tell. Crosses in reports.
+//! The statistics and notes of a filter in its seat. Cross in reports.
 
 use base::model::{FilterName, PolicySlot};
 use base::stdx::histogram::Histogram;
@@ -37,7 +37,7 @@ impl FaultCounts {
     }
 }
 
-/// One filter in one place, since it was put there.
+/// Statistics of one filter in one slot, since the seat was created.
 #[derive(Debug, Clone)]
 pub struct SeatStats {
     pub slot: PolicySlot,
@@ -47,12 +47,12 @@ pub struct SeatStats {
     /// Commands answered from the memo, without a call.
     pub memo_hits: u64,
     pub faults: FaultCounts,
-    /// Answered as `on_fault` says because the instance waits to be replaced.
+    /// Calls answered as `on_fault` says because the instance waits to be replaced.
     pub absent: u64,
     pub memory_bytes: u64,
-    /// Verdicts by word, those that occurred.
+    /// Counts of verdicts by word, without those that did not occur.
     pub verdicts: Vec<(&'static str, u64)>,
-    /// Of those, the ones that would have stopped something and did not, because of the mode.
+    /// Verdicts that would have stopped something but did not, because of the mode.
     pub restrained: u64,
     /// The guest's own counters.
     pub counters: Vec<(String, u64)>,
@@ -60,7 +60,7 @@ pub struct SeatStats {
 }
 
 impl SeatStats {
-    /// Adds another core's, or a predecessor's, of the same filter in the same slot.
+    /// Adds the statistics of another core, or of a predecessor, of the same filter in the same slot.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.call_ns.add(&other.call_ns);
@@ -87,7 +87,7 @@ impl SeatStats {
     }
 }
 
-/// Something about a filter that the operator should hear of.
+/// Something about a filter that is reported to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyNote {
     pub slot: PolicySlot,
@@ -96,9 +96,9 @@ pub struct PolicyNote {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoteKind {
-    /// One fault. `spent`: the instance is gone and is to be replaced.
+    /// One fault. `spent`: the instance must be replaced.
     Fault { kind: FaultKind, text: String, spent: bool },
-    /// A verdict that would have stopped something, in mode `warn`. At most a few in a second.
+    /// A verdict that would have stopped something, in mode `warn`. At most a few per second.
     Warned { text: String },
     /// A line of the guest's log.
     Log { level: u8, text: String },

@@ -1,10 +1,10 @@
-//! Filters for the tests of other modules: the shipped ones and small ones in WAT, in their seats. Tests only.
+//! Filters in seats for the tests of other crates: the shipped ones and small ones in WAT. Tests only.
 
 use super::host::{Host, HostOptions, Instance};
 use super::seat::{CorePolicies, PairSeat, RecordSeat, RequestSeat, SeatSetup, SharedPolicies};
 use base::model::{FilterName, OnFault, PolicyMode, PolicySetting};
 
-/// Exports that every guest has, and a host clock that does not matter.
+/// The exports of every guest.
 const COMMON: &str = r#"
     (func (export "cf_abi_v1"))
     (memory (export "memory") 2)
@@ -40,7 +40,7 @@ pub fn setup(instance: Instance, mode: PolicyMode, on_fault: OnFault) -> SeatSet
     SeatSetup { setting, instance, seed: 7, identity: 1 }
 }
 
-/// Seats that carry their verdicts out, and fail open.
+/// Seats in mode `block` that fail open.
 #[derive(Default)]
 pub struct Seats {
     pub request: Option<Instance>,

@@ -1,8 +1,8 @@
-//! Where a migration stands, as the views of policies say it (`filters/ABI.md`, section 4). Crosses from control to the cores.
+//! Where a migration stands, as the views of policies show it (`filters/ABI.md`, section 4). Crosses from control to the cores.
 
 use super::abi;
 
-/// Made by control beside every plan. A core hands it to the filters and can read nothing of it.
+/// Made by control with every plan. A core passes it to the filters and cannot read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewContext {
     phase: abi::Phase,
@@ -24,7 +24,7 @@ impl ViewContext {
     }
 }
 
-/// Of an interlay without a migration.
+/// The context of an interlay without a migration.
 impl Default for ViewContext {
     fn default() -> Self {
         Self { phase: abi::Phase::PreTest, authority: abi::Authority::Source }

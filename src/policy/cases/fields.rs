@@ -1,10 +1,10 @@
-//! Taking the fields of a recorded case out of its JSON; what nobody has taken is a misspelt name.
+//! Takes the fields of a recorded case out of its JSON; a field that is left at the end has a misspelt name.
 
 use serde_json::{Map, Value};
 
 use base::model::limits;
 
-/// An object on its way to being empty. Errors say where in the case it stands.
+/// An object whose fields are taken out one by one. Errors name the field's place in the case.
 pub(super) struct Fields {
     left: Map<String, Value>,
     place: String,
@@ -74,7 +74,7 @@ impl Fields {
         }
     }
 
-    /// The number of a word.
+    /// The code that a word stands for.
     pub fn code(&mut self, name: &str, standard: u8, known: &[(&'static str, u8)]) -> Result<u8, String> {
         let Some(word) = self.text(name)? else { return Ok(standard) };
         known.iter().find(|(own, _)| *own == word).map(|(_, code)| *code).ok_or_else(|| {
@@ -83,7 +83,7 @@ impl Fields {
         })
     }
 
-    /// The bits of a list of words.
+    /// The flag bits that a list of words stands for.
     pub fn flags(&mut self, known: &[(&'static str, u32)]) -> Result<u32, String> {
         let mut bits = 0;
         for word in self.list("flags")? {
@@ -104,7 +104,7 @@ impl Fields {
         }
     }
 
-    /// To be called when every field that is known has been taken.
+    /// Call this after all known fields have been taken.
     pub fn end(self) -> Result<(), String> {
         match self.left.keys().next() {
             None => Ok(()),

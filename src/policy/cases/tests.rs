@@ -1,4 +1,4 @@
-//! Cases that pass, cases that must not, and lines that are none.
+//! Cases that pass, cases that must fail, and lines that are not cases.
 
 use super::*;
 use crate::builtin;
@@ -38,7 +38,7 @@ fn the_filters_of_the_program_pass_their_own() {
     }
 }
 
-/// Counts its calls, refuses the third, traps on the fourth. Its buffer begins at 0.
+/// A guest that counts its calls, refuses the third and traps on the fourth. Its buffer begins at 0.
 const COUNTING: &str = r#"(module
   (import "crossfade" "counter_add" (func $count (param i32 i32 i64) (result i32)))
   (import "crossfade" "random" (func $random (result i64)))

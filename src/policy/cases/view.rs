@@ -1,4 +1,4 @@
-//! A view as a recorded case describes it, byte by byte as the case says: nothing is cut and no flag is set for its author.
+//! Builds the view that a recorded case describes, exactly as described: nothing is cut and no flag is set automatically.
 
 use super::fields::{Fields, bytes};
 use crate::abi;
@@ -64,7 +64,7 @@ const WINDOW_FLAGS: &[(&str, u32)] = &[
 ];
 const RECORD_FLAGS: &[(&str, u32)] = &[("value_cut", flags::RECORD_VALUE_CUT), ("key_cut", flags::RECORD_KEY_CUT)];
 
-/// Fixed fields at the front, parts behind.
+/// The fixed fields, followed by the parts.
 struct Writer(Vec<u8>);
 
 impl Writer {
@@ -91,7 +91,7 @@ impl Writer {
         self.put(at, value.to_le_bytes());
     }
 
-    /// Lengths fit: a field of a case has at most 16 MiB, and a view that is too long for a buffer is an error of the case.
+    /// Lengths fit into 32 bits: a field of a case has at most 16 MiB. A view that is too long for the buffer is an error of the case.
     fn part(&mut self, at: usize, bytes: &[u8]) {
         self.u32(at, self.0.len() as u32);
         self.u32(at + 4, bytes.len() as u32);

@@ -1,5 +1,5 @@
-//! Compiled modules on disk, so that a start does not compile again what it compiled before. Never a condition of anything: whatever
-//! is wrong with it, the module is compiled.
+//! Compiled modules on disk, so that a restart does not compile them again. Optional:
+//! when a file cannot be read, written or trusted, the module is compiled.
 //!
 //! Layout of `<sha256 of the module>-<hash of the compiler and its settings>.cwasm`: 32 bytes of checksum over name and rest, then
 //! what the engine serialises. Files are written under another name and renamed.
@@ -25,7 +25,7 @@ const UNFINISHED: &str = "tmp";
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
-    /// Changes with whatever makes compiled code unusable.
+    /// Changes with everything that makes compiled code unusable.
     engine_tag: String,
     warned: AtomicBool,
     written: AtomicU64,
@@ -44,7 +44,7 @@ impl Cache {
         format!("{digest}-{}.{EXTENSION}", self.engine_tag)
     }
 
-    /// The compiled module, if it is there and whole.
+    /// The compiled module, if its file exists and is complete.
     pub fn get(&self, engine: &Engine, digest: &str) -> Option<Module> {
         let name = self.name(digest);
         let content = match read(&self.folder.join(&name)) {
@@ -65,7 +65,7 @@ impl Cache {
         unsafe { Module::deserialize(engine, compiled) }.ok()
     }
 
-    /// Keeps what was compiled. What cannot be kept is compiled again the next time.
+    /// Stores a compiled module. If that fails, the module is compiled again the next time.
     pub fn put(&self, digest: &str, compiled: &[u8]) {
         let name = self.name(digest);
         if let Err(error) = self.write(&name, compiled).and_then(|()| self.prune(&name)) {
@@ -81,19 +81,19 @@ impl Cache {
         content.extend_from_slice(compiled);
         let done = fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, self.folder.join(name)));
         if done.is_err() {
-            // It may not even be there.
+            // The unfinished file may not exist.
             let _ = fs::remove_file(&unfinished);
         }
         done
     }
 
-    /// Removes the oldest files until no more are left than are kept; of `newest` it is known that it is none of them.
+    /// Removes the oldest files until at most the limit is left; `newest` is never removed.
     fn prune(&self, newest: &str) -> io::Result<()> {
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             let ours = path.extension().is_some_and(|own| own == EXTENSION || own == UNFINISHED);
-            // A file that another thread has just removed is not there to be counted.
+            // A file that another thread has just removed is not counted.
             if let (true, Ok(meta)) = (ours && !path.ends_with(newest), fs::metadata(&path)) {
                 files.push((meta.modified()?, path));
             }
@@ -112,7 +112,7 @@ impl Cache {
     fn warn(&self, what: &str, error: &io::Error) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             let folder = self.folder.display();
-            tracing::warn!(%folder, %error, "cannot {what} the cache of compiled policies; they are compiled each time");
+            tracing::warn!(%folder, %error, "cannot {what} the cache of compiled policies; policies are compiled at each start");
         }
     }
 }

@@ -9,7 +9,7 @@ use abi::{Hook, limits as own, names};
 use base::model::limits;
 
 /// What a module may use; everything else is switched off here and in the engine. `GC_TYPES` is absent: of the reference types it
-/// leaves `funcref`, and no import of ours takes another.
+/// leaves `funcref`, and no import of Crossfade uses another.
 pub(super) const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::MUTABLE_GLOBAL)
     .union(WasmFeatures::SIGN_EXTENSION)
@@ -18,10 +18,10 @@ pub(super) const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::BULK_MEMORY)
     .union(WasmFeatures::REFERENCE_TYPES);
 
-/// What every binary module begins with.
+/// The first bytes of every binary module.
 const MAGIC: &[u8] = b"\0asm";
 
-/// What is known of a module that has passed.
+/// What is known of a module that has passed the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     /// In the order of [`Hook::ALL`].
@@ -35,7 +35,7 @@ fn refused(rule: &'static str, text: String) -> Refused {
     Refused { rule, text }
 }
 
-/// The binary module that `given` is, or is the text of.
+/// The binary module in `given`, which is binary or WAT text.
 pub(super) fn binary<'g>(name: &str, given: &'g [u8]) -> Result<Cow<'g, [u8]>, Refused> {
     if given.starts_with(MAGIC) {
         return sized(name, Cow::Borrowed(given));
@@ -63,7 +63,7 @@ fn sized<'g>(name: &str, wasm: Cow<'g, [u8]>) -> Result<Cow<'g, [u8]>, Refused> 
 }
 
 /// # Errors
-/// The first rule that is broken.
+/// The first broken rule.
 pub(super) fn check(name: &str, wasm: &[u8]) -> Result<Facts, Refused> {
     let types = Validator::new_with_features(FEATURES)
         .validate_all(wasm)
@@ -99,7 +99,7 @@ fn marker(name: &str, types: &types::TypesRef<'_>) -> Result<(), Refused> {
     Err(refused("marker", text))
 }
 
-/// A name out of a module, which may be long and hold anything.
+/// A name from a module, which may be long and contain anything.
 fn quoted(found: &str) -> String {
     format!("{:?}", super::text::printable(found.as_bytes(), limits::NAME_BYTES_MAX))
 }
@@ -161,7 +161,7 @@ fn has_signature(found: &FuncType, wanted: Signature) -> bool {
     found.params() == wanted.0 && found.results() == wanted.1
 }
 
-/// Answers whether `frame_read` is among them.
+/// Returns whether `frame_read` is among them.
 fn imports(name: &str, types: &types::TypesRef<'_>) -> Result<bool, Refused> {
     let mut reads_frames = false;
     for (module, import, entity) in types.core_imports().into_iter().flatten() {

@@ -1,10 +1,10 @@
-//! When a call has had its time. The engine's epoch, advanced by the [ticker](super::ticker), says when to look; what is looked at is the
+//! When a call has used up its time. The engine's epoch, advanced by the [ticker](super::ticker), triggers the check; the check reads the
 //! time that the call's own thread has run.
 //!
-//! Why not the epoch alone: on a machine with more to do than processors, a thread is made to wait for milliseconds, and sooner or
-//! later that falls into a call. A filter would be thrown away for it, and after five of those unloaded, without having done anything.
-//! So the first quarter of the time is measured by the epoch, which costs a call nothing; a call that is still running then, which
-//! hardly any is, has its thread's time read, and the rest is measured by that. A loop on a machine that lets it run ends after 2 ms.
+//! The epoch alone does not suffice: on a busy machine a thread may wait for a processor for milliseconds, and sooner or
+//! later that happens within a call. The filter's instance would be discarded, and after five times the filter unloaded, without a fault.
+//! So the first quarter of the time is measured by the epoch, which costs a call nothing. For the few calls that are still running
+//! then, the rest is measured by the thread's own time. An endless loop on an idle machine ends after 2 ms.
 
 use wasmtime::{Store, UpdateDeadline};
 
@@ -17,7 +17,7 @@ use base::model::limits;
 pub(super) struct Allowance {
     /// Ticks until the thread's time is read.
     first_ticks: u64,
-    /// Time that the thread may run from then on.
+    /// Time that the thread may run after that.
     rest_ns: u64,
 }
 
@@ -28,9 +28,9 @@ const fn allowance(deadline_us: u64) -> Allowance {
     Allowance { first_ticks: all_ns / 4 / TICK_NS, rest_ns: all_ns - all_ns / 4 }
 }
 
-/// A hook.
+/// For a hook.
 pub(super) const HOOK: Allowance = allowance(own::HOOK_DEADLINE_US);
-/// The start function, `cf_buffer`, `cf_configure`.
+/// For the start function, `cf_buffer` and `cf_configure`.
 pub(super) const LOAD: Allowance = allowance(own::LOAD_DEADLINE_US);
 
 const _: () = assert!(HOOK.first_ticks >= 1 && HOOK.first_ticks <= LOAD.first_ticks);
@@ -48,17 +48,17 @@ impl Deadline {
         Self { allowance, overtime_since_ns: None }
     }
 
-    /// `thread_ns`: how long this thread has run; `None` if the system does not say, and then time on the wall has to do.
+    /// `thread_ns`: how long this thread has run; `None` if the system does not say, then the call ends at its first check, by wall-clock time.
     fn expired(&mut self, thread_ns: Option<u64>) -> UpdateDeadline {
         let Some(now) = thread_ns else { return UpdateDeadline::Interrupt };
         let since = *self.overtime_since_ns.get_or_insert(now);
         let left = self.allowance.rest_ns.saturating_sub(now.saturating_sub(since));
-        // What is left is little beside a tick: it has had its time.
+        // The rest is much shorter than a tick: the time is used up.
         if left < TICK_NS / 8 { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(left.div_ceil(TICK_NS)) }
     }
 }
 
-/// Makes this store's calls end in time.
+/// Installs the deadline check in a store.
 pub(super) fn install<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, waker: Waker) {
     store.epoch_deadline_callback(move |mut context| {
         let deadline = context.data_mut().as_mut();
@@ -69,7 +69,7 @@ pub(super) fn install<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, waker:
     });
 }
 
-/// To be called before each call.
+/// Must be called before each call.
 #[inline]
 pub(super) fn begin<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, allowance: Allowance, waker: &Waker) {
     store.data_mut().as_mut().allowance = allowance;
@@ -77,7 +77,7 @@ pub(super) fn begin<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, allowanc
     waker.call_begins();
 }
 
-/// To be called after each call, however it ended.
+/// Must be called after each call, however it ended.
 #[inline]
 pub(super) fn end<T: AsMut<Deadline> + 'static>(store: &mut Store<T>, waker: &Waker) {
     if store.data_mut().as_mut().overtime_since_ns.take().is_some() {

@@ -1,4 +1,4 @@
-//! The engine that all modules share, and the way a module takes into it: checked, then compiled or taken from the cache.
+//! The engine that all modules share, and how a module is loaded into it: checked, then compiled or taken from the cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use abi::limits as own;
 use base::model::limits;
 
 const PAGE_BYTES: usize = 64 * 1024;
-/// All the memory that an instance may ever have, which is reserved for it and never moves.
+/// The maximum memory of an instance; it is reserved in advance and never moves.
 ///
 /// Reserving 4 GiB for each, as engines do by default, would spare the guest's code the comparison of each address with the end of
-/// its memory. It was tried with every shipped filter: the fastest of seven runs took the same time within a hundredth either way
+/// its memory. This was measured with every shipped filter: the fastest of seven runs took the same time within a hundredth either way
 /// (466 µs for two sets of 1024 members), and 4 GiB times a few thousand instances is more than some machines let a process map.
 const MEMORY_BYTES: usize = own::MEMORY_PAGES_MAX as usize * PAGE_BYTES;
 
@@ -55,23 +55,23 @@ fn configuration(options: &HostOptions) -> Config {
         // A fault names its kind; where in the guest it happened would cost each trap a walk over its stack.
         .wasm_backtrace_max_frames(None)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // For profilers, which would have to find their way through the unwinder's global lock.
+        // Unwind information only serves profilers, and registering it takes the unwinder's global lock.
         .native_unwind_info(false);
     config
 }
 
 impl Host {
     /// # Errors
-    /// The memory for so many instances, or a thread for their clock, is not to be had.
+    /// The memory for so many instances, or a thread for their clock, is not available.
     pub fn new(options: HostOptions) -> Result<Self, Refused> {
         Self::with_idle(options, limits::POLICY_CLOCK_IDLE)
     }
 
-    /// `idle`: the clock of deadlines sleeps after so long without a call.
+    /// `idle`: the deadline clock sleeps after this time without a call.
     pub(super) fn with_idle(options: HostOptions, idle: Duration) -> Result<Self, Refused> {
         let refused = |error: &dyn fmt::Display| Refused {
             rule: "host",
-            text: format!("the host of policies cannot be made, for {} instances: {error}", options.instances_max),
+            text: format!("the host of policies cannot be created for {} instances: {error}", options.instances_max),
         };
         let engine = Engine::new(&configuration(&options)).map_err(|error| refused(&format!("{error:#}")))?;
         let linker = linker(&engine).map_err(|error| refused(&error))?;
@@ -101,12 +101,14 @@ impl Host {
     fn compile(&self, name: &str, wasm: &[u8], digest: &str) -> Result<wasmtime::Module, Refused> {
         let module = wasmtime::Module::from_binary(&self.0.engine, wasm).map_err(|error| Refused {
             rule: "validate",
-            text: format!("policy {name} is a valid module and cannot be compiled: {error:#}"),
+            text: format!("policy {name} is a valid module but cannot be compiled: {error:#}"),
         })?;
         if let Some(cache) = &self.0.cache {
             match module.serialize() {
                 Ok(compiled) => cache.put(digest, &compiled),
-                Err(error) => tracing::warn!(%error, "policy {name} cannot be kept in compiled form"),
+                Err(error) => {
+                    tracing::warn!(%error, "the compiled form of policy {name} cannot be cached; it is compiled again at the next start")
+                }
             }
         }
         Ok(module)

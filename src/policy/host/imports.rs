@@ -1,4 +1,4 @@
-//! The five things a guest may ask of its host: section 6 of `filters/ABI.md`. Lives within one instance, on its thread.
+//! The five functions that a guest may import from its host: section 6 of `filters/ABI.md`. Lives within one instance, on its thread.
 
 use std::ops::Range;
 
@@ -11,11 +11,11 @@ use abi::{Status, limits as own, names};
 use base::model::limits;
 use base::stdx::prng::SplitMix64;
 
-/// What `random` answers.
+/// The numbers that `random` returns.
 #[derive(Debug)]
 pub(super) enum Random {
     Seeded(SplitMix64),
-    /// 1, 2, 3 ...: the last one given. Of recorded cases.
+    /// 1, 2, 3 ..., for recorded cases; holds the last number returned.
     Counted(u64),
 }
 
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// A frame that `frame_read` reads from: the beginning of it is in `Frames::bytes`.
+/// A frame that `frame_read` reads from: its beginning is in `Frames::bytes`.
 #[derive(Debug, Clone)]
 struct Frame {
     kept: Range<usize>,
@@ -63,7 +63,7 @@ impl Frames {
         }
     }
 
-    /// Bytes copied to the start of `out`.
+    /// Copies to the start of `out`; returns the number of bytes.
     fn read(&self, which: u32, offset: u32, out: &mut [u8]) -> Result<usize, Status> {
         let place = self.frames.get(which as usize).ok_or(Status::BadArgument)?;
         let frame = place.as_ref().ok_or(Status::Unavailable)?;
@@ -78,7 +78,7 @@ impl Frames {
     }
 }
 
-/// What belongs to one instance beside its memory.
+/// The state of one instance beside its memory.
 #[derive(Debug)]
 pub(super) struct State {
     /// Set once the instance is ready: until then imports that need it are unavailable.
@@ -163,7 +163,7 @@ fn ready<'c>(caller: &'c mut Caller<'_, State>) -> Result<(&'c mut [u8], &'c mut
     Ok(memory.data_and_store_mut(caller))
 }
 
-/// Where `ptr` and `len` point in a memory of so many bytes.
+/// The range that `ptr` and `len` describe in a memory of `bytes` bytes.
 fn range(ptr: u32, len: u32, bytes: usize) -> Result<Range<usize>, Status> {
     let (begin, length) = (ptr as usize, len as usize);
     let end = begin.checked_add(length).filter(|end| *end <= bytes).ok_or(Status::BadPointer)?;
@@ -206,7 +206,7 @@ fn random(mut caller: Caller<'_, State>) -> u64 {
 }
 
 /// # Errors
-/// A name given twice, which none is.
+/// A name is defined twice, which cannot happen with these.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     linker.func_wrap(names::IMPORT_MODULE, "log", log)?;
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_ends_where_it_ends_and_what_is_not_kept_is_said_to_be_gone() {
+    fn a_frame_ends_at_its_length_and_bytes_not_kept_are_unavailable() {
         let mut frames = Frames::default();
         frames.put(0, b"abcdef", 6);
         frames.put(2, b"xy", 10);

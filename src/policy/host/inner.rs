@@ -1,4 +1,4 @@
-//! What all modules and instances of one host share, and keep alive. Process-wide; any thread.
+//! What all modules and instances of one host share and keep alive. Process-wide; any thread.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub(super) struct Inner {
     pub cache: Option<Cache>,
 }
 
-/// The refusal of a module for which the machine or this program lacks something.
+/// The refusal of a module because of the machine or this program, not the module itself.
 pub(super) fn host_refused(name: &str, error: &dyn fmt::Display) -> Refused {
     Refused { rule: "host", text: format!("policy {name} cannot be loaded: {error}") }
 }

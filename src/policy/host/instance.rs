@@ -1,4 +1,4 @@
-//! An instance and its hooks: the view into the guest's buffer, the call with its deadline, the verdict out of it.
+//! An instance and its hooks: writing the view into the guest's buffer, the call with its deadline, decoding the verdict.
 //!
 //! Belongs to one thread at a time. A call of a hook that answers without a text allocates nothing.
 
@@ -23,11 +23,11 @@ use base::stdx::histogram::Histogram;
 
 type HookFunc = TypedFunc<u32, u64>;
 
-/// What an instance is made of.
+/// The parts an instance is made of.
 pub(super) struct Parts {
     /// Keeps the engine and its clock alive.
     pub host: Arc<Inner>,
-    /// The module's.
+    /// The module's name.
     pub name: Arc<str>,
     pub reads_frames: bool,
     pub store: Store<State>,
@@ -51,7 +51,7 @@ pub struct Instance {
 /// One frame that a recorded case gives to `frame_read`.
 pub(crate) type CaseFrame<'a> = (u32, &'a [u8]);
 
-/// A verdict as recorded cases look at it.
+/// A verdict in the form that recorded cases check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawVerdict {
     pub word: &'static str,
@@ -81,7 +81,7 @@ impl Instance {
         }
     }
 
-    /// Before a command is sent. `view.frame` may be the whole frame: the view shows the beginning of it, `frame_read` the rest.
+    /// Called before a command is sent. `view.frame` may be the whole frame: the view shows the beginning of it, `frame_read` the rest.
     ///
     /// # Errors
     /// What the guest did wrong. After a trap or a missed deadline the instance is spent.
@@ -101,7 +101,7 @@ impl Instance {
         self.answer(Hook::Request, raw, verdict, own::TEXT_BYTES_MAX)
     }
 
-    /// When both replies to a command are there. Whoever holds only the beginning of a reply has to give the digests of both.
+    /// Called when both replies to a command are complete. A caller that holds only the beginning of a reply must give the digests of both.
     ///
     /// # Errors
     /// As [`Instance::on_request`].
@@ -130,7 +130,7 @@ impl Instance {
         self.answer(Hook::Pair, raw, verdict, own::CLASS_BYTES_MAX)
     }
 
-    /// Once a second.
+    /// Called once a second.
     ///
     /// # Errors
     /// As [`Instance::on_request`].
@@ -142,7 +142,7 @@ impl Instance {
         self.answer(Hook::Window, raw, verdict, own::TEXT_BYTES_MAX)
     }
 
-    /// For each key, row or document.
+    /// Called for each key, row or document.
     ///
     /// # Errors
     /// As [`Instance::on_request`].
@@ -162,7 +162,7 @@ impl Instance {
         })
     }
 
-    /// Calls a hook with a view of somebody else's making, which must fit into the buffer.
+    /// Calls a hook with a view made by the caller, which must fit into the buffer.
     pub(crate) fn call_for_case(
         &mut self,
         hook: Hook,
@@ -210,7 +210,7 @@ impl Instance {
         self.parts.buffer.len()
     }
 
-    /// After a trap or a missed deadline: no hook is called any more.
+    /// True after a trap or a missed deadline: no hook is called any more.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.spent.is_some()
@@ -234,7 +234,7 @@ impl Instance {
         !self.parts.store.data().log.is_empty()
     }
 
-    /// Lines since the last time.
+    /// The log lines since the last call.
     pub fn take_log(&mut self) -> Vec<LogLine> {
         std::mem::take(&mut self.parts.store.data_mut().log)
     }
@@ -273,7 +273,7 @@ impl Instance {
         &self.parts.memory.data(&self.parts.store)[self.parts.buffer.clone()]
     }
 
-    /// Calls a hook whose view lies in the buffer.
+    /// Calls a hook whose view is already in the buffer.
     #[inline]
     fn call(&mut self, hook: Hook, length: usize, now_ms: i64) -> Result<u64, Fault> {
         let Some(function) = &self.parts.hooks[slot(hook)] else { return Err(self.not_callable(hook)) };

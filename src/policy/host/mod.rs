@@ -1,4 +1,4 @@
-//! The host of policy filters: checks a module, compiles it, makes instances, calls their hooks. Only here is wasmtime named.
+//! The host of policy filters: checks a module, compiles it, makes instances, calls their hooks. No other module uses wasmtime.
 //!
 //! [`Host`] and [`Module`] are shared and may be used on any thread; compiling and instantiating belong to the control thread and its
 //! helpers. An [`Instance`] is made there and moved to the one thread that calls it. The rules are those of `filters/ABI.md`.
@@ -28,27 +28,27 @@ pub use instance::Instance;
 pub(super) use instance::{CaseFrame, RawVerdict};
 pub use module::Module;
 
-/// Place of a hook in an array of four.
+/// Index of a hook in an array of four.
 pub(super) fn slot(hook: abi::Hook) -> usize {
     usize::from(hook.code()) - 1
 }
 
-/// What a host is made with.
+/// The options of a host.
 #[derive(Debug, Clone)]
 pub struct HostOptions {
-    /// Instances that may exist at one time, over all modules and threads: memory is reserved for as many.
+    /// Instances that may exist at one time, over all modules and threads: memory is reserved for this number.
     pub instances_max: u32,
-    /// Compiled modules are kept here, by digest and version of the host; `None`: nothing is kept.
+    /// The folder for compiled modules, by digest and version of the host; `None`: they are not kept.
     pub cache_dir: Option<PathBuf>,
-    /// Nanoseconds since some start, never going back: calls are measured with it.
+    /// Nanoseconds since some start, never going back; used to measure calls.
     pub clock: fn() -> u64,
 }
 
-/// Why a module is not loaded, or no instance of it made. What was loaded before goes on.
+/// Why a module was not loaded, or an instance of it not created. The module loaded before stays in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The rule of ABI.md that is broken: `size`, `validate`, `marker`, `version`, `import`, `export`, `memory`, `table`, `buffer`,
-    /// `start`, `configure`; `host` when it is not the module's fault.
+    /// `start`, `configure`; `host` when the module is not the cause.
     pub rule: &'static str,
     /// A sentence that names the module, what was found and what to do.
     pub text: String,
@@ -77,7 +77,7 @@ pub enum RecordAnswer {
     Drop,
 }
 
-/// Line of a guest's `log`.
+/// A line that a guest passed to `log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// 1 error, 2 warn, 3 info, 4 debug.
@@ -85,17 +85,17 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// What one instance has done since it was made.
+/// What one instance has done since it was created.
 #[derive(Debug, Clone, Default)]
 pub struct InstanceStats {
     pub calls: u64,
     /// Nanoseconds of one call in 64, weighted by 64.
     pub call_ns: Histogram,
     pub faults: FaultCounts,
-    /// Linear memory now.
+    /// The present size of the linear memory.
     pub memory_bytes: u64,
     /// The guest's own counters, sorted by id.
     pub counters: Vec<(String, u64)>,
-    /// Lines of log and counters that were dropped for their limits.
+    /// Log lines and counters that were dropped because of their limits.
     pub dropped: u64,
 }

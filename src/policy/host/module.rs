@@ -60,13 +60,13 @@ impl Module {
         &self.0.name
     }
 
-    /// SHA-256 of the bytes that were given, in hexadecimal.
+    /// SHA-256 of the bytes passed to `load`, in hexadecimal.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.0.digest
     }
 
-    /// Bytes that were given.
+    /// Length of the bytes passed to `load`.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size
@@ -82,7 +82,7 @@ impl Module {
         Hook::ALL.iter().copied().filter(|hook| self.has_hook(*hook)).collect()
     }
 
-    /// It was not compiled now.
+    /// Whether it came from the cache instead of being compiled.
     #[must_use]
     pub fn was_cached(&self) -> bool {
         self.0.was_cached
@@ -92,17 +92,17 @@ impl Module {
         self.0.facts.reads_frames
     }
 
-    /// `config`: a JSON object as text. `seed`: of what the import `random` answers.
+    /// `config`: a JSON object as text. `seed`: for the numbers that the import `random` returns.
     ///
     /// Takes up to 80 ms when the module uses all the time it has.
     ///
     /// # Errors
-    /// Rules `start`, `buffer`, `configure`; `host` when as many instances exist as the host was made for.
+    /// Rules `start`, `buffer`, `configure`; `host` when the host's maximum number of instances exists.
     pub fn instantiate(&self, config: &str, seed: u64) -> Result<Instance, Refused> {
         self.begin(config, State::new(Random::Seeded(SplitMix64::new(seed)), 0))
     }
 
-    /// An instance for one recorded case: `random` counts, and the time is known from the beginning.
+    /// An instance for one recorded case: `random` counts, and `now_ms` is available from the start.
     pub(crate) fn instantiate_for_case(&self, config: &str, now_ms: i64) -> Result<Instance, Refused> {
         self.begin(config, State::new(Random::Counted(0), now_ms))
     }
@@ -114,7 +114,7 @@ impl Module {
         deadline::install(&mut starting.store, starting.waker.clone());
         let instance = starting.instantiate()?;
         let memory = instance.get_memory(&mut starting.store, names::MEMORY);
-        let memory = memory.ok_or_else(|| host_refused(self.name(), &"its memory is not to be found"))?;
+        let memory = memory.ok_or_else(|| host_refused(self.name(), &"the engine does not find its memory"))?;
         let at: u32 = starting.ask(&instance, names::BUFFER, (), "buffer")?;
         let length: u32 = starting.ask(&instance, names::BUFFER_LEN, (), "buffer")?;
         let buffer = self.buffer(at, length, memory.data_size(&starting.store))?;
@@ -148,7 +148,7 @@ impl Module {
         Ok(Instance::new(Parts { host, name, reads_frames, store, memory, buffer, hooks, waker }))
     }
 
-    /// What is to be given to `cf_configure`; `None` for a module that has none.
+    /// The configuration for `cf_configure`; `None` for a module without that export.
     fn configuration<'c>(&self, config: &'c str) -> Result<Option<&'c str>, Refused> {
         let settings: BTreeMap<String, IgnoredAny> = serde_json::from_str(config)
             .map_err(|error| self.refuses("configure", &format!("its configuration is not a JSON object: {error}")))?;
@@ -159,7 +159,7 @@ impl Module {
             None => Ok(None),
             Some(setting) => {
                 let setting = printable(setting.as_bytes(), own::COUNTER_ID_BYTES_MAX);
-                Err(self.refuses("configure", &format!("it takes no configuration, and {setting:?} is given")))
+                Err(self.refuses("configure", &format!("it takes no configuration, but {setting:?} is given")))
             }
         }
     }
@@ -188,7 +188,7 @@ impl Module {
     }
 }
 
-/// An instance on its way.
+/// An instance that is being created.
 struct Starting<'m> {
     module: &'m Loaded,
     store: Store<State>,
@@ -203,7 +203,7 @@ impl Starting<'_> {
         let name = &self.module.name;
         made.map_err(|error| {
             if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
-                return host_refused(name, &format!("no place for another instance: {full}"));
+                return host_refused(name, &format!("no room for another instance: {full}"));
             }
             match error.downcast_ref::<Trap>() {
                 Some(trap) => self.broken("its start function", "start", *trap),
@@ -212,7 +212,7 @@ impl Starting<'_> {
         })
     }
 
-    /// Calls an export that loading needs.
+    /// Calls an export that is needed for loading.
     fn ask<P: WasmParams, R: WasmResults>(
         &mut self,
         instance: &wasmtime::Instance,

@@ -1,8 +1,8 @@
-//! What a guest says, made fit to print. Nothing of it is trusted: not its encoding, not its length.
+//! Makes a guest's text printable. Neither its encoding nor its length is trusted.
 
 /// Invalid UTF-8 replaced, control characters as spaces, and then at most `limit` bytes of whole characters.
 pub(super) fn printable(raw: &[u8], limit: usize) -> String {
-    // A replacement is longer than what it replaces, so the result is cut, and only then is it long enough.
+    // A replacement character is longer than what it replaces, so the limit applies to the result.
     let mut text: String = String::from_utf8_lossy(raw).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     text.truncate(text.floor_char_boundary(limit));
     text

@@ -1,6 +1,6 @@
-//! The clock of deadlines: a thread that advances the engine's epoch while guests are called, and sleeps when nobody calls.
+//! The deadline clock: a thread that advances the engine's epoch while guests are called, and sleeps when there are no calls.
 //!
-//! One for each host, on a thread of its own; whoever calls a guest only reads a flag.
+//! One for each host, on a thread of its own; a thread that calls a guest only reads a flag.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -20,25 +20,25 @@ const _: () = assert!(own::HOOK_DEADLINE_US <= own::LOAD_DEADLINE_US);
 /// Shared by the thread, the host and every instance.
 #[derive(Debug)]
 pub(super) struct Ticker {
-    /// A guest was called since this was last taken away, which the thread does once in each idle time.
+    /// A guest was called since the clock's thread last cleared this flag, which it does once in each idle time.
     used: AtomicBool,
     /// The thread ticks, or will look at `used` before it sleeps.
     running: AtomicBool,
-    /// It has looked at everything that could keep it awake, and sleeps. While it looks, `running` is false already.
+    /// The thread has checked everything that could keep it awake, and sleeps. During the check, `running` is already false.
     asleep: AtomicBool,
-    /// Calls that were found running at a tick: each may be given ticks again at any moment, so the clock may not sleep.
+    /// Calls that were still running at a tick: each may be given more ticks at any moment, so the clock must not sleep.
     overtime: AtomicUsize,
     ended: AtomicBool,
 }
 
-/// Ends the thread when the host and all that was made by it are gone.
+/// Ends the thread when the host and everything it created have been dropped.
 #[derive(Debug)]
 pub(super) struct TickerThread {
     ticker: Arc<Ticker>,
     thread: Thread,
 }
 
-/// What an instance keeps of its host's clock.
+/// An instance's handle to its host's clock.
 #[derive(Debug, Clone)]
 pub(super) struct Waker {
     ticker: Arc<Ticker>,
@@ -47,7 +47,7 @@ pub(super) struct Waker {
 
 impl TickerThread {
     /// # Errors
-    /// No thread could be made.
+    /// No thread could be started.
     pub fn start(engine: &Engine, idle: Duration) -> std::io::Result<Self> {
         let ticker = Arc::new(Ticker {
             used: AtomicBool::new(false),
@@ -56,7 +56,7 @@ impl TickerThread {
             overtime: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
-        // A clock that fell asleep within a deadline would leave whoever began before to run for ever: see `call_begins`.
+        // If the clock fell asleep within a deadline, a call that began before could run for ever: see `call_begins`.
         let idle_ticks: u64 =
             (idle.as_micros() / limits::POLICY_TICK.as_micros()).try_into().unwrap_or(u64::MAX).max(DEADLINE_TICKS_MAX);
         let (own, engine) = (Arc::clone(&ticker), engine.clone());
@@ -84,10 +84,10 @@ impl Drop for TickerThread {
 }
 
 impl Waker {
-    /// From here on, until the deadline at least, the epoch advances. To be called after the deadline has been set.
+    /// Makes the epoch advance at least until the deadline. Must be called after the deadline has been set.
     ///
-    /// Why a call always finds a clock that runs: if `used` is set, the thread has yet to take it away, and only after a whole idle
-    /// time more may it sleep; an idle time is no shorter than a deadline, whose beginning was read before `used` was. If it is not
+    /// Why the clock runs during every call: if `used` is set, the thread has yet to clear it, and only after another whole idle
+    /// time may it sleep; an idle time is no shorter than a deadline, whose start was read before `used` was. If `used` is not
     /// set, it is set here before `running` is read, and the thread clears `running` before it reads `used`: one of the two sees the
     /// other.
     #[inline]
@@ -99,7 +99,7 @@ impl Waker {
         }
     }
 
-    /// Alive while the thread is.
+    /// A reference that is alive as long as the thread is.
     #[cfg(test)]
     pub fn observe(&self) -> std::sync::Weak<Ticker> {
         Arc::downgrade(&self.ticker)
@@ -111,7 +111,7 @@ impl Waker {
         self.unpark();
     }
 
-    /// The clock runs until [`Waker::overtime_ends`]. Whoever sleeps here for ever keeps it awake, and nothing else.
+    /// The clock runs until [`Waker::overtime_ends`]. A call that never ends only keeps the clock awake.
     #[cold]
     pub fn overtime_begins(&self) {
         self.ticker.overtime.fetch_add(1, Ordering::SeqCst);
@@ -141,9 +141,9 @@ impl Ticker {
                 tick();
             }
             if !self.used.swap(false, Ordering::SeqCst) {
-                // From here on whoever needs the clock wakes it, so they are asked once more.
+                // From here on a call that needs the clock wakes it; calls that began before are checked once more below.
                 self.running.store(false, Ordering::SeqCst);
-                // Parking may end without a cause.
+                // `park` may return without a cause.
                 while !self.used.load(Ordering::SeqCst) && self.overtime.load(Ordering::SeqCst) == 0 {
                     if self.ended.load(Ordering::SeqCst) {
                         return;

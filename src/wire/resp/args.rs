@@ -24,7 +24,7 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// Number of arguments not yet taken.
+    /// Number of remaining arguments.
     #[must_use]
     pub fn count_left(&self) -> usize {
         self.left

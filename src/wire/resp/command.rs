@@ -8,20 +8,20 @@ use std::sync::OnceLock;
 use super::args::Args;
 use super::frame::decimal;
 
-/// What a command is to the relay.
+/// How the relay treats a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Reads keys, changes nothing.
     Read,
     /// May change keys; goes through the lane in dual operation.
     Write,
-    /// No keys and no effect on the data set; any connection to the authority will do.
+    /// No keys and no effect on the data set; may use any connection to the authority.
     Server,
     /// Changes the server in a way no lane can keep in step (SWAPDB, MIGRATE, REPLICAOF…): refused in dual operation.
     ServerChange,
     /// Changes scripts or functions: sent to both sides in dual operation.
     Library,
-    /// Belongs to the session; the relay carries it out.
+    /// Changes only the session; the relay handles it.
     Session(Session),
     /// Never forwarded, with a reason for the client.
     Refused(&'static str),
@@ -65,20 +65,20 @@ pub enum KeySpec {
     GeoRadius,
 }
 
-/// How the effect of a write reaches the shadow (see `lane`).
+/// How the effect of a write reaches the shadow (applied by the lane, in `proxy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffectKind {
     /// Not a write.
     None,
-    /// Deterministic when both sides hold the same value: the command itself.
+    /// The command itself: deterministic when both sides hold the same value.
     Verbatim,
     /// As `Verbatim`, and the old value of the key does not matter (DEL, plain SET, MSET).
     Overwrite,
-    /// SET with options: by outcome.
+    /// SET with options: depends on the outcome.
     Set,
-    /// The key's deadline is read behind the command and written to the shadow (EXPIRE…, GETEX, PERSIST).
+    /// The key's deadline is read right after the command and written to the shadow (EXPIRE…, GETEX, PERSIST).
     Deadline,
-    /// SETEX, PSETEX: value at 3, deadline read behind the command.
+    /// SETEX, PSETEX: value at 3, deadline read right after the command.
     SetWithDeadline,
     /// Members named by the reply are removed.
     Spop,
@@ -87,7 +87,7 @@ pub enum EffectKind {
     HincrByFloat,
     /// The reply is the id.
     Xadd,
-    /// The written keys are copied right behind the command.
+    /// The written keys are copied right after the command.
     Copied,
     /// FLUSHALL, FLUSHDB.
     Flush,
@@ -125,7 +125,7 @@ pub struct Command {
     pub keys: KeySpec,
     pub effect: EffectKind,
     pub compare: CompareRule,
-    /// May wait for data.
+    /// May block until there is data.
     pub blocking: bool,
 }
 
@@ -169,8 +169,8 @@ const fn session(name: &'static str, arity: i8, what: Session) -> Command {
 const REPLICATION: Class =
     Class::Refused("replication through the proxy is not supported; connect the replica to the server itself");
 
-/// WAIT speaks of the writes of its own connection, which here carries many clients' writes or none.
-const WAITING: Class = Class::Refused("it would speak of a connection shared with other clients");
+/// WAIT reports on the writes of its own connection, which here belongs to many clients or to none.
+const WAITING: Class = Class::Refused("it would report on a connection shared with other clients");
 
 use CompareRule::{
     DeadlineMs, DeadlineSeconds, Exact, Never, RemainingMs, RemainingSeconds, Scores, Unordered, UnorderedPairs,
@@ -212,7 +212,7 @@ pub static TABLE: &[Command] = &[
     read("strlen", 2, ONE, Exact),
     read("substr", 4, ONE, Exact),
     write("pfadd", -2, ONE, Verbatim),
-    // PFCOUNT of one key may rewrite the cached cardinality inside the value, so it is kept in step like a write.
+    // PFCOUNT of one key may rewrite the cached cardinality inside the value, so it is treated as a write.
     write("pfcount", -2, ALL, Verbatim),
     write("pfmerge", -2, ALL, Verbatim),
     // ---- keys
@@ -514,7 +514,7 @@ impl Command {
         if self.arity < 0 { count >= need } else { count == need }
     }
 
-    /// The keys of one request; `None` when they cannot be told (malformed counts: the server will answer with an error).
+    /// The keys of one request; `None` when they cannot be determined (malformed counts: the server will answer with an error).
     #[must_use]
     pub fn keys_of<'a>(&self, frame: &'a [u8]) -> Option<KeyList<'a>> {
         match self.keys {
@@ -574,7 +574,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_found_in_any_case_and_strangers_are_not() {
+    fn every_name_is_found_in_any_case_and_other_words_are_not() {
         for command in TABLE {
             assert!(std::ptr::eq(lookup(command.name.as_bytes()), command), "{}", command.name);
             assert!(std::ptr::eq(lookup(command.name.to_ascii_uppercase().as_bytes()), command));

@@ -1,4 +1,4 @@
-//! Whether two replies to the same read at the same position say the same.
+//! Whether two replies to the same read at the same position mean the same.
 
 use super::command::CompareRule;
 use super::effect::{elements, integer, is_error, is_nil};

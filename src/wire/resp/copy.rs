@@ -14,7 +14,7 @@ const TYPED_CHUNK: usize = 512;
 
 static CRC: crc::Crc<u64, crc::Table<16>> = crc::Crc::<u64, crc::Table<16>>::new(&crc::CRC_64_REDIS);
 
-/// The data types that can be copied.
+/// The data types of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataType {
     String,
@@ -41,14 +41,14 @@ pub fn data_type(payload: &[u8]) -> Option<DataType> {
     })
 }
 
-/// Whether RESTORE may be tried at all with this payload between any two supported servers.
+/// Whether RESTORE can be tried with this payload between any two supported servers.
 #[must_use]
 pub fn is_portable(payload: &[u8]) -> bool {
     payload.len() > 10 && payload[0] <= RDB_TYPE_SHARED_MAX && !matches!(data_type(payload), Some(DataType::Other(_)))
 }
 
-/// Rewrites the footer so that an older receiver does not refuse the payload for its version alone.
-/// The payload must be whole; a too short one is left as it is and will be refused by the receiver.
+/// Rewrites the footer so that an older receiver does not refuse the payload only because of its version.
+/// The payload must be complete; one that is too short is left unchanged, and the receiver will refuse it.
 pub fn lower_version(payload: &mut [u8]) {
     let Some(body) = payload.len().checked_sub(10) else { return };
     if u16::from_le_bytes([payload[body], payload[body + 1]]) <= RDB_VERSION_COMMON {
@@ -74,10 +74,10 @@ pub fn typed_reads(kind: DataType, key: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// Appends the requests that rebuild a value from its typed read (RESP2) and set its deadline. The key is deleted first.
-/// `Err(())`: the reply is not what the type promises (changed meanwhile, or an error); nothing useful was appended.
+/// `Err(())`: the reply does not fit the type (the value changed meanwhile, or the reply is an error); what was appended is useless.
 ///
 /// # Errors
-/// Only that.
+/// As described.
 #[allow(clippy::result_unit_err)]
 pub fn typed_writes(kind: DataType, key: &[u8], reply: &[u8], deadline: i64, effects: &mut Effects) -> Result<(), ()> {
     effects.push(&[b"DEL", key], Expect::NoError);
@@ -108,7 +108,7 @@ pub fn typed_writes(kind: DataType, key: &[u8], reply: &[u8], deadline: i64, eff
     Ok(())
 }
 
-/// False when there is nothing to write: the key was absent.
+/// Returns false when the key was absent, so that there is nothing to write.
 fn chunks(command: &[u8], key: &[u8], elements: &[&[u8]], effects: &mut Effects) -> bool {
     for chunk in elements.chunks(TYPED_CHUNK) {
         let mut args = vec![command, key];
@@ -196,7 +196,7 @@ mod tests {
         payload.extend_from_slice(&CRC.checksum(redis).to_le_bytes());
         let original = payload.clone();
         lower_version(&mut payload);
-        assert_eq!(payload, original, "version 10 is left alone");
+        assert_eq!(payload, original, "version 10 is unchanged");
         let mut newer = b"\x00\x05hello\x50\x00".to_vec();
         newer.extend_from_slice(&[0; 8]);
         lower_version(&mut newer);

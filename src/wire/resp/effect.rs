@@ -1,6 +1,6 @@
 //! Effects: what a write, given the authority's reply, means for the shadow. Pure.
 //!
-//! Everything random, time-dependent or conditional is replaced by its outcome; what cannot be is copied (`lane` does that).
+//! Everything random, time-dependent or conditional is replaced by its outcome; where that is impossible, the lane copies the keys.
 //! The effects are RESP requests in the order in which the shadow must run them, each with the reply it should give.
 
 use super::args::Args;
@@ -41,7 +41,7 @@ impl Effects {
     }
 }
 
-/// What must be read on the authority right behind the command, in the same pipeline.
+/// What must be read on the authority right after the command, in the same pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Post {
     Nothing,
@@ -67,7 +67,7 @@ pub struct EffectPlan {
 pub enum Shape {
     /// The request itself, unless the reply says nothing changed.
     Verbatim,
-    /// The request itself, whatever a non-error reply says.
+    /// The request itself, after any reply that is not an error.
     Overwrite,
     /// `SET key value`, if the reply says it was set. `keep_ttl` adds KEEPTTL; with [`Post::Deadline`] PXAT.
     SetOutcome {
@@ -75,7 +75,7 @@ pub enum Shape {
         keep_ttl: bool,
         value_at: u8,
     },
-    /// PEXPIREAT, PERSIST or DEL, by the deadline read behind the command.
+    /// PEXPIREAT, PERSIST or DEL, depending on the deadline read after the command.
     Deadline,
     Spop,
     IncrByFloat,
@@ -88,7 +88,7 @@ pub enum Shape {
     Flush,
 }
 
-/// How a SET's reply tells whether it was applied.
+/// How a SET's reply shows whether it was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     /// `+OK`; nil when NX or XX stopped it.
@@ -104,7 +104,7 @@ pub enum Applied {
 /// Plans the effect of one write request.
 ///
 /// # Errors
-/// Why it cannot be kept in step, for the client.
+/// Why the command cannot be kept in step, as text for the client.
 pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str> {
     let simple = |shape, depends_on_old_value| Ok(EffectPlan { shape, post: Post::Nothing, depends_on_old_value });
     let posted = |shape, post, depends_on_old_value| Ok(EffectPlan { shape, post, depends_on_old_value });
@@ -200,18 +200,18 @@ pub fn is_nil(reply: &[u8]) -> bool {
 pub struct Outcome<'a> {
     pub frame: &'a [u8],
     pub reply: &'a [u8],
-    /// Deadline read behind the command, milliseconds since the epoch; -1 persistent, -2 absent. Present with [`Post::Deadline`].
+    /// Deadline read after the command, milliseconds since the epoch; -1 persistent, -2 absent. Present with [`Post::Deadline`].
     pub deadline: Option<i64>,
-    /// Reply of the XRANGE behind the command. Present with [`Post::FirstEntry`].
+    /// Reply of the XRANGE after the command. Present with [`Post::FirstEntry`].
     pub first_entry: Option<&'a [u8]>,
     /// G of the TTL rule.
     pub grace_ms: i64,
 }
 
-/// Appends the effects of one executed write. `Err(())`: the outcome cannot be told, the keys must be marked dirty.
+/// Appends the effects of one executed write. `Err(())`: the outcome is unknown, the keys must be marked dirty.
 ///
 /// # Errors
-/// Only that.
+/// As described.
 #[allow(clippy::result_unit_err)]
 pub fn derive(shape: Shape, outcome: &Outcome<'_>, effects: &mut Effects) -> Result<(), ()> {
     if is_error(outcome.reply) {
@@ -249,7 +249,7 @@ pub fn derive(shape: Shape, outcome: &Outcome<'_>, effects: &mut Effects) -> Res
     }
 }
 
-/// Integers and short strings must come out the same on both sides; anything longer must only not be an error.
+/// Integers and short strings must be the same on both sides; a longer reply must only not be an error.
 fn expectation(reply: &[u8]) -> Expect {
     match reply.first() {
         Some(b':' | b'$') if reply.len() <= 64 => Expect::Same(reply.into()),

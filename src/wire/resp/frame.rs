@@ -1,13 +1,13 @@
 //! Finds where frames end, and nothing else. Resumable at every byte, no recursion, no allocation.
 //!
 //! [`scan_request`] looks at a buffer that begins with a client's request and remembers how far it got; [`ReplyFeed`] is fed
-//! chunks of a server's replies and never needs a byte twice, so that replies can be handed on before they are complete.
+//! chunks of a server's replies and never needs a byte twice, so that replies can be forwarded before they are complete.
 
 use memchr::memchr;
 
 use base::model::limits;
 
-/// How far [`scan_request`] has come in one incomplete request; reset it when a frame was taken.
+/// How far [`scan_request`] has come in one incomplete request; reset it after each complete frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestProgress {
     /// Bytes known to be good.
@@ -24,7 +24,7 @@ impl RequestProgress {
     }
 }
 
-/// What a look at the buffer found.
+/// What scanning the buffer found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestScan {
     /// One whole request of this many bytes. `inline`: it is a line of words, not an array of bulk strings.
@@ -114,7 +114,7 @@ enum Header {
 /// Reads `<type><number>\r\n` at `at`.
 fn header(bytes: &[u8], at: usize, too_long: &'static str) -> Header {
     let line = &bytes[at + 1..];
-    // Nearly every header is a short number that is all there.
+    // Nearly every header is a short number that is complete.
     let mut value = 0;
     for (end, &byte) in line.iter().take(18).enumerate() {
         match byte {
@@ -131,7 +131,7 @@ fn header(bytes: &[u8], at: usize, too_long: &'static str) -> Header {
 /// The same for headers that are long, incomplete or wrong.
 fn header_with_care(bytes: &[u8], at: usize, too_long: &'static str) -> Header {
     let line = &bytes[at + 1..];
-    // Numbers are short: looking a few bytes ahead by hand beats a call for nearly every header.
+    // Numbers are short: for nearly every header, checking a few bytes by hand is faster than a call.
     let window = &line[..line.len().min(32)];
     let end = match window.iter().position(|&b| b == b'\r') {
         Some(end) => end,
@@ -187,7 +187,7 @@ enum FeedState {
     Line,
     /// Inside a length line; `digits` read so far.
     Length { kind: u8, negative: bool, digits: u8, value: u64 },
-    /// This many bytes of a bulk and its `\r\n` to come.
+    /// This many bytes of a bulk and its `\r\n` are still to come.
     Body { left: u64 },
 }
 
@@ -198,7 +198,7 @@ pub enum ReplyStep {
     Complete { consumed: usize, first: u8 },
     /// All bytes belong to the current reply, which is not yet complete.
     Partial,
-    /// Not RESP: the server (or something else that listens there) cannot be trusted from here on.
+    /// Not RESP: nothing that follows on this connection can be interpreted.
     Invalid(String),
 }
 
@@ -321,7 +321,7 @@ impl ReplyFeed {
     }
 }
 
-/// Length of the reply at the start of `bytes` if it is a line or a bulk string that is all there; `None` says nothing.
+/// Length of the reply at the start of `bytes` if it is a complete line or bulk string; with `None`, use [`ReplyFeed`].
 fn whole_simple(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'+' | b'-' | b':' => Some(memchr(b'\n', bytes)? + 1),

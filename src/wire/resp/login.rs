@@ -1,4 +1,4 @@
-//! A connection of our own to a server: the log-in, and a few questions with their answers gathered whole. Not the data path.
+//! The log-in of Crossfade's own connections to a server, and a few requests whose replies are gathered whole. Not the data path.
 
 use super::effect::{integer, is_error};
 use super::encode::push_request;
@@ -12,16 +12,16 @@ pub struct LogIn {
     pub database: u32,
     /// 2 or 3.
     pub resp: u8,
-    /// Find out by a PING whether the server lets a connection without log-in run commands.
+    /// Whether to send a PING, which shows if the server lets a connection without log-in run commands.
     pub learn_anonymous: bool,
-    /// What CLIENT LIST shows there; empty for none.
+    /// The connection's name in CLIENT LIST; empty for none.
     pub name: String,
 }
 
-/// What the server said.
+/// What the server answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoggedIn {
-    /// CLIENT ID; 0 when the server would not say.
+    /// CLIENT ID; 0 when the server refused to answer.
     pub client_id: u64,
     pub anonymous_allowed: Option<bool>,
 }
@@ -33,7 +33,7 @@ pub fn connection_name(role: &str, interlay: &str, token: u64) -> String {
 }
 
 impl LogIn {
-    /// Number of requests whose refusal is the refusal of the log-in: AUTH, HELLO, SELECT.
+    /// Number of requests whose refusal fails the log-in: AUTH, HELLO, SELECT.
     fn must_succeed(&self) -> usize {
         usize::from(self.credentials.is_some()) + usize::from(self.resp == 3) + usize::from(self.database != 0)
     }
@@ -102,11 +102,11 @@ impl Dialogue {
     /// The replies, once all are there.
     ///
     /// # Errors
-    /// The bytes are not RESP, more than was asked for, or larger than any answer to a question of ours.
+    /// The bytes are not RESP, more than the expected replies, or larger than any reply Crossfade expects.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, String> {
         while !bytes.is_empty() {
             if self.missing == 0 {
-                return Err("the server said more than it was asked".to_owned());
+                return Err("the server sent more replies than it got requests".to_owned());
             }
             if self.gathered.len() + bytes.len() > limits::DIALOGUE_BYTES_MAX {
                 return Err(format!("an answer at log-in is longer than {} bytes", limits::DIALOGUE_BYTES_MAX));

@@ -1,4 +1,4 @@
-//! A reply as a server would have sent it to a RESP2 client: what two replies are shown in when one of them is RESP3.
+//! A reply as a server would have sent it to a RESP2 client: the form in which two replies are shown when one of them is RESP3.
 //!
 //! Source: Redis' `addReply...` functions, which write a double as a bulk string, a map as a flat array, a boolean as 0 or 1, and members
 //! with scores (ZRANGE WITHSCORES and its kin) as pairs in RESP3 and flat in RESP2.
@@ -50,7 +50,7 @@ fn line(kind: u8, text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A bulk error of RESP3 may hold line ends, a RESP2 error may not: spaces, as Redis' `afterErrorReply` has them.
+/// A bulk error of RESP3 may hold line ends, a RESP2 error may not: they become spaces, as in Redis' `afterErrorReply`.
 fn on_one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }

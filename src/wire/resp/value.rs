@@ -1,6 +1,6 @@
-//! Whole RESP replies as owned trees, and requests as bytes: for jobs, which need every element and are not in a hurry.
+//! Whole RESP replies as owned trees, and requests as bytes: for jobs, which need every element and are not on the data path.
 //!
-//! Not the data path: cores look at frames in place and never build a tree. Pure: no I/O, no clock; any thread.
+//! Not for cores: they read frames in place and never build a tree. Pure: no I/O, no clock; any thread.
 //! Rules: <https://redis.io/docs/latest/develop/reference/protocol-spec/>. Streamed RESP3 types (`$?`, `*?`) are refused: no server sends them.
 
 use std::fmt;
@@ -107,7 +107,7 @@ pub fn brief_bytes(bytes: &[u8]) -> String {
     if cut.len() < bytes.len() { format!("\"{text}...\" ({} bytes)", bytes.len()) } else { format!("\"{text}\"") }
 }
 
-/// The peer broke the protocol or a limit; the connection is of no more use.
+/// The peer broke the protocol or a limit; the connection cannot be used any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(pub String);
 
@@ -126,7 +126,7 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Invalid> {
 /// Finds the end of one reply without looking at a byte twice, however it is split.
 #[derive(Debug, Clone, Default)]
 pub struct Extent {
-    /// Everything before is understood.
+    /// Everything before this position has been scanned.
     at: usize,
     /// Elements still to come; meaningful once `begun`.
     pending: u64,
@@ -278,7 +278,7 @@ fn build(bytes: &[u8], at: usize, depth: usize) -> Result<(Value, usize), Invali
         }
         Body::Children(count) => {
             let mut next = head.next;
-            // Each element takes at least three bytes, so a lying count cannot make us reserve more than we hold.
+            // Each element takes at least three bytes, so a false count cannot reserve more memory than the bytes received.
             let mut items = Vec::with_capacity((count as usize).min((bytes.len() - next) / 3 + 1));
             for _ in 0..count {
                 let (item, end) = build(bytes, next, depth + 1)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use base::model::limits;
 
-/// A folder of the test's own, removed with it.
+/// A folder of the test's own, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -114,7 +114,7 @@ fn a_file_under_another_ones_name_is_not_taken() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_costs_only_the_compiling() {
+fn without_a_usable_folder_modules_are_compiled() {
     let folder = Folder::new("blocked");
     std::fs::write(&folder.0, b"not a folder").expect("written");
     let host = host_at(&folder.0);
@@ -123,7 +123,7 @@ fn a_folder_that_cannot_be_used_costs_only_the_compiling() {
         assert_eq!((module.was_cached(), answers(&module)), (false, RequestAction::Forward));
     }
     std::fs::remove_file(&folder.0).expect("removed");
-    // What is there under the name is a folder.
+    // The name belongs to a folder.
     load(&host, "guest", &forwards());
     let file = folder.only();
     std::fs::remove_file(&file).expect("removed");
@@ -132,7 +132,7 @@ fn a_folder_that_cannot_be_used_costs_only_the_compiling() {
 }
 
 #[test]
-fn no_more_files_are_kept_than_may_be() {
+fn the_number_of_files_is_bounded() {
     let folder = Folder::new("many");
     let host = host_at(&folder.0);
     std::fs::create_dir_all(&folder.0).expect("made");

@@ -1,4 +1,4 @@
-//! What goes into a guest and comes out of it, beyond the conformance guests: texts, frames, digests, records, statistics.
+//! Input and output of guests, beyond the conformance guests: texts, frames, digests, records, statistics.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -6,7 +6,7 @@ use super::*;
 use abi::{PairAction, WindowAction, flags, layout};
 use base::model::limits;
 
-/// Copies `which` of a frame, from `offset`, to 70000; answers what `frame_read` answered as the length of a replacement.
+/// A guest that copies frame `which` from `offset` to address 70000, and counts the status and the bytes.
 fn reads(hook: &str, which: u32, offset: u32) -> String {
     let import = r#"(import "crossfade" "frame_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
     let counter = r#"(import "crossfade" "counter_add" (func $count (param i32 i32 i64) (result i32)))"#;
@@ -52,7 +52,7 @@ fn a_frame_is_read_beyond_what_the_view_shows_and_after_the_view_is_gone() {
     assert_eq!(request(4000, 5000), (8, number(&[1, 2, 3, 4, 5, 6, 7, 8])));
     assert_eq!(request(4997, 5000), (3, number(&[98, 99, 100, 0, 0, 0, 0, 0])));
     assert_eq!(request(5000, 5000), (0, 0));
-    // The host has only the beginning.
+    // The host has only the beginning of the frame.
     assert_eq!(request(2000, 2000), (-4, 0));
 
     let pair = |which| {
@@ -93,7 +93,7 @@ fn a_frame_is_gone_after_its_call() {
     }
 }
 
-/// A pair hook that says, by its class of divergence, the 16 bytes of the view at 40: both digests.
+/// A pair hook whose class of divergence is the 16 bytes of the view at offset 40: both digests.
 const DIGESTS: &str = r#"(func (export "cf_on_pair") (param i32) (result i64)
     (if (i32.eqz (i32.and (i32.load (i32.const 16)) (i32.const 4))) (then (return (i64.const 0x21))))
     (if (i64.ne (i64.load (i32.const 40)) (global.get $source)) (then (return (i64.const 0x20))))
@@ -114,7 +114,7 @@ fn replies_too_long_for_the_view_come_with_their_digests() {
         |instance: &mut Instance, view: &Pair<'_, NoKeys>| instance.on_pair(view, 0).expect("an answer").action;
     assert_eq!(action(&mut instance, &pair_view(&source, &target)), PairAction::Equivalent);
     assert_eq!(action(&mut instance, &pair_view(b"short", b"shorter")), PairAction::Equal);
-    // Whoever has not got the whole reply gives the digests.
+    // A caller without the whole reply gives the digests.
     let mut cut = pair_view(&source[..1000], &target[..1000]);
     cut.source.length = 100_000;
     cut.digests = Some((xxh3_64(&source), xxh3_64(&target)));
@@ -173,7 +173,7 @@ fn a_record_is_kept_replaced_or_dropped_and_an_opaque_one_never_replaced() {
 }
 
 #[test]
-fn a_hook_that_is_not_there_is_a_fault_and_no_call() {
+fn a_missing_hook_is_a_fault_and_is_not_called() {
     let host = host();
     let mut instance = begin(&host, &request_guest("", "(i64.const 0x10)"));
     assert_eq!(instance.on_window(&window_view(), 0).expect_err("no hook").kind, FaultKind::BadVerdict);
@@ -181,7 +181,7 @@ fn a_hook_that_is_not_there_is_a_fault_and_no_call() {
 }
 
 #[test]
-fn imports_answer_while_loading_only_what_is_known() {
+fn while_loading_most_imports_are_unavailable() {
     let host = host();
     let imports = r#"(import "crossfade" "log" (func $log (param i32 i32 i32) (result i32)))
         (import "crossfade" "counter_add" (func $count (param i32 i32 i64) (result i32)))
@@ -205,7 +205,7 @@ fn imports_answer_while_loading_only_what_is_known() {
 }
 
 #[test]
-fn random_follows_the_seed_and_one_call_in_so_many_is_measured() {
+fn random_follows_the_seed_and_one_call_in_64_is_measured() {
     let host = host();
     let imports = r#"(import "crossfade" "random" (func $random (result i64)))
         (import "crossfade" "counter_add" (func $count (param i32 i32 i64) (result i32)))"#;
@@ -229,9 +229,9 @@ fn random_follows_the_seed_and_one_call_in_so_many_is_measured() {
 }
 
 #[test]
-fn a_view_longer_than_the_buffer_is_cut_and_says_so() {
+fn a_view_longer_than_the_buffer_is_cut_and_flagged() {
     let host = host();
-    // Answers mirror when the view says that keys were cut, and is within 4 KiB.
+    // Answers mirror when the view is flagged `keys_cut` and is within 4 KiB.
     let rest = format!(
         r#"(func (export "cf_on_request") (param i32) (result i64)
             (if (i32.gt_u (local.get 0) (i32.const 4096)) (then unreachable))
@@ -263,9 +263,9 @@ fn a_view_longer_than_the_buffer_is_cut_and_says_so() {
 }
 
 #[test]
-fn a_guest_has_the_stack_that_it_was_promised_and_no_more() {
+fn a_guest_has_the_promised_stack_and_no_more() {
     let host = host();
-    // Calls itself as often as the client's number says.
+    // A guest that calls itself as many times as the client's number.
     let rest = r#"
         (func $deeper (param i64) (result i64)
             (if (i64.eqz (local.get 0)) (then (return (i64.const 0))))
@@ -275,7 +275,7 @@ fn a_guest_has_the_stack_that_it_was_promised_and_no_more() {
     let mut instance = begin(&host, &guest("", rest));
     let shallow = Request { client: 200, ..request_view() };
     assert!(instance.on_request(&shallow, 0).is_ok());
-    // A frame holds two words at least: the return address and the caller's frame.
+    // A stack frame holds at least two words: the return address and the caller's frame.
     let deep = Request { client: 64 * 1024 / 16, ..request_view() };
     assert_eq!(instance.on_request(&deep, 0).expect_err("it has an end").kind, FaultKind::Trap);
 }

@@ -1,4 +1,4 @@
-//! Every guest of `filters/conformance/` must do what the table there says of it, and leave the others alone.
+//! Every guest of `filters/conformance/` must have the outcome in the table there, and must not affect the others.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use abi::Hook;
 
-/// A generous bound: 2 ms of deadline, on a machine that has other things to do.
+/// A generous bound for a deadline of 2 ms on a busy machine.
 const STOPPED_WITHIN: Duration = Duration::from_millis(200);
 
 struct Row {
@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filters/conformance")
 }
 
-/// Lines like "| `good` | what it does | forward | and |".
+/// Reads lines like "|  `good` | what it does | forward | and |".
 fn table() -> Vec<Row> {
     let readme = std::fs::read_to_string(folder().join("README.md")).expect("the table");
     let mut rows = Vec::new();
@@ -45,7 +45,7 @@ fn bytes(guest: &str) -> Vec<u8> {
     std::fs::read(folder().join(format!("{guest}.wat"))).unwrap_or_else(|error| panic!("{guest}: {error}"))
 }
 
-/// What a host says of a guest, in the words of the table, and how long its hook took.
+/// The outcome of a guest, in the words of the table, and how long its hook took.
 fn outcome(host: &Host, guest: &str) -> (String, Option<Instance>) {
     let made = host.load(guest, &bytes(guest)).and_then(|module| Ok((module.hooks()[0], module.instantiate("{}", 1)?)));
     let (hook, mut instance) = match made {
@@ -90,7 +90,7 @@ fn every_guest_is_in_the_table_and_every_row_has_a_guest() {
 }
 
 #[test]
-fn every_guest_gets_what_the_table_says_and_harms_nobody() {
+fn every_guest_has_the_outcome_in_the_table_and_affects_no_other() {
     let host = host();
     let mut good =
         load(&host, "good", std::str::from_utf8(&bytes("good")).expect("text")).instantiate("{}", 1).expect("good");

@@ -1,4 +1,4 @@
-//! Deadlines, and the clock behind them, which sleeps when nobody calls.
+//! Deadlines, and their clock, which sleeps when there are no calls.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use super::*;
 
 const LOOP: &str = "(loop $again (br $again)) (i64.const 0x10)";
 
-/// Waits for something that happens by itself; the bound is only for a test that would fail.
+/// Waits for something that happens without further action; only a failing test reaches the time limit.
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !happened() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "did not happen within 30 s: {what}");
         std::thread::yield_now();
     }
 }
@@ -23,7 +23,7 @@ const LOOPS_ON_FLAG: &str =
     "(if (i32.and (i32.load (i32.const 12)) (i32.const 4)) (then (loop $again (br $again)))) (i64.const 0x10)";
 
 #[test]
-fn a_loop_is_stopped_though_the_clock_was_asleep() {
+fn a_loop_is_stopped_even_if_the_clock_was_asleep() {
     let host = Host::with_idle(options(), Duration::from_millis(5)).expect("a host");
     let module = load(&host, "guest", &request_guest("", LOOPS_ON_FLAG));
     for _ in 0..20 {
@@ -44,7 +44,7 @@ fn the_first_call_of_an_instance_wakes_the_clock_and_idleness_puts_it_to_sleep_a
     for _ in 0..3 {
         until("the clock falls asleep", || host.clock_is_asleep());
         request(&mut instance).expect("an answer");
-        // It may have fallen asleep again already; that it had been awake is what the loops show.
+        // It may be asleep again already; the tests with loops show that it had been awake.
         until("the clock falls asleep again", || host.clock_is_asleep());
     }
 }
@@ -56,7 +56,7 @@ fn the_clock_stays_awake_while_a_call_is_in_overtime() {
     until("the clock falls asleep", || host.clock_is_asleep());
     waker.overtime_begins();
     until("the clock wakes", || !host.clock_is_asleep());
-    // Several idle times, in which nobody calls.
+    // Several idle times without a call.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(150) {
         assert!(!host.clock_is_asleep(), "after {:?}", begun.elapsed());
@@ -67,7 +67,7 @@ fn the_clock_stays_awake_while_a_call_is_in_overtime() {
 }
 
 #[test]
-fn what_loops_while_it_is_loaded_is_stopped_however_soon_the_clock_would_sleep() {
+fn a_loop_while_loading_is_stopped_even_with_a_short_idle_time() {
     let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
     let hook = "(func (export \"cf_on_request\") (param i32) (result i64) (i64.const 0x10))";
     let wat = guest("", &format!("{hook} (func $start (loop $again (br $again))) (start $start)"));
@@ -132,7 +132,7 @@ fn a_spent_instance_is_not_called() {
 }
 
 #[test]
-fn the_clock_ends_with_the_last_of_its_host() {
+fn the_clock_ends_with_the_last_user_of_its_host() {
     let host = host();
     let module = load(&host, "guest", &request_guest("", LOOP));
     drop(host);
@@ -155,7 +155,7 @@ fn a_call_that_waits_for_a_processor_is_not_a_loop() {
     let host = host();
     let module = load(&host, "guest", &request_guest("", TURNS));
     let mut instance = module.instantiate("{}", 1).expect("an instance");
-    // About a third of its time, when it has a processor to itself.
+    // About a third of its allowed time, when it has a processor to itself.
     let view = Request { client: 300_000, ..request_view() };
     let ended = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {

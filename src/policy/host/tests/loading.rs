@@ -1,4 +1,4 @@
-//! What is refused beyond the conformance guests, the pool, threads, and anything at all as a module.
+//! Refusals beyond the conformance guests, the pool, threads, and random bytes as modules.
 
 use proptest::prelude::*;
 
@@ -93,7 +93,7 @@ fn imports_are_checked_by_module_name_and_type() {
     let mixed =
         r#"(import "crossfade" "random" (func (result i64))) (import "crossfade" "random" (func (result i32)))"#;
     assert_eq!(import(mixed), "import");
-    // An import that is exported again under the name of a hook has the wrong type, not another way in.
+    // An import that is exported again under the name of a hook has the wrong type.
     let passed_on = r#"(import "crossfade" "random" (func $r (result i64))) (export "cf_on_pair" (func $r))"#;
     assert_eq!(rule(&host, &guest(passed_on, HOOK), "{}"), "export");
 }
@@ -136,7 +136,7 @@ fn a_configuration_is_an_object_that_fits_and_is_taken() {
     for config in ["{\"a\": 1}", "", "[]", "null", "{", "{}{}"] {
         assert_eq!(rule(&host, &without, config), "configure", "{config}");
     }
-    // Takes what it is given if it is as long as it says in its first number.
+    // A guest that accepts a configuration of 13 bytes only.
     let with = guest(
         "",
         &format!(
@@ -174,7 +174,7 @@ fn a_full_pool_is_refused_and_has_room_again() {
     held.push(module.instantiate("{}", 1).expect("room again"));
     assert!(module.instantiate("{}", 1).is_err());
     drop(held);
-    // A spent instance gives its place back as any other.
+    // A spent instance frees its place in the pool like any other.
     let traps = load(&host, "traps", &request_guest("", "unreachable"));
     for _ in 0..10 {
         assert!(request(&mut traps.instantiate("{}", 1).expect("an instance")).is_err());
@@ -233,7 +233,7 @@ fn an_instance_is_made_on_one_thread_and_called_on_others() {
     });
     let (kind, instance) = trapped.join().expect("no panic");
     assert_eq!((kind, instance.is_spent()), (FaultKind::Trap, true));
-    // Its threads are gone; it is dropped here.
+    // The threads that used it have ended; it is dropped here.
     drop(instance);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -242,7 +242,7 @@ fn an_instance_is_made_on_one_thread_and_called_on_others() {
     });
 }
 
-/// Loads whatever it is and calls what it has; nothing is asked but that this thread goes on.
+/// Loads the bytes and calls every hook found; the only requirement is that this thread survives.
 fn survive(host: &Host, bytes: &[u8]) {
     let Ok(module) = host.load("anything", bytes) else { return };
     let Ok(mut instance) = module.instantiate("{}", 1) else { return };
@@ -256,7 +256,7 @@ fn survive(host: &Host, bytes: &[u8]) {
     assert!(instance.stats().memory_bytes <= 1 << 20);
 }
 
-/// One for all: making one takes a thread and a pool.
+/// One host for all cases: each would need a thread and a pool.
 fn shared() -> &'static Host {
     static HOST: std::sync::OnceLock<Host> = std::sync::OnceLock::new();
     HOST.get_or_init(host)
@@ -282,7 +282,7 @@ proptest! {
         cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
         which in 0_usize..2,
     ) {
-        // Small ones, so that those which survive the check are compiled in little time.
+        // Small modules, so that those which pass the check compile quickly.
         let mut bytes: Vec<u8> = match which {
             0 => wat::parse_str(include_str!("../../../../filters/conformance/counters_flood.wat")).expect("a module"),
             _ => include_bytes!("../../../../filters/dist/sample_percent.wasm").to_vec(),

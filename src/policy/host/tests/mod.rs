@@ -1,4 +1,4 @@
-//! Tests of the host: what the others here share.
+//! Shared parts of the host's tests.
 
 mod cached;
 mod calls;
@@ -10,7 +10,7 @@ use super::{Answer, Fault, FaultKind, Host, HostOptions, Instance, Module, Recor
 use abi::host::{Pair, Record, ReplyParts, Request, Window};
 use abi::{Authority, Class, Encoding, Phase, Protocol, Purpose, RecordType, ReplyKind, RequestAction, Side};
 
-/// Nanoseconds since the first time it was asked.
+/// Nanoseconds since the first call.
 fn clock() -> u64 {
     use std::sync::OnceLock;
     use std::time::Instant;
@@ -26,7 +26,7 @@ fn host() -> Host {
     Host::new(options()).expect("a host")
 }
 
-/// Exports that every guest of these tests has.
+/// The exports of every guest in these tests.
 const GUEST: &str = r#"
     (func (export "cf_abi_v1"))
     (memory (export "memory") 2)
@@ -34,12 +34,12 @@ const GUEST: &str = r#"
     (func (export "cf_buffer_len") (result i32) (i32.const 65536))
 "#;
 
-/// A guest with imports in front and whatever else behind the common exports.
+/// A guest with these imports, the common exports, and `rest`.
 fn guest(imports: &str, rest: &str) -> String {
     format!("(module {imports} {GUEST} {rest})")
 }
 
-/// A guest whose request hook is this.
+/// A guest whose request hook has this body.
 fn request_guest(imports: &str, body: &str) -> String {
     guest(imports, &format!("(func (export \"cf_on_request\") (param i32) (result i64) {body})"))
 }
@@ -122,7 +122,7 @@ fn request(instance: &mut Instance) -> Result<Answer<RequestAction>, Fault> {
     instance.on_request(&request_view(), 0)
 }
 
-/// The rule that a module breaks when it is loaded and an instance made.
+/// The rule that a module breaks when it is loaded and instantiated.
 fn refusal(host: &Host, wat: &[u8], config: &str) -> Refused {
     match host.load("guest", wat).and_then(|module| module.instantiate(config, 1)) {
         Ok(_) => panic!("it was not refused"),
