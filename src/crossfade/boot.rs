@@ -1,8 +1,8 @@
-//! Start and stop: the only place that sees both the data plane and control, and hands each its end of the bus.
+//! Start and stop: the only place that knows both the data plane and control, and gives each its end of the bus.
 //!
 //! Order of a start: configuration → store → filters → admin port → cores with their first plans and filters → movers' thread → control
 //! loop (which starts that thread) → API. Order of a stop: cores drain → control ends, and with it the movers' thread.
-//! Everything that can be refused is refused before a client is accepted.
+//! Every error that can be found at start is found before a client is accepted.
 
 use std::path::Path;
 
@@ -64,7 +64,7 @@ fn code(run: Result<i32, String>) -> i32 {
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| format!("the control thread's runtime cannot be made: {error}"))
+    built.map_err(|error| format!("the control thread's runtime cannot be created: {error}"))
 }
 
 fn start_log() {
@@ -72,7 +72,7 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CROSSFADE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A program that embeds this may have a log already; it stays.
+    // A program that embeds this may already have installed a log; that one is kept.
     if std::io::stderr().is_terminal() {
         let _ = builder.try_init();
     } else {
@@ -81,7 +81,7 @@ fn start_log() {
 }
 
 fn serve_inner(config: &Path) -> Result<i32, String> {
-    // SIGPIPE is ignored already, by the standard library before main: a peer that goes away is an error of one write.
+    // The standard library ignores SIGPIPE before main: a peer that closes its end causes an error of one write.
     let config = Config::load(config).map_err(|error| error.to_string())?;
     let cores = config.core_count();
     let admin = config.admin_listen;
@@ -93,10 +93,10 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         let mut signals = Signals::new()?;
         let listener = TcpListener::bind(admin).await.map_err(|error| {
             format!(
-                "the admin API cannot listen on {admin}: {error}; stop whatever has the port, or set [admin].listen"
+                "the admin API cannot listen on {admin}: {error}; stop the program that uses the port, or set [admin].listen"
             )
         })?;
-        let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be made: {error}"))?;
+        let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be created: {error}"))?;
         intent.send_filters(&bus)?;
         let interlays = intent.plans.clone();
         let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
@@ -117,23 +117,23 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         tokio::select! {
             drained = running.drain() => {
                 if drained {
-                    // Cores that have drained end by themselves.
+                    // The threads of drained cores end without further action.
                     dataplane.join();
                     Ok(code)
                 } else {
-                    eprintln!("crossfade: a core did not finish in time; stopping without it");
+                    eprintln!("crossfade: a core did not drain in time; stopping without waiting for it");
                     Ok(1)
                 }
             }
             () = signals.next() => {
-                eprintln!("crossfade: a second signal: stopping at once");
+                eprintln!("crossfade: received a second signal; stopping at once");
                 Ok(1)
             }
         }
     })
 }
 
-/// SIGTERM and SIGINT alike.
+/// SIGTERM and SIGINT, handled alike.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -141,7 +141,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, String> {
-        let watch = |kind| signal(kind).map_err(|error| format!("signals cannot be watched: {error}"));
+        let watch = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
         Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
     }
 

@@ -1,4 +1,4 @@
-//! The binary: reads the command line and hands over.
+//! The binary: parses the command line and runs the command.
 
 mod boot;
 mod cli;
@@ -6,7 +6,7 @@ mod demo;
 
 use cli::{Cli, FilterCommand, Parser, Top};
 
-/// The lane makes and drops several small values for each command; measured against the C library's: docs/PERFORMANCE.md.
+/// The lane allocates and frees several small values for each command; compared with the C library's allocator in docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! The command line: what may be written. What it does is in `commands.rs`.
+//! The grammar of the command line. The commands are carried out in `mod.rs`, `filter.rs` and `interlay.rs`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use control::api::types::{CreateMigration, PolicyGiven};
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, max_term_width = 110)]
 pub struct Cli {
-    /// Where the admin API of a running `crossfade serve` is.
+    /// Address of the admin API of a running `crossfade serve`.
     #[arg(long, global = true, env = "CROSSFADE_ADMIN", default_value = "http://127.0.0.1:7171")]
     pub admin: String,
-    /// How to print.
+    /// Format of the output.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
     #[command(subcommand)]
@@ -34,12 +34,12 @@ pub enum Top {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Read a configuration, probe its servers, print what is found. Starts nothing.
+    /// Read a configuration, probe its servers and print the findings. Starts nothing.
     Check {
         #[arg(long)]
         config: PathBuf,
     },
-    /// The main job on throw-away real servers.
+    /// Show what Crossfade does, on temporary real servers.
     Demo {
         /// What to demonstrate: redis or postgres.
         #[arg(default_value = "redis")]
@@ -47,31 +47,31 @@ pub enum Top {
         /// Leave everything running at the end.
         #[arg(long)]
         keep: bool,
-        /// Length of the load, roughly.
+        /// Approximate length of the load in seconds.
         #[arg(long)]
         seconds: Option<u64>,
-        /// The target is a Valkey; redis only.
+        /// Use Valkey as the target; redis only.
         #[arg(long)]
         valkey: bool,
-        /// The target is slowed after the move and the rollback policy goes back by itself; redis only.
+        /// Slow the target after the move, so that the rollback policy rolls back automatically; redis only.
         #[arg(long)]
         auto_rollback: bool,
-        /// Stay this long in `compare`, where every read is compared; redis only.
+        /// Seconds to stay in `compare`, where every read is compared; redis only.
         #[arg(long, default_value_t = 0)]
         compare_seconds: u64,
     },
-    /// One screen: interlays, who is authoritative, phases, lag, divergences.
+    /// Overview: interlays, authoritative servers, phases, lag, divergences.
     Status,
-    /// Servers.
+    /// Endpoints: the database servers.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
-    /// Listeners.
+    /// Interlays: the listeners that applications connect to.
     #[command(subcommand)]
     Interlay(InterlayCommand),
     /// Migrations.
     #[command(subcommand)]
     Migration(MigrationCommand),
-    /// Policy filters: WebAssembly modules that decide what is mirrored, what is a difference, when to go back.
+    /// Policy filters: WebAssembly modules that decide what is mirrored, what counts as a difference, when to roll back.
     #[command(subcommand)]
     Filter(FilterCommand),
 }
@@ -82,30 +82,30 @@ pub enum FilterCommand {
     Show {
         name: String,
     },
-    /// Load a module, or replace the one of this name, under traffic. What fails leaves the old one running.
+    /// Load a module, or replace the one of this name, under traffic. If that fails, the old one stays in use.
     Load {
         name: String,
-        /// NAME.wasm, or WAT text.
+        /// The module: NAME.wasm, or WAT text.
         file: PathBuf,
-        /// Recorded cases, which all must pass; default: STEM.cases.jsonl beside the file, if it is there.
+        /// Recorded cases, all of which must pass; default: STEM.cases.jsonl beside the file, if it exists.
         #[arg(long)]
         cases: Option<PathBuf>,
     },
-    /// The built-in default stands in wherever it decided, and records are not copied.
+    /// Unload a filter. The built-in default then decides in its slots; records are not copied.
     Unload {
         name: String,
     },
     /// Run a module's recorded cases, without a proxy; exit 1 when one fails.
     Test {
         file: PathBuf,
-        /// Default: STEM.cases.jsonl beside the file.
+        /// Recorded cases; default: STEM.cases.jsonl beside the file.
         #[arg(long)]
         cases: Option<PathBuf>,
     },
     /// Measure a module's hooks in nanoseconds per call, without a proxy.
     Bench {
         file: PathBuf,
-        /// The JSON object the module is configured with.
+        /// The configuration of the module, a JSON object.
         #[arg(long, value_name = "JSON", default_value = "{}")]
         config: String,
     },
@@ -117,7 +117,7 @@ pub enum EndpointCommand {
     Show {
         name: String,
     },
-    /// Look at the server now.
+    /// Check the server now.
     Check {
         name: String,
     },
@@ -132,32 +132,32 @@ pub enum InterlayCommand {
     /// PostgreSQL: hold every client at its next statement; returns when nothing is outstanding at the server.
     Pause {
         name: String,
-        /// Give up after this long, as in 2s, and say who holds the pause up; default 5s.
+        /// Give up after this time, such as 2s, and list the sessions that did not finish; default 5s.
         #[arg(long, value_parser = super::duration::parse, value_name = "TIME")]
         deadline: Option<Duration>,
-        /// Resume by itself after this long, as in 10m; default 10m.
+        /// Resume automatically after this time, such as 10m; default 10m.
         #[arg(long, value_parser = super::duration::parse, value_name = "TIME")]
         hold: Option<Duration>,
     },
-    /// PostgreSQL: let the clients go on.
+    /// PostgreSQL: release the clients that a pause holds.
     Resume {
         name: String,
     },
-    /// Redis: which filters decide, who chose them, what they have done.
+    /// Redis: the filter in each slot, who chose it, and its statistics.
     Policies {
         name: String,
     },
-    /// PostgreSQL: who is connected, and what each is doing.
+    /// PostgreSQL: the connected clients and what each is doing.
     Sessions {
         name: String,
     },
-    /// PostgreSQL: what passes, and what would be in the way of a move.
+    /// PostgreSQL: the statements that applications run, and findings that matter for a move.
     Analyze {
         name: String,
         /// Compare the server with this endpoint; default: the interlay's target.
         #[arg(long)]
         target: Option<String>,
-        /// Show at most this many forms of statements; default 50.
+        /// Show at most this many different statements; default 50.
         #[arg(long)]
         limit: Option<u32>,
     },
@@ -171,11 +171,11 @@ pub enum MigrationCommand {
     Show {
         id: String,
     },
-    /// Start it; with --auto it drives itself as its gates are met.
+    /// Start a run; with --auto it advances automatically as its gates are met.
     Run {
         #[arg(long)]
         id: String,
-        /// Drive itself up to and including the change of authority.
+        /// Advance automatically up to and including the change of authority.
         #[arg(long)]
         auto: bool,
         /// How far --auto goes: flip (default) or commit.
@@ -188,7 +188,7 @@ pub enum MigrationCommand {
         /// pre-test, analyze, compare, test, migrate, commit.
         #[arg(long)]
         to: Option<String>,
-        /// Keep trying for this many seconds while gates are unmet.
+        /// Retry for this many seconds while gates are unmet.
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
@@ -199,7 +199,7 @@ pub enum MigrationCommand {
         by: String,
         #[arg(long)]
         reason: String,
-        /// migrate, flip or commit; without it, whichever is due.
+        /// migrate, flip or commit; default: the one that is due.
         #[arg(long, alias = "for", value_name = "STEP")]
         scope: Option<String>,
     },
@@ -219,7 +219,7 @@ pub enum MigrationCommand {
     Resume {
         id: String,
     },
-    /// Return to the source, with every write.
+    /// Return to the source without losing a write.
     Rollback {
         id: String,
         #[arg(long)]
@@ -231,12 +231,12 @@ pub enum MigrationCommand {
     /// Make the target final and stop keeping the source in step.
     Commit {
         id: String,
-        /// Although gates are unmet; needs --reason, which is recorded.
+        /// Commit although gates are unmet; needs --reason, which is recorded.
         #[arg(long, requires = "reason")]
         force: bool,
         #[arg(long)]
         reason: Option<String>,
-        /// Keep trying for this many seconds while gates are unmet.
+        /// Retry for this many seconds while gates are unmet.
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
@@ -246,7 +246,7 @@ pub enum MigrationCommand {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Who makes one decision of a migration: a filter, nobody, or whoever makes it for the interlay.
+    /// Choose the policy for one slot of a migration: a filter, none, or the interlay's.
     Policy(PolicyArgs),
     /// The evidence report: Markdown, or JSON with --output json.
     Report {
@@ -254,7 +254,7 @@ pub enum MigrationCommand {
     },
     Events {
         id: String,
-        /// Go on as events come.
+        /// Keep printing events as they happen.
         #[arg(long)]
         follow: bool,
         /// Only events after this number.
@@ -264,7 +264,7 @@ pub enum MigrationCommand {
     Divergences {
         id: String,
     },
-    /// Wait until the change of authority in `migrate` (or back in `rollback`) has happened.
+    /// Wait until this side is authoritative, after the flip in `migrate` or in `rollback`.
     Wait {
         id: String,
         /// source or target.
@@ -275,7 +275,7 @@ pub enum MigrationCommand {
     },
 }
 
-/// What is not given keeps its value; with --filter it takes its default.
+/// Options that are not given keep their values; with --filter they take their defaults.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub struct PolicyArgs {
@@ -285,10 +285,10 @@ pub struct PolicyArgs {
     /// builtin:NAME, or the name of a loaded filter.
     #[arg(long, value_name = "REF", group = "change", conflicts_with_all = ["none", "inherit"])]
     pub filter: Option<String>,
-    /// Nobody: the built-in default.
+    /// No filter: the built-in default decides.
     #[arg(long, group = "change", conflicts_with_all = ["inherit", "mode", "on_fault", "config"])]
     pub none: bool,
-    /// As the interlay has it.
+    /// Use the interlay's policy.
     #[arg(long, group = "change", conflicts_with_all = ["mode", "on_fault", "config"])]
     pub inherit: bool,
     /// observe, warn, block: whether a verdict that stops something is carried out
@@ -297,7 +297,7 @@ pub struct PolicyArgs {
     /// fail_open, fail_closed
     #[arg(long, group = "change")]
     pub on_fault: Option<String>,
-    /// The JSON object the filter is configured with.
+    /// The configuration of the filter, a JSON object.
     #[arg(long, value_name = "JSON", group = "change")]
     pub config: Option<String>,
 }
@@ -306,11 +306,11 @@ pub struct PolicyArgs {
 fn slot_and_filter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((slot, filter)) if !slot.is_empty() && !filter.is_empty() => Ok((slot.to_owned(), filter.to_owned())),
-        _ => Err(format!("{text:?} names no filter: write mirror=NAME, mirror=builtin:NAME or mirror=none")),
+        _ => Err(format!("{text:?} names no slot and filter: write mirror=NAME, mirror=builtin:NAME or mirror=none")),
     }
 }
 
-/// Decisions; those not given take the first value listed.
+/// The decisions of a new migration; those not given take the first value listed.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     #[arg(long, required_unless_present = "file")]
@@ -349,7 +349,7 @@ pub struct CreateArgs {
     /// true, false: whether entering migrate and commit each need an approval
     #[arg(long)]
     manual_approval: Option<bool>,
-    /// The change of authority inside migrate waits for one more approval.
+    /// Require one more approval before the change of authority in migrate.
     #[arg(long)]
     hold_before_flip: bool,
     /// compare, migrate: the phase from which the target is kept in step
@@ -369,10 +369,10 @@ pub struct CreateArgs {
     fence_budget_ms: Option<u64>,
     #[arg(long)]
     ttl_grace_ms: Option<u64>,
-    /// Who makes a decision: mirror, compare, rollback or records, and a loaded filter, builtin:NAME or none; repeatable
+    /// The policy for a slot: mirror, compare, rollback or records, and a loaded filter, builtin:NAME or none; repeatable
     #[arg(long, value_name = "SLOT=REF", value_parser = slot_and_filter)]
     policy: Vec<(String, String)>,
-    /// A JSON file with the same fields; flags win over it.
+    /// A JSON file with the same fields; flags take precedence over it.
     #[arg(long)]
     file: Option<PathBuf>,
 }
@@ -381,7 +381,7 @@ impl CreateArgs {
     /// The request body.
     ///
     /// # Errors
-    /// A sentence, when the file cannot be read or understood.
+    /// A sentence, when the file cannot be read or parsed.
     pub fn body(&self) -> Result<CreateMigration, String> {
         let mut body = match &self.file {
             None => CreateMigration::default(),

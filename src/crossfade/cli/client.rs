@@ -10,17 +10,17 @@ use serde_json::Value;
 
 use control::api::types::{Event, Migration, Problem};
 
-/// Longer than the API's own patience, so that its answer comes first.
+/// Longer than the API's own timeout, so that its answer comes first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, Clone)]
 pub enum ClientError {
-    /// No answer: whether the change was made is not known if the connection broke half-way.
+    /// No answer. If the connection broke half-way, it is unknown whether the change was made.
     Unreachable(String),
-    /// The API said no, and why.
+    /// The API refused, with the reason.
     Refused(Box<Problem>),
-    /// An answer that no Crossfade gives.
+    /// An answer that Crossfade never gives: something else listens there.
     Nonsense(String),
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl ClientError {
-    /// True when only gates are in the way: trying again later may succeed.
+    /// True when unmet gates are the only reason: trying again later may succeed.
     #[must_use]
     pub fn is_unmet(&self) -> bool {
         match self {
@@ -61,7 +61,7 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
-    /// `base` as in `http://127.0.0.1:7171`.
+    /// `base` is a URL such as `http://127.0.0.1:7171`.
     #[must_use]
     pub fn new(base: &str) -> Self {
         let config = ureq::Agent::config_builder()
@@ -78,7 +78,7 @@ impl AdminClient {
 
     fn unreachable(&self, error: &ureq::Error) -> ClientError {
         ClientError::Unreachable(format!(
-            "no answer from {}: {error}; is `crossfade serve` running there? (--admin URL or CROSSFADE_ADMIN names another place)",
+            "no answer from {}: {error}; start `crossfade serve` there, or name another address with --admin URL or CROSSFADE_ADMIN",
             self.base
         ))
     }
@@ -91,7 +91,10 @@ impl AdminClient {
         let status = answer.status();
         let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
         let nonsense = |error: serde_json::Error| {
-            ClientError::Nonsense(format!("{} answered {status} with something else than expected: {error}", self.base))
+            ClientError::Nonsense(format!(
+                "{} answered {status} in an unexpected form: {error}; is it Crossfade's admin API?",
+                self.base
+            ))
         };
         if status.is_success() {
             return serde_json::from_str(&text).map_err(nonsense);
@@ -129,7 +132,7 @@ impl AdminClient {
         self.get(&format!("/api/v1/migrations/{id}"))
     }
 
-    /// `verb` as in `advance`; the body as docs/API.md has it.
+    /// `verb` is one such as `advance`; the body is that of docs/API.md.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -137,7 +140,7 @@ impl AdminClient {
         self.post(&format!("/api/v1/migrations/{id}/{verb}"), body)
     }
 
-    /// The API's JSON as it came, for `--output json`.
+    /// The API's JSON unchanged, for `--output json`.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -145,7 +148,7 @@ impl AdminClient {
         self.get(path)
     }
 
-    /// Calls `each` with every event after number `after`; ends when `each` says false, or, unless `follow`, after the known ones.
+    /// Calls `each` with every event after number `after`. Ends when `each` returns false or, without `follow`, after the known events.
     ///
     /// # Errors
     /// [`ClientError`]; also when the stream breaks.
@@ -166,10 +169,10 @@ impl AdminClient {
         let broken = |error: std::io::Error| ClientError::Unreachable(format!("the event stream broke: {error}"));
         for line in BufReader::new(answer.into_body().into_reader()).lines() {
             let line = line.map_err(broken)?;
-            // Only `data:` carries what is shown; `id:` and `event:` repeat parts of it.
+            // The `data:` line has everything that is shown; `id:` and `event:` repeat parts of it.
             let Some(data) = line.strip_prefix("data:") else { continue };
             let event: Event = serde_json::from_str(data.trim_start())
-                .map_err(|error| ClientError::Nonsense(format!("an event could not be read: {error}")))?;
+                .map_err(|error| ClientError::Nonsense(format!("an event is not valid JSON: {error}")))?;
             if !each(&event) {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! Durations as they are written on the command line: 500ms, 2s, 10m, "1h 30m".
+//! Durations on the command line: 500ms, 2s, 10m, "1h 30m".
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     const FORMS: &str = "write a number with a unit, such as 500ms, 2s or 10m";
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{text:?} is not a duration ({error}): {FORMS}"))?;
-    if duration.is_zero() { Err(format!("{text:?} is no time at all: {FORMS}")) } else { Ok(duration) }
+    if duration.is_zero() { Err(format!("{text:?} is a duration of zero: {FORMS}")) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -26,7 +26,7 @@ mod tests {
             ("", "500ms, 2s or 10m"),
             ("s", "500ms, 2s or 10m"),
             ("-1s", "500ms, 2s or 10m"),
-            ("0s", "no time"),
+            ("0s", "of zero"),
             ("2 parsecs", "unit"),
             ("99999999999999999999s", "not a duration"),
             ("9999999999999999999m", "not a duration"),

@@ -45,7 +45,7 @@ impl Console {
     }
 }
 
-/// What is asked for: a filter anew, or what is set already with some of it changed.
+/// The requested policy: a new filter, or the present policy with some settings changed.
 fn policy_body(args: &PolicyArgs, before: Option<Policy>) -> Result<Policy, String> {
     if args.none {
         return Ok(Policy { filter: "none".to_owned(), ..Policy::default() });
@@ -55,7 +55,7 @@ fn policy_body(args: &PolicyArgs, before: Option<Policy>) -> Result<Policy, Stri
         (None, Some(before)) if before.filter != "none" => before,
         (None, _) => {
             return Err(format!(
-                "migration {} has no filter of its own for {}: name one with --filter, or say --none or --inherit",
+                "migration {} has no filter of its own for {}: name one with --filter, or use --none or --inherit",
                 args.id, args.slot
             ));
         }
@@ -93,7 +93,7 @@ fn path(name: &str) -> String {
     format!("/api/v1/filters/{name}")
 }
 
-/// What `crossfade filter test` found, printed; the exit code: 1 when a case fails.
+/// Prints the result of `crossfade filter test`. Returns the exit code: 1 when a case fails.
 #[must_use]
 pub fn print_filter_test(output: Output, found: &FilterTest) -> i32 {
     let ok = found.failed.is_empty();
@@ -108,7 +108,7 @@ pub fn print_filter_test(output: Output, found: &FilterTest) -> i32 {
     i32::from(!ok)
 }
 
-/// What `crossfade filter bench` measured, printed; the exit code.
+/// Prints the result of `crossfade filter bench`. Returns the exit code.
 #[must_use]
 pub fn print_filter_bench(output: Output, found: &FilterBench) -> i32 {
     match output {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_a_new_migration_are_given_by_place() {
+    fn policies_of_a_new_migration_are_given_by_slot() {
         let words = "crossfade migration create --id m --interlay i --policy mirror=mine --policy compare=none";
         let Top::Migration(MigrationCommand::Create(args)) =
             Cli::try_parse_from(words.split_whitespace()).unwrap().command

@@ -1,4 +1,4 @@
-//! `crossfade interlay …`: who is authoritative, pauses, sessions, the analysis of statements.
+//! `crossfade interlay …`: authority, pauses, sessions, the analysis of statements.
 
 use serde_json::json;
 
@@ -48,13 +48,14 @@ impl Console {
         Ok(())
     }
 
-    /// A pause that was held up says by whom: as a table, or as the problem document itself. All of it on standard error.
+    /// The text for a refusal. For a pause that failed it lists the sessions that did not finish, as a table or in the problem document.
+    /// Goes to standard error.
     fn refused(&self, error: ClientError) -> String {
         match error {
             ClientError::Refused(problem) => match self.output {
                 Output::Json => {
                     eprintln!("{}", serde_json::to_string_pretty(&*problem).unwrap_or_default());
-                    // Said already, in full; more would not be JSON.
+                    // The whole problem is printed already; more text would not be JSON.
                     String::new()
                 }
                 Output::Table => with_sessions(&problem),

@@ -1,4 +1,4 @@
-//! The command line: speaks HTTP to the admin API and prints. Knows nothing of the program but the API's types.
+//! The command line: speaks HTTP to the admin API and prints. Knows only the API's types.
 //!
 //! Exit codes: 0 done, 1 refused or failed (the reason is on standard error), 2 usage.
 
@@ -26,7 +26,7 @@ use control::api::types::{
     RunBody, Status, WaiveBody,
 };
 
-/// How often `--wait` looks again.
+/// How often `--wait` retries.
 const WAIT_STEP: Duration = Duration::from_millis(200);
 
 /// Runs a command that talks to a running proxy. Returns the exit code.
@@ -46,7 +46,7 @@ pub fn run(admin: &str, output: Output, command: Top) -> i32 {
     match done {
         Ok(()) => 0,
         Err(reason) => {
-            // Empty: the command has said it already, in a form of its own.
+            // Empty: the command has already printed the error in its own format.
             if !reason.is_empty() {
                 eprintln!("crossfade: {reason}");
             }
@@ -55,7 +55,7 @@ pub fn run(admin: &str, output: Output, command: Top) -> i32 {
     }
 }
 
-/// What `crossfade check` found, printed; the exit code: 1 when a server does not answer, a filter does not load or a finding is critical.
+/// Prints the result of `crossfade check`. Returns 1 when a server does not answer, a filter does not load or a finding is critical.
 #[must_use]
 pub fn print_check(
     output: Output,
@@ -100,7 +100,7 @@ pub fn print_check(
     i32::from(bad)
 }
 
-/// A closed pipe at the other end is not an error of ours.
+/// Prints a line; a closed pipe at the other end is not an error.
 fn put(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -202,7 +202,7 @@ impl Console {
         }
     }
 
-    /// Tries a step again and again while only gates are in the way, for as long as the operator said.
+    /// Retries a step while unmet gates are the only obstacle, for as long as the operator allows.
     fn until_possible(&self, wait: Option<u64>, step: impl Fn() -> Result<Migration, ClientError>) -> Done {
         let deadline = Instant::now() + Duration::from_secs(wait.unwrap_or(0)).min(control::api::types::WAIT_MAX);
         loop {
@@ -244,7 +244,7 @@ impl Console {
             };
             writeln!(std::io::stdout(), "{line}").is_ok()
         };
-        // A misspelt id would wait forever in silence.
+        // Without this check, a misspelt id would wait for ever without a message.
         self.client.migration(id).map_err(text)?;
         self.client.events(Some(id), after, follow, each).map_err(text)
     }

@@ -1,4 +1,4 @@
-//! The demo's hand on the admin API: JSON over HTTP, as any operator's script would use it.
+//! The demo's client of the admin API: JSON over HTTP, as an operator's script would use it.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::process::stop_requested;
 
-/// Between two looks at a migration.
+/// Time between two polls of a migration.
 const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Admin {
     base: String,
 }
 
-/// What the API answered: the status code and the body.
+/// An answer of the API: the status code and the body.
 type Answer = (u16, Json);
 
 impl Admin {
@@ -44,7 +44,7 @@ impl Admin {
         Ok((response.status().as_u16(), response.body_mut().read_json().unwrap_or(Json::Null)))
     }
 
-    /// Waits until the API answers at all.
+    /// Waits until the API answers.
     pub fn wait_until_up(&self, deadline: Instant, mut still_alive: impl FnMut() -> bool) -> Result<(), String> {
         loop {
             match self.get("/readyz") {

@@ -1,7 +1,7 @@
-//! `crossfade demo`: the main job on throw-away real servers, with a workload that knows what it was acknowledged.
+//! `crossfade demo`: shows what Crossfade does on temporary real servers, with a workload that checks every acknowledgement.
 //!
 //! Lives on the main thread of its own process; the proxy is a child process, driven through its admin API like any other.
-//! Leaves no process and no file behind. Not a test of crashes: nothing is killed here.
+//! Leaves no process and no file behind. Does not test crashes: nothing is killed.
 
 mod admin;
 mod postgres;
@@ -20,12 +20,12 @@ pub fn run(options: &DemoOptions) -> i32 {
     let demo: fn(&DemoOptions) -> i32 = match options.kind.as_str() {
         "redis" => redis::run,
         "postgres" if options.valkey || options.auto_rollback => {
-            eprintln!("demo: --valkey and --auto-rollback belong to the demo of redis");
+            eprintln!("demo: --valkey and --auto-rollback are options of the redis demo: leave them out");
             return 2;
         }
         "postgres" => postgres::run,
         other => {
-            eprintln!("demo: there is no demo of {other}: redis and postgres are supported");
+            eprintln!("demo: there is no demo {other}: use redis or postgres");
             return 2;
         }
     };

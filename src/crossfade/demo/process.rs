@@ -10,10 +10,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a child may take to end after it was asked to before it is killed.
+/// How long a child may take to end after the request before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How soon a wish to stop is noticed.
+/// How often a request to stop is checked.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -41,7 +41,7 @@ pub fn rest(time: Duration) -> Result<(), String> {
     }
 }
 
-/// From now on the three polite signals only set a flag, so that guards run. Its thread lives as long as the process.
+/// From now on SIGINT, SIGTERM and SIGHUP only set a flag, so that guards run. The signal thread lives as long as the process.
 pub fn catch_signals() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (ready, is_ready) = std::sync::mpsc::channel();
@@ -72,7 +72,7 @@ pub fn catch_signals() -> io::Result<()> {
     is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the signal thread ended")))
 }
 
-/// A directory that goes with its guard.
+/// A directory that is removed with its guard.
 #[derive(Debug)]
 pub struct WorkDir(PathBuf);
 
@@ -96,7 +96,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// A port nobody listens on at this moment.
+/// A port on which nothing listens at this moment.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
@@ -104,15 +104,15 @@ pub fn free_port() -> io::Result<u16> {
 /// The signals that end a child.
 #[derive(Debug, Clone, Copy)]
 pub struct Ending {
-    /// What asks it to end.
+    /// The signal that asks it to end.
     pub asked: libc::c_int,
-    /// What the kernel sends when the demo itself is gone.
+    /// The signal that the kernel sends when the demo has died.
     pub orphaned: libc::c_int,
 }
 
 impl Ending {
     pub const ORDINARY: Self = Self { asked: libc::SIGTERM, orphaned: libc::SIGKILL };
-    /// A postmaster asked so throws its clients out; when the demo is gone it takes its children along, which SIGKILL would not.
+    /// On SIGINT a postmaster disconnects its clients. On SIGQUIT, when the demo has died, it also ends its children, unlike on SIGKILL.
     pub const POSTMASTER: Self = Self { asked: libc::SIGINT, orphaned: libc::SIGQUIT };
 }
 
@@ -131,7 +131,7 @@ impl Running {
         Self::start_with(Ending::ORDINARY, command, name, directory)
     }
 
-    /// As [`Running::start`], for a child that ends by other signals.
+    /// As [`Running::start`], for a child that needs other signals.
     pub fn start_with(ending: Ending, mut command: Command, name: &str, directory: &Path) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = std::fs::File::create(&log)?;
@@ -150,7 +150,7 @@ impl Running {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The last lines of what it wrote.
+    /// The last lines of its output.
     pub fn log_tail(&self, lines: usize) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let all: Vec<&str> = text.lines().collect();
@@ -161,14 +161,14 @@ impl Running {
         if self.ended().is_some() {
             return;
         }
-        // SAFETY: kill takes no pointer; the child is ours and not reaped yet, so its number is not reused.
+        // SAFETY: kill takes no pointer; the child is not reaped yet, so its number is not reused.
         unsafe {
             libc::kill(self.child.id().cast_signed(), self.ending.asked);
         }
         let deadline = Instant::now() + STOP_PATIENCE;
         while self.ended().is_none() {
             if Instant::now() > deadline {
-                eprintln!("demo: {} did not end within {} s and is killed", self.name, STOP_PATIENCE.as_secs());
+                eprintln!("demo: {} did not end within {} s; killing it", self.name, STOP_PATIENCE.as_secs());
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;
@@ -184,7 +184,7 @@ impl Drop for Running {
     }
 }
 
-/// Has the kernel kill the child when the thread that starts it ends, and keeps the terminal's Ctrl-C away from it: the demo
+/// Makes the kernel kill the child when the thread that starts it ends, and keeps the terminal's Ctrl-C away from it: the demo
 /// stops its children itself, in order.
 pub fn die_with_parent(command: &mut Command) {
     die_with_parent_by(command, Ending::ORDINARY.orphaned);
@@ -199,7 +199,7 @@ fn die_with_parent_by(command: &mut Command, signal: libc::c_int) {
             if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // The parent may have gone before the request was made.
+            // The parent may have ended before prctl was called.
             if libc::getppid().cast_unsigned() != parent {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }

@@ -1,4 +1,4 @@
-//! What one sees while the demo runs: a bar per step on a terminal, a line every few seconds otherwise.
+//! The output while the demo runs: a progress bar per step on a terminal, a line every few seconds otherwise.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value as Json;
 
-/// Between two lines when the output is no terminal.
+/// Time between two lines when the output is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Screen {
         format!("{:5.1} s", self.started.elapsed().as_secs_f64())
     }
 
-    /// Begins a step; the one before is done.
+    /// Begins a step; the previous one is complete.
     pub fn step(&mut self, name: &str) {
         self.end_bar();
         name.clone_into(&mut self.step);
@@ -57,7 +57,7 @@ impl Screen {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub fn say(&mut self, text: &str) {
         let line = format!("{}    {text}", self.clock());
         match &self.bar {

@@ -1,4 +1,4 @@
-//! Tables for people, continued from `print.rs`: filters and policies.
+//! Tables for the terminal: filters and policies.
 
 use super::table::{table, yes};
 use control::api::types::{
@@ -30,7 +30,7 @@ pub fn filter(filter: &Filter) -> String {
     parts.extend(filter.warnings.iter().map(|warning| format!("warning: {warning}")));
     for one in &filter.uses {
         parts.push(format!("{}, {}: {}", one.interlay, one.slot, policy(&one.policy)));
-        parts.extend(one.absent.as_ref().map(|why| format!("  does not decide: {why}")));
+        parts.extend(one.absent.as_ref().map(|why| format!("  not in use: {why}")));
     }
     let used: Vec<_> =
         filter.uses.iter().filter_map(|one| Some((one.interlay.as_str(), one.stats.as_ref()?))).collect();
@@ -43,12 +43,12 @@ pub fn filter(filter: &Filter) -> String {
 pub fn unloaded(filter: &Filter) -> String {
     let uses: Vec<_> = filter.uses.iter().map(|one| format!("{} of interlay {}", one.slot, one.interlay)).collect();
     if uses.is_empty() {
-        return format!("{} is unloaded; nothing used it", filter.name);
+        return format!("{} is unloaded; it was not in use", filter.name);
     }
     let records = filter.uses.iter().any(|one| one.slot == "records");
-    let becomes = if records { "no record is copied" } else { "the built-in default stands in" };
+    let becomes = if records { "no record is copied" } else { "the built-in default decides" };
     format!(
-        "{} is unloaded; it has left {}; {becomes} until a filter is loaded or chosen",
+        "{} is unloaded; it was in use as {}; {becomes} there until a filter is loaded or chosen",
         filter.name,
         uses.join(", ")
     )
@@ -88,8 +88,7 @@ pub fn interlay_policies(found: &InterlayPolicies) -> String {
             slot.absent.clone().unwrap_or_default(),
         ]
     };
-    let heads =
-        ["decision", "filter", "generation", "mode", "on fault", "config", "chosen by", "does not decide because"];
+    let heads = ["slot", "filter", "generation", "mode", "on fault", "config", "chosen by", "not in use because"];
     let cores: Vec<_> = found.unadopted_cores.iter().map(ToString::to_string).collect();
     let adopted = if found.adopted { String::new() } else { format!(" (not on core {})", cores.join(", ")) };
     let all: Vec<_> = found.stats.iter().map(|one| (found.interlay.as_str(), one)).collect();
@@ -128,7 +127,7 @@ fn stats(all: &[(&str, &PolicyStats)]) -> String {
         ]
     };
     let heads =
-        ["place", "filter", "calls", "from memo", "p50/p99", "faults", "verdicts", "not carried out", "its counters"];
+        ["slot", "filter", "calls", "from memo", "p50/p99", "faults", "verdicts", "not carried out", "own counters"];
     table(heads, all.iter().map(row))
 }
 

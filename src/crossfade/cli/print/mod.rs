@@ -1,4 +1,4 @@
-//! Tables for people. JSON output never comes here.
+//! Tables for the terminal. JSON output does not use this module.
 
 mod filters;
 mod sessions;
@@ -87,7 +87,7 @@ pub fn migrations(migrations: &[Migration]) -> String {
         ]
     };
     table(
-        ["migration", "phase", "status", "authority", "backfill", "dirty", "lag", "divergences", "gates open"],
+        ["migration", "phase", "status", "authority", "backfill", "dirty", "lag", "divergences", "gates unmet"],
         migrations.iter().map(row),
     )
 }
@@ -151,7 +151,7 @@ pub fn endpoints(endpoints: &[Endpoint]) -> String {
                 (format!("{} {}", facts.server, facts.version), format!("{keys} keys"))
             }
             (None, Some(facts)) => (format!("PostgreSQL {}", facts.version), format!("{} tables", facts.tables)),
-            (None, None) => (endpoint.problem.clone().unwrap_or_else(|| "not looked at yet".to_owned()), String::new()),
+            (None, None) => (endpoint.problem.clone().unwrap_or_else(|| "not checked yet".to_owned()), String::new()),
         };
         [endpoint.name.clone(), endpoint.address.clone(), endpoint.health.clone(), server, keys]
     };

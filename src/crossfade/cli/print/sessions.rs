@@ -1,4 +1,4 @@
-//! Tables for people, continued from `print.rs`: pauses, sessions, the analysis of statements, facts of a PostgreSQL server.
+//! Tables for the terminal: pauses, sessions, the analysis of statements, facts of a PostgreSQL server.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -10,19 +10,19 @@ use control::api::types::{
 pub fn paused(paused: &Paused) -> String {
     let hold = paused.resumes_at.saturating_sub(paused.paused_at) / 1000;
     format!(
-        "{} is PAUSED: nothing is outstanding at the server (drained in {} us); it resumes by itself in {hold} s, or by `crossfade interlay resume {}`",
+        "{} is PAUSED: nothing is outstanding at the server (drained in {} us); it resumes automatically in {hold} s, or with `crossfade interlay resume {}`",
         paused.interlay, paused.drained_in_us, paused.interlay
     )
 }
 
 pub fn resumed(resumed: &Resumed) -> String {
     format!(
-        "{} goes on: it was paused for {} us; {} clients had been held, the longest for {} us",
+        "{} is resumed: it was paused for {} us; {} clients were held, the longest for {} us",
         resumed.interlay, resumed.paused_for_us, resumed.held_clients, resumed.longest_hold_us
     )
 }
 
-/// For the lists of interlays: one word, and the hour of the end of a pause.
+/// The state of an interlay in one word, for lists of interlays.
 pub fn state(interlay: &Interlay) -> String {
     match &interlay.pause {
         None => "open".to_owned(),
@@ -30,12 +30,12 @@ pub fn state(interlay: &Interlay) -> String {
     }
 }
 
-/// One line per interlay that is not simply open.
+/// A line about an interlay's pause; `None` when it is not paused.
 pub fn pause_line(interlay: &Interlay) -> Option<String> {
     let pause = interlay.pause.as_ref()?;
     Some(match pause.resumes_at {
         Some(at) => format!(
-            "{}: PAUSED; it resumes by itself at {at} ms since 1970, or by `crossfade interlay resume {0}`",
+            "{}: PAUSED; it resumes automatically at {at} ms since 1970, or with `crossfade interlay resume {0}`",
             interlay.name
         ),
         None => format!("{}: {}", interlay.name, pause.state),
@@ -76,11 +76,11 @@ fn percent(share: f64) -> String {
 
 pub fn analysis(found: &Analysis) -> String {
     let mut parts = vec![format!(
-        "{}: about {} statements seen ({} failed), estimated from {} samples; {} forms known",
+        "{}: about {} statements seen ({} failed), estimated from {} samples; {} different ones known",
         found.interlay, found.statements, found.failed, found.samples, found.fingerprints_known
     )];
     if found.samples_dropped > 0 {
-        parts.push(format!("{} samples were dropped: the control thread was busy", found.samples_dropped));
+        parts.push(format!("{} samples were dropped because the control thread was busy", found.samples_dropped));
     }
     if !found.kinds.is_empty() {
         let row = |kind: &StatementKind| {
@@ -91,7 +91,7 @@ pub fn analysis(found: &Analysis) -> String {
     }
     if found.others.count > 0 {
         parts.push(format!(
-            "{} rarer forms together: {} statements, {}",
+            "{} rarer ones together: {} statements, {}",
             found.others.fingerprints,
             found.others.count,
             percent(found.others.share)
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_a_pause_up_is_a_table() {
+    fn sessions_that_hold_a_pause_up_are_shown_as_a_table() {
         let session = json!({"id": 12, "user": "app", "database": "db", "application": "psql", "peer": null,
             "state": "idle in transaction", "age_ms": 3200, "keeps": ["listen", "set"]});
         let sessions: Vec<Session> = serde_json::from_value(json!([session])).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_analysis_says_what_it_does_not_know() {
+    fn an_analysis_shows_what_is_unknown() {
         let mut value = json!({"interlay": "shop", "at": 1, "statements": 100, "failed": 1, "samples": 10, "samples_dropped": 3,
             "kinds": [{"kind": "SELECT", "count": 90, "share": 0.9, "failed": 0}],
             "fingerprints": [{"fingerprint": "00ff", "kind": "SELECT", "text": "SELECT ?", "count": 90, "share": 0.9, "time_share": 0.5,
@@ -205,7 +205,7 @@ mod tests {
             "50.0 %",
             "SELECT ?",
             "3 samples were dropped",
-            "7 rarer forms",
+            "7 rarer ones",
             "temp table",
             "name one with --target",
         ] {

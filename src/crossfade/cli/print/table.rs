@@ -1,4 +1,4 @@
-//! What all tables have in common: the form, yes and no, and findings.
+//! What all tables share: the layout, yes and no, and findings.
 
 use comfy_table::{ContentArrangement, Table, presets};
 

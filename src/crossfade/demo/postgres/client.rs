@@ -8,11 +8,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-/// No statement of a healthy demo takes this long.
+/// Longer than any statement of a healthy demo takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who logs in where.
+/// A user and the address to log in to.
 #[derive(Debug, Clone)]
 pub struct Login {
     pub port: u16,
@@ -21,7 +21,7 @@ pub struct Login {
     pub database: String,
 }
 
-/// Its driver ends with the runtime it was spawned on, or when the client is dropped.
+/// Connects. The driver task ends with its runtime, or when the client is dropped.
 pub async fn connect(login: &Login, application: &str) -> Result<(Client, JoinHandle<()>), String> {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(login.port).user(&login.user).password(&login.password).dbname(&login.database);
@@ -30,12 +30,12 @@ pub async fn connect(login: &Login, application: &str) -> Result<(Client, JoinHa
     let (client, connection) = connecting
         .map_err(|_| format!("no answer at log-in within {} s", CONNECT_PATIENCE.as_secs()))?
         .map_err(|error| describe(&error))?;
-    // How it ends is told by the next statement.
+    // An error of the connection is returned by the next statement.
     let driver = tokio::spawn(async move { drop(connection.await) });
     Ok((client, driver))
 }
 
-/// The server's words, or every cause in a row.
+/// The server's error text, or all causes in a row.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         return format!("{}: {} (SQLSTATE {})", error.severity(), error.message(), error.code().code());
@@ -69,7 +69,7 @@ impl Sql {
         let asked = self.runtime.block_on(async { timeout(PATIENCE, self.client.simple_query(sql)).await });
         let answer = asked
             .map_err(|_| format!("no answer within {} s to {sql}", PATIENCE.as_secs()))?
-            .map_err(|error| format!("{}: asked was: {sql}", describe(&error)))?;
+            .map_err(|error| format!("{}: statement: {sql}", describe(&error)))?;
         let row = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
@@ -82,7 +82,7 @@ impl Sql {
     /// As [`Sql::rows`], for statements that answer one row of whole numbers.
     pub fn numbers(&self, sql: &str) -> Result<Vec<i64>, String> {
         let rows = self.rows(sql)?;
-        let row = rows.first().ok_or_else(|| format!("no row: asked was: {sql}"))?;
-        row.iter().map(|text| text.parse().map_err(|_| format!("{text:?} is no number: asked was: {sql}"))).collect()
+        let row = rows.first().ok_or_else(|| format!("no row: statement: {sql}"))?;
+        row.iter().map(|text| text.parse().map_err(|_| format!("{text:?} is not a number: statement: {sql}"))).collect()
     }
 }

@@ -1,6 +1,6 @@
-//! The application of the demo: connections that move balances and insert unique tokens, and know what was acknowledged.
+//! The application of the demo: connections that move balances and insert unique tokens, and remember what was acknowledged.
 //!
-//! Its own thread with a runtime of its own. Half of the workers wait for each answer, half send a whole transaction at once.
+//! Its own thread with a runtime of its own. Half of the workers wait for each reply, half send a whole transaction at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use super::client::{Login, PATIENCE, Sql, connect, describe};
 pub const WORKERS: usize = 4;
 const ACCOUNTS: i64 = 20;
 const OPENING_BALANCE: i64 = 1_000;
-/// Between two transactions of a worker: a steady application, not a benchmark.
+/// Pause between two transactions of a worker: a steady application, not a benchmark.
 const PACE: Duration = Duration::from_millis(2);
 /// Errors kept as text; the rest are counted.
 const NOTES_MAX: usize = 5;
 
-/// No unique index on the tokens, so that one that came twice is seen.
+/// No unique index on the tokens, so that a token inserted twice is found.
 const TABLES: &str = "CREATE TABLE ledger_accounts (id bigint PRIMARY KEY, balance bigint NOT NULL); \
     CREATE TABLE ledger_tokens (token bigint NOT NULL)";
 pub const INSERT: &str = "INSERT INTO ledger_tokens (token) VALUES ($1)";
 const MOVE: &str = "UPDATE ledger_accounts SET balance = balance + $2 WHERE id = $1";
 
-/// Counted by all workers, shown live.
+/// Counters of all workers, shown live.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub acknowledged: AtomicU64,
     pub errors: AtomicU64,
-    /// Between sending something and its answer.
+    /// Longest time between a request and its reply.
     pub longest_wait_us: AtomicU64,
 }
 
@@ -43,9 +43,9 @@ pub struct Tally {
 #[derive(Debug, Default)]
 pub struct Known {
     pub acknowledged: Vec<i64>,
-    /// The answer to COMMIT never came: may or may not be there.
+    /// No reply to COMMIT arrived: the token may or may not be there.
     pub unknown: Vec<i64>,
-    /// What acknowledged transactions did to each account.
+    /// The change of each account by acknowledged transactions.
     pub moved: BTreeMap<i64, i64>,
     pub notes: Vec<String>,
 }
@@ -53,9 +53,9 @@ pub struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Course {
     Run,
-    /// Ends after the transaction under way.
+    /// Stop after the transaction under way.
     Finish,
-    /// Ends at once: nobody will ask for the result.
+    /// Stop at once: the result is not needed.
     Abandon,
 }
 
@@ -108,13 +108,13 @@ impl Ledger {
         }
     }
 
-    /// Lets every transaction under way end.
+    /// Stops after the transactions under way.
     pub fn finish(mut self) -> Result<Known, String> {
         self.end(Course::Finish)
     }
 
     fn end(&mut self, course: Course) -> Result<Known, String> {
-        // Without a receiver the workers are gone already.
+        // Without a receiver the workers have already ended.
         let _ = self.course.send(course);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
@@ -145,7 +145,7 @@ impl Known {
 #[derive(Debug, Clone, Copy)]
 struct Transfer {
     token: i64,
-    /// Account and change; by rising account, so that two transfers never wait for each other in a circle.
+    /// Account and change; in ascending order of accounts, so that transfers never deadlock.
     legs: [(i64, i64); 2],
 }
 
@@ -159,11 +159,11 @@ struct Worker {
     known: Known,
 }
 
-/// How a transaction ended that did not end well.
+/// How a transaction failed.
 enum Failure {
-    /// Nothing of it can be there.
+    /// Before COMMIT: no effect is possible.
     Before(String),
-    /// COMMIT was sent.
+    /// COMMIT was sent: the outcome is unknown.
     Unknown(String),
 }
 
@@ -194,7 +194,7 @@ impl Worker {
                     self.tally.acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(failure) => {
-                    // The state of the connection is unknown too: this worker has ended.
+                    // The state of the connection is unknown too, so this worker ends.
                     self.failed(transfer, failure);
                     break;
                 }
@@ -235,7 +235,7 @@ impl Worker {
             let one: [&(dyn ToSql + Sync); 2] = [&first, &out];
             let two: [&(dyn ToSql + Sync); 2] = [&second, &into];
             let whole = async {
-                // Polled in this order, and so sent in it, before the first answer has come.
+                // These are polled, and so sent, in this order before the first reply arrives.
                 tokio::try_join!(
                     biased;
                     client.batch_execute("BEGIN"),
@@ -256,7 +256,7 @@ impl Worker {
         self.timed(client.batch_execute("COMMIT")).await.map_err(Failure::Unknown)
     }
 
-    /// Every answer is waited for, and how long it took is remembered.
+    /// Waits for a reply and records how long it took.
     async fn timed<T>(&self, what: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, String> {
         let since = Instant::now();
         let answer = timeout(PATIENCE, what).await;
@@ -274,23 +274,23 @@ fn counted(rows: [u64; 3]) -> Result<(), String> {
     if rows == [1; 3] { Ok(()) } else { Err(format!("statements touched {rows:?} rows instead of one each")) }
 }
 
-/// What the server has, against what was acknowledged.
+/// The server's contents compared with what was acknowledged.
 #[derive(Debug, Default)]
 pub struct Audit {
     pub found: u64,
     pub lost: u64,
     pub doubled: u64,
-    /// There, although nobody was told so, nor left without an answer.
+    /// Tokens that are there but were neither acknowledged nor of unknown outcome.
     pub surplus: u64,
     pub balance_sum: i64,
     pub balance_sum_expected: i64,
-    /// Accounts whose balance is not what the acknowledged transfers make it.
+    /// Accounts whose balance does not match the acknowledged transfers.
     pub balances_wrong: u64,
 }
 
-/// Asks the server itself.
+/// Reads the server directly.
 pub fn audit(direct: &Sql, known: &Known) -> Result<Audit, String> {
-    let number = |text: &String| text.parse::<i64>().map_err(|_| format!("{text:?} is no number"));
+    let number = |text: &String| text.parse::<i64>().map_err(|_| format!("{text:?} is not a number"));
     let mut there = BTreeMap::new();
     for row in direct.rows("SELECT token, count(*) FROM ledger_tokens GROUP BY token")? {
         there.insert(number(&row[0])?, number(&row[1])?);
@@ -310,7 +310,7 @@ pub fn audit(direct: &Sql, known: &Known) -> Result<Audit, String> {
     for row in direct.rows("SELECT id, balance FROM ledger_accounts")? {
         let (account, balance) = (number(&row[0])?, number(&row[1])?);
         audit.balance_sum += balance;
-        // Beside a transaction of unknown outcome nothing can be said of single accounts.
+        // With a transaction of unknown outcome, single accounts cannot be checked.
         let moved = known.moved.get(&account).copied().unwrap_or(0);
         audit.balances_wrong += u64::from(known.unknown.is_empty() && balance != OPENING_BALANCE + moved);
     }

@@ -1,6 +1,6 @@
-//! `crossfade demo postgres`: a throw-away PostgreSQL behind an interlay, live clients, pauses that really wait, and an account of it all.
+//! `crossfade demo postgres`: a temporary PostgreSQL behind an interlay, live clients, pauses that really wait, and a report.
 //!
-//! Lives on the main thread of its own process, as the Redis demo does. Nothing moves to another server: that is not carried yet.
+//! Lives on the main thread of its own process, as the Redis demo does. Nothing moves to another server: that is not supported yet.
 
 mod client;
 mod ledger;
@@ -25,16 +25,16 @@ use super::process::{WorkDir, rest, stop_requested};
 use super::screen::Screen;
 use control::api::types::Analysis;
 
-/// How long the load runs when nobody says, and at least.
+/// Length of the load by default, and at least.
 const SECONDS_DEFAULT: u64 = 20;
 const SECONDS_MIN: u64 = 12;
-/// Of the load, kept for the failed pause and for the ends.
+/// Part of the load reserved for the failed pause, the start and the end.
 const SECONDS_ASIDE: u64 = 6;
-/// How long pgbench may take until all its clients are in.
+/// How long pgbench may take until all its clients are connected.
 const UNDER_WAY_PATIENCE: Duration = Duration::from_secs(20);
-/// Attempts at one pause: a machine that is busy otherwise may not drain in time.
+/// Attempts at one pause: on a busy machine a drain may take longer than the deadline.
 const ATTEMPTS: usize = 3;
-/// No worker of the ledger has it.
+/// A token that no worker of the ledger uses.
 const HELD_OPEN_TOKEN: i64 = 1 << 50;
 
 /// Runs the demo; the exit code of the process.
@@ -77,13 +77,13 @@ fn drive(options: &DemoOptions) -> Result<Report, String> {
     let result = passage(&rig, &mut screen, options, &mut report);
     report.took = started.elapsed();
     if let Some(status) = rig.proxy.ended() {
-        return Err(format!("the proxy ended by itself ({status}):\n{}", rig.proxy.log_tail(30)));
+        return Err(format!("the proxy ended unexpectedly ({status}):\n{}", rig.proxy.log_tail(30)));
     }
     if let Some(status) = rig.server.process.ended() {
-        return Err(format!("PostgreSQL ended by itself ({status}):\n{}", rig.server.process.log_tail(30)));
+        return Err(format!("PostgreSQL ended unexpectedly ({status}):\n{}", rig.server.process.log_tail(30)));
     }
     result.map_err(|why| format!("{why}\nlast lines of the proxy:\n{}", rig.proxy.log_tail(10)))?;
-    screen.step("everything stops");
+    screen.step("stopping everything");
     drop(screen);
     if options.keep {
         keep(&rig, &report);
@@ -91,12 +91,12 @@ fn drive(options: &DemoOptions) -> Result<Report, String> {
     Ok(report)
 }
 
-/// From the first table to the last sum.
+/// Everything from creating the tables to the final sums.
 fn passage(rig: &Rig, screen: &mut Screen, options: &DemoOptions, report: &mut Report) -> Result<(), String> {
     let pgbench = Pgbench { programs: &rig.server.programs, directory: rig.directory.path() };
     let through = rig.through();
     let direct = Sql::open(&rig.server.superuser, "demo")?;
-    screen.step("tables, through the interlay");
+    screen.step("creating tables, through the interlay");
     pgbench.initialise(&through, screen)?;
     ledger::prepare(&through)?;
     measure(&pgbench, &rig.server.application, &through, screen, report)?;
@@ -110,7 +110,7 @@ fn passage(rig: &Rig, screen: &mut Screen, options: &DemoOptions, report: &mut R
     director.run()?;
     let Director { ledger, load, pauser, screen, report, .. } = director;
 
-    screen.step("clients stop");
+    screen.step("stopping clients");
     let outcome = load.finish()?;
     report.violations = pauser.violations;
     report.client_errors = ledger.tally.errors.load(Ordering::Relaxed) + outcome.errors;
@@ -120,11 +120,11 @@ fn passage(rig: &Rig, screen: &mut Screen, options: &DemoOptions, report: &mut R
     let mut known = ledger.finish()?;
     known.acknowledged.extend(report.failed_pause.as_ref().map(|failed| failed.token));
     report.notes.append(&mut known.notes);
-    screen.step("everything is counted");
+    screen.step("counting everything");
     count(rig, &known, report)
 }
 
-/// Both ways in one run, in turns, each first as often as it can be.
+/// Measures both ways in turns, alternating which comes first.
 fn measure(
     pgbench: &Pgbench<'_>,
     direct: &Login,
@@ -132,9 +132,9 @@ fn measure(
     screen: &mut Screen,
     report: &mut Report,
 ) -> Result<(), String> {
-    screen.step("pgbench -S, both ways");
+    screen.step("pgbench -S, direct and through the interlay");
     let total = 2 * ROUNDS as u64;
-    // The first touch of every page belongs to neither side.
+    // The first access to every page counts for neither side.
     pgbench.measure(direct)?;
     for round in 0..ROUNDS {
         let mut sides = [(direct, &mut report.tps_direct), (through, &mut report.tps_through)];
@@ -148,7 +148,7 @@ fn measure(
         let (direct, through) = (report.tps_direct[round], report.tps_through[round]);
         screen.say(&format!("{direct:.0} tps direct, {through:.0} through: {:.2}", through / direct));
     }
-    screen.say("a ratio on this machine, which client, proxy and server share; nothing more");
+    screen.say("a ratio on one machine, shared by client, proxy and server");
     Ok(())
 }
 
@@ -168,7 +168,7 @@ impl Director<'_> {
         let deadline = Instant::now() + UNDER_WAY_PATIENCE;
         while !self.load.under_way()? {
             if Instant::now() > deadline {
-                return Err("pgbench did not get under way".to_owned());
+                return Err("pgbench's clients did not connect in time".to_owned());
             }
             self.show(0);
             rest(Duration::from_millis(100))?;
@@ -184,7 +184,7 @@ impl Director<'_> {
         Ok(())
     }
 
-    /// Spread over the load, by the clock: a slow one shortens the time to the next.
+    /// Pauses at fixed times during the load: after a slow pause the next one follows sooner.
     fn pauses(&mut self) -> Result<(), String> {
         self.screen.step("pauses under load");
         self.report.begun_without_a_pause = self.pauser.look_without_a_pause()?;
@@ -203,7 +203,7 @@ impl Director<'_> {
         self.report.longest_wait_us = self.longest_wait_us();
         let longest = self.report.pauses.iter().map(|pause| pause.drained_in_us).max().unwrap_or(0);
         self.screen.say(&format!(
-            "{PAUSES} pauses; the longest drained in {:.1} ms; a client waited {:.1} ms at most",
+            "{PAUSES} pauses; the longest drained in {:.1} ms; no client waited longer than {:.1} ms",
             longest as f64 / 1000.0,
             self.report.longest_wait_us as f64 / 1000.0
         ));
@@ -219,8 +219,10 @@ impl Director<'_> {
                 }
                 Outcome::HeldUp(detail, sessions) => {
                     self.report.pauses_given_up += 1;
-                    self.screen
-                        .say(&format!("a pause gave up, attempt {attempt}: {} sessions: {detail}", sessions.len()));
+                    self.screen.say(&format!(
+                        "a pause failed at its deadline, attempt {attempt}, {} sessions: {detail}",
+                        sessions.len()
+                    ));
                     self.report.notes.push(detail);
                     rest(Duration::from_millis(200))?;
                 }
@@ -230,7 +232,7 @@ impl Director<'_> {
     }
 
     fn failed_pause(&mut self) -> Result<(), String> {
-        self.screen.step("a pause that has to fail");
+        self.screen.step("a pause that must fail");
         let short = SHORT_DEADLINE.as_millis();
         self.screen.say(&format!("{HELD_OPEN} leaves a transaction open; pause with a deadline of {short} ms:"));
         let failed = self.pauser.held_up_on_purpose(&self.through, &self.ledger.tally, HELD_OPEN_TOKEN)?;
@@ -247,7 +249,7 @@ impl Director<'_> {
         Ok(())
     }
 
-    /// Since it was last asked for.
+    /// The longest wait since the last call.
     fn longest_wait_us(&self) -> u64 {
         self.ledger.tally.longest_wait_us.swap(0, Ordering::Relaxed)
     }
@@ -273,7 +275,7 @@ impl Director<'_> {
     }
 }
 
-/// Asks the server itself, when no client is left.
+/// Reads the results from the server directly, after all clients have stopped.
 fn count(rig: &Rig, known: &Known, report: &mut Report) -> Result<(), String> {
     let login = Login { database: DATABASE.to_owned(), ..rig.server.superuser.clone() };
     let direct = Sql::open(&login, "demo")?;
@@ -291,7 +293,7 @@ fn count(rig: &Rig, known: &Known, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Leaves everything running until the user has seen enough.
+/// Leaves everything running until Ctrl-C.
 fn keep(rig: &Rig, report: &Report) {
     print!("{}", report.render());
     println!("\nStill running (Ctrl-C stops everything and removes {}):", rig.directory.path().display());
@@ -311,7 +313,7 @@ fn keep(rig: &Rig, report: &Report) {
     );
     println!("  pause    crossfade --admin {admin} interlay pause {INTERLAY} --deadline 2s");
     println!("  resume   crossfade --admin {admin} interlay resume {INTERLAY}");
-    println!("  look     crossfade --admin {admin} interlay sessions {INTERLAY}");
+    println!("  list     crossfade --admin {admin} interlay sessions {INTERLAY}");
     println!("           crossfade --admin {admin} interlay analyze {INTERLAY} --target {AGAIN}");
     println!("  admin    crossfade --admin {admin} status   (pid {})", rig.proxy.pid());
     println!("  log      {}", rig.proxy.log.display());

@@ -1,4 +1,4 @@
-//! Pauses of the interlay by its admin API, and the proof on the server itself that nothing runs meanwhile.
+//! Pauses of the interlay through the admin API, and the proof on the server itself that nothing runs meanwhile.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,32 +15,32 @@ use control::api::types::{Paused, Resumed, Session};
 
 /// How long a pause may take to drain.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long a drained interlay is kept so.
+/// How long a drained interlay stays paused.
 const HOLD: Duration = Duration::from_millis(50);
-/// A pause whose demo is gone ends by itself after this.
+/// Time after which a pause ends automatically if the demo has died.
 const HOLD_AT_MOST: Duration = Duration::from_secs(10);
 /// Deadline of the pause that is meant to fail.
 pub const SHORT_DEADLINE: Duration = Duration::from_millis(300);
-/// The session that is meant to be in its way.
+/// Application name of the session that makes that pause fail.
 pub const HELD_OPEN: &str = "held-open";
 /// Transactions that count as "traffic continues", and how long they may take.
 const PROOF_OF_LIFE: u64 = 20;
 const PROOF_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A pause that held.
+/// A pause that succeeded.
 #[derive(Debug, Clone, Copy)]
 pub struct PauseSeen {
     pub drained_in_us: u64,
     pub paused_for_us: u64,
     pub held_clients: u64,
-    /// How long the gate kept one of them; a client's wait is more by what server and machine add.
+    /// The longest time for which the proxy held a client; the client's own wait also includes server and machine.
     pub longest_hold_us: u64,
 }
 
 #[derive(Debug)]
 pub enum Outcome {
     Held(PauseSeen),
-    /// What the answer says, and whom it names.
+    /// The error text, and the sessions it names.
     HeldUp(String, Vec<Session>),
 }
 
@@ -49,13 +49,13 @@ pub enum Outcome {
 struct Look {
     /// Sessions inside a statement or transaction.
     busy: i64,
-    /// The number the next writing transaction will have, of any database: exact at every moment.
+    /// The number of the next writing transaction, over all databases: always exact.
     next_transaction: i64,
-    /// Transactions of the database so far, as its sessions report them: at most once a second each, so weaker than the line above.
+    /// Transactions of the database so far. Sessions report them at most once a second each, so this is weaker than `next_transaction`.
     transactions: i64,
 }
 
-/// In one statement, asked in another database so that asking does not count.
+/// One statement, run in another database so that it does not count itself.
 fn look_sql() -> String {
     format!(
         "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = '{DATABASE}' AND usename = '{APPLICATION_USER}' \
@@ -65,12 +65,12 @@ fn look_sql() -> String {
     )
 }
 
-/// The hand that pauses.
+/// Pauses and resumes the interlay.
 pub struct Pauser<'a> {
     pub admin: &'a Admin,
-    /// To the server itself.
+    /// A connection to the server itself.
     pub direct: &'a Sql,
-    /// What was seen to run during a pause.
+    /// Activity seen during a pause.
     pub violations: Vec<String>,
 }
 
@@ -78,11 +78,11 @@ impl Pauser<'_> {
     fn look(&self) -> Result<Look, String> {
         match self.direct.numbers(&look_sql())?[..] {
             [busy, next_transaction, transactions] => Ok(Look { busy, next_transaction, transactions }),
-            ref other => Err(format!("the server answered {other:?} to a look at its sessions")),
+            ref other => Err(format!("the server answered {other:?} to the query of its sessions")),
         }
     }
 
-    /// The same two looks without a pause: transactions begun in between. They must see traffic, or they would prove nothing.
+    /// The transactions begun between two looks without a pause. There must be some, otherwise the looks would prove nothing.
     pub fn look_without_a_pause(&self) -> Result<u64, String> {
         let deadline = Instant::now() + PROOF_PATIENCE;
         loop {
@@ -123,7 +123,7 @@ impl Pauser<'_> {
         }))
     }
 
-    /// `Err` within: it was held up, by these sessions.
+    /// The inner `Err`: the pause failed because of these sessions.
     fn pause(&self, deadline: Duration) -> Result<Result<Paused, (String, Vec<Session>)>, String> {
         let body = json!({ "deadline_ms": deadline.as_millis() as u64, "hold_ms": HOLD_AT_MOST.as_millis() as u64 });
         let (status, answer) = self.admin.post(&format!("/api/v1/interlays/{INTERLAY}/pause"), &body)?;
@@ -140,25 +140,25 @@ impl Pauser<'_> {
         }
     }
 
-    /// A transaction is left open on purpose: a pause with a short deadline must fail and name it, while the rest goes on. Then it ends
-    /// with a token of its own, which is returned beside the answer.
+    /// Leaves a transaction open on purpose: a pause with a short deadline must fail and name its session, while other clients continue.
+    /// Then commits it, with the given token.
     pub fn held_up_on_purpose(&mut self, through: &Login, tally: &Tally, token: i64) -> Result<FailedPause, String> {
         let open = Sql::open(through, HELD_OPEN)?;
         open.rows("BEGIN")?;
         open.rows(&format!("INSERT INTO ledger_tokens (token) VALUES ({token})"))?;
-        // So that its age is something to see.
+        // Gives the transaction a visible age.
         rest(Duration::from_millis(700))?;
         let asked = Instant::now();
         let (detail, sessions) = match self.pause(SHORT_DEADLINE)? {
             Err(held_up) => held_up,
-            Ok(_) => return Err("a pause held although a transaction was left open".to_owned()),
+            Ok(_) => return Err("a pause succeeded although a transaction was left open".to_owned()),
         };
         let took = asked.elapsed();
         let before = tally.acknowledged.load(Ordering::Relaxed);
         let deadline = Instant::now() + PROOF_PATIENCE;
         while tally.acknowledged.load(Ordering::Relaxed) < before + PROOF_OF_LIFE {
             if Instant::now() > deadline {
-                return Err("traffic did not go on after the failed pause".to_owned());
+                return Err("traffic did not continue after the failed pause".to_owned());
             }
             rest(Duration::from_millis(10))?;
         }
@@ -169,7 +169,7 @@ impl Pauser<'_> {
     }
 }
 
-/// What a pause that failed said.
+/// The result of a pause that failed.
 #[derive(Debug)]
 pub struct FailedPause {
     pub detail: String,

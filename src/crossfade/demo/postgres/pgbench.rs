@@ -1,4 +1,4 @@
-//! `pgbench` as a user would run it: makes the tables, measures, and carries the load during the pauses.
+//! `pgbench` as a user would run it: creates the tables, measures, and provides the load during the pauses.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::server::{Programs, wait_for_end};
 pub const SCALE: &str = "10";
 const CLIENTS: &str = "16";
 const THREADS: &str = "2";
-/// Rounds of a measurement, and how long each side of a round is.
+/// Rounds of a measurement, and the length of each side of a round.
 pub const ROUNDS: usize = 3;
 pub const ROUND_SECONDS: u64 = 2;
-/// Beyond the time it was asked to run for.
+/// Time allowed beyond the requested duration.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `pgbench` for one login.
@@ -32,7 +32,7 @@ impl Pgbench<'_> {
         Running::start(command, name, self.directory).map_err(|error| format!("pgbench: {error}"))
     }
 
-    /// Makes the four tables.
+    /// Creates the four tables.
     pub fn initialise(&self, login: &Login, screen: &mut Screen) -> Result<(), String> {
         let name = "pgbench-i";
         let mut running = self.start(name, login, &["-i", "-s", SCALE])?;
@@ -43,7 +43,7 @@ impl Pgbench<'_> {
         ended.map_err(|why| format!("{why}\n{}", running.log_tail(5)))
     }
 
-    /// Reads single rows by prepared statements as fast as it goes; transactions per second.
+    /// Reads single rows by prepared statements as fast as possible. Returns transactions per second.
     pub fn measure(&self, login: &Login) -> Result<f64, String> {
         let seconds = ROUND_SECONDS.to_string();
         let arguments = ["-n", "-S", "-M", "prepared", "-c", CLIENTS, "-j", THREADS, "-T", &seconds];
@@ -51,7 +51,7 @@ impl Pgbench<'_> {
         let ended = wait_for_end(&mut running, "pgbench -S", PATIENCE, &mut |_| ());
         let text = std::fs::read_to_string(&running.log).unwrap_or_default();
         ended.map_err(|why| format!("{why}\n{}", running.log_tail(5)))?;
-        Outcome::read(&text).map(|outcome| outcome.tps).ok_or_else(|| format!("pgbench says no tps:\n{text}"))
+        Outcome::read(&text).map(|outcome| outcome.tps).ok_or_else(|| format!("pgbench printed no tps:\n{text}"))
     }
 
     /// TPC-B in the background.
@@ -71,13 +71,13 @@ pub struct TpcB {
 }
 
 impl TpcB {
-    /// "812.0 tps", as pgbench last told.
+    /// "812.0 tps", as last reported by pgbench.
     pub fn progress(&self) -> String {
         let log = self.running.log_tail(1);
         log.split(", ").find(|part| part.ends_with(" tps")).unwrap_or("starting").to_owned()
     }
 
-    /// True once pgbench has told its progress: all its clients are in.
+    /// True once pgbench has reported progress: all its clients are connected.
     pub fn under_way(&mut self) -> Result<bool, String> {
         match self.running.ended() {
             Some(status) => Err(format!("pgbench ended early ({status})\n{}", self.running.log_tail(5))),
@@ -85,7 +85,7 @@ impl TpcB {
         }
     }
 
-    /// Waits for its end. A failure is what its clients met: counted, not an error of the demo.
+    /// Waits for its end. A failure means that its clients met errors: counted, but not an error of the demo.
     pub fn finish(mut self) -> Result<Outcome, String> {
         let patience = Duration::from_secs(self.seconds) + PATIENCE;
         let ended = wait_for_end(&mut self.running, "pgbench", patience, &mut |_| ());
@@ -99,18 +99,18 @@ impl TpcB {
     }
 }
 
-/// What one run of pgbench said at its end.
+/// The summary of one run of pgbench.
 #[derive(Debug, Default, PartialEq)]
 pub struct Outcome {
     pub tps: f64,
     pub transactions: u64,
-    /// Complaints, and transactions that failed.
+    /// Number of error messages and failed transactions.
     pub errors: u64,
     pub notes: Vec<String>,
 }
 
 impl Outcome {
-    /// `None` when it did not come as far as its summary.
+    /// `None` when the output has no summary.
     fn read(text: &str) -> Option<Self> {
         let number = |start: &str| {
             let rest = text.lines().find_map(|line| line.strip_prefix(start))?;
@@ -118,7 +118,7 @@ impl Outcome {
         };
         let complaints = text.lines().filter(|line| line.contains("error:") || line.contains("ERROR"));
         let notes: Vec<String> = complaints.map(|line| line.trim().to_owned()).collect();
-        // Before PostgreSQL 15 there is no such line: its clients gave up at a failure, with an error.
+        // Before PostgreSQL 15 there is no such line: a client that met a failure stopped with an error.
         let failed = number("number of failed transactions: ").unwrap_or(0.0);
         Some(Self {
             tps: number("tps = ")?,

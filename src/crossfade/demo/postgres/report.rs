@@ -1,4 +1,4 @@
-//! What the PostgreSQL demo found, as text, and whether it is good.
+//! The results of the PostgreSQL demo as text, and whether it passed.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use super::ledger::Audit;
 use super::pauses::{FailedPause, PauseSeen, SHORT_DEADLINE};
 use control::api::types::Analysis;
 
-/// Pauses that must hold.
+/// Pauses that must succeed.
 pub const PAUSES: usize = 20;
 
-/// pgbench's own invariant: what was added to accounts, tellers and branches is what the history says.
+/// pgbench's own invariant: the sums of accounts, tellers, branches and history are equal.
 #[derive(Debug, Default)]
 pub struct BenchmarkSums {
     pub accounts: i64,
@@ -34,17 +34,17 @@ pub struct Report {
     /// Transactions per second of each round.
     pub tps_direct: Vec<f64>,
     pub tps_through: Vec<f64>,
-    /// Those that held, the one after the failed one included.
+    /// The pauses that succeeded, including the one after the failed one.
     pub pauses: Vec<PauseSeen>,
-    /// Pauses that found the machine too slow for their deadline, and were tried again.
+    /// Pauses that missed their deadline because the machine was busy, and were retried.
     pub pauses_given_up: u64,
     pub violations: Vec<String>,
-    /// Transactions the same look sees when there is no pause.
+    /// Transactions seen in the same time without a pause.
     pub begun_without_a_pause: u64,
     pub failed_pause: Option<FailedPause>,
-    /// Of the pauses that held.
+    /// The longest wait during the pauses that succeeded.
     pub longest_wait_us: u64,
-    /// Before the first of them, while pgbench's clients log in.
+    /// The longest wait before the first pause, while pgbench's clients log in.
     pub longest_wait_unpaused_us: u64,
     pub longest_wait_failed_pause_us: u64,
     pub benchmark_transactions: u64,
@@ -54,7 +54,7 @@ pub struct Report {
     pub ledger: Audit,
     pub sums: BenchmarkSums,
     pub analysis: Option<Analysis>,
-    /// Why, for everything above that is not as it should be.
+    /// The reasons for everything above that is wrong.
     pub notes: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ fn mean(all: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// Through the interlay against direct, of the whole run.
+    /// Throughput through the interlay divided by direct, over the whole run.
     fn ratio(&self) -> f64 {
         mean(&self.tps_through) / mean(&self.tps_direct)
     }
@@ -81,11 +81,11 @@ impl Report {
             }
         };
         check(self.ledger.lost, "acknowledged tokens lost");
-        check(self.ledger.doubled, "tokens there twice");
-        check(self.ledger.surplus, "tokens there that nobody was told of");
+        check(self.ledger.doubled, "tokens inserted twice");
+        check(self.ledger.surplus, "unacknowledged tokens found");
         check(self.client_errors, "client errors");
-        check(self.ledger.balances_wrong, "accounts that are not what the acknowledged transfers make them");
-        check(self.violations.len() as u64, "pauses in which the server was not at rest");
+        check(self.ledger.balances_wrong, "accounts that do not match the acknowledged transfers");
+        check(self.violations.len() as u64, "pauses during which the server was busy");
         let mut claim = |holds: bool, what: &str| {
             if !holds {
                 failures.push(what.to_owned());
@@ -95,15 +95,15 @@ impl Report {
         claim(self.sums.are_equal(), "pgbench's sums are not equal");
         claim(
             self.sums.history_rows == i64::try_from(self.benchmark_transactions).unwrap_or(i64::MAX),
-            "pgbench's history is not what was acknowledged",
+            "pgbench's history does not match its acknowledged transactions",
         );
-        claim(self.pauses.len() > PAUSES, "not every pause held");
+        claim(self.pauses.len() > PAUSES, "not every pause succeeded");
         claim(
             self.failed_pause.as_ref().is_some_and(FailedPause::is_right),
             "the failed pause did not name the session that was left open",
         );
         claim(self.tokens_acknowledged > 0 && self.benchmark_transactions > 0, "the clients did nothing");
-        claim(self.analysis.as_ref().is_some_and(|found| found.statements > 0), "the analysis saw no statement");
+        claim(self.analysis.as_ref().is_some_and(|found| found.statements > 0), "the analysis found no statements");
         failures
     }
 
@@ -113,7 +113,7 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "  {name:<32} {value}");
         };
-        row("server", format!("{} (fsync off: it is thrown away)", self.server));
+        row("server", format!("{} (temporary, so fsync is off)", self.server));
         row("time", format!("{:.1} s (seed {})", self.took.as_secs_f64(), self.seed));
         row("log-in", "SCRAM-SHA-256 on both sides; the application's password is stored nowhere".to_owned());
         self.render_speed(&mut row);
@@ -135,11 +135,11 @@ impl Report {
             .zip(&self.tps_direct)
             .map(|(through, direct)| format!("{:.2}", through / direct))
             .collect();
-        let build = if cfg!(debug_assertions) { "; of a debug build, so not worth reading" } else { "" };
+        let build = if cfg!(debug_assertions) { "; a debug build, so the figure means little" } else { "" };
         row(
             "ratio",
             format!(
-                "{:.2} (rounds: {}); on this machine, which client, proxy and server share{build}",
+                "{:.2} (rounds: {}); client, proxy and server share this machine{build}",
                 self.ratio(),
                 rounds.join(", ")
             ),
@@ -152,7 +152,7 @@ impl Report {
         let median = drains.get(drains.len() / 2).copied().unwrap_or(0);
         let again = match self.pauses_given_up {
             0 => String::new(),
-            count => format!("; {count} more gave up at their deadline, and traffic went on"),
+            count => format!("; {count} more failed at their deadline, and traffic continued"),
         };
         row("pauses", format!("{}{again}", self.pauses.len()));
         row("  drained in", format!("{} median, {} longest", ms(median), ms(drains.last().copied().unwrap_or(0))));
@@ -165,10 +165,10 @@ impl Report {
         );
         let rest = match self.violations.len() {
             0 => format!(
-                "nothing, by pg_stat_activity, next transaction id and xact_commit; {} transactions in as long before",
+                "nothing, by pg_stat_activity, next transaction id and xact_commit; {} transactions in the same time before",
                 self.begun_without_a_pause
             ),
-            count => format!("NOT AT REST in {count} of them"),
+            count => format!("BUSY in {count} of them"),
         };
         row("  run by the server meanwhile", rest);
         row(
@@ -177,9 +177,9 @@ impl Report {
         );
         let Some(failed) = &self.failed_pause else { return };
         row(
-            "pause that had to fail",
+            "pause that must fail",
             format!(
-                "gave up after {} (deadline {}); clients waited {} at most and went on",
+                "failed after {} (deadline {}); clients waited {} at most and continued",
                 ms(u64::try_from(failed.took.as_micros()).unwrap_or(u64::MAX)),
                 ms(SHORT_DEADLINE.as_millis() as u64 * 1000),
                 ms(self.longest_wait_failed_pause_us)
@@ -187,7 +187,7 @@ impl Report {
         );
         row(
             "  it named",
-            failed.named.as_ref().map_or("nobody it should have".to_owned(), |session| {
+            failed.named.as_ref().map_or("NOT the session that was left open".to_owned(), |session| {
                 format!(
                     "id {}, user {}, application {}, {}, for {:.1} s{}",
                     session.id,

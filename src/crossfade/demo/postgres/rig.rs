@@ -1,4 +1,4 @@
-//! The rig of the PostgreSQL demo: one real server and the proxy in front of it, as child processes in one temporary directory.
+//! The set-up of the PostgreSQL demo: one real server and the proxy in front of it, as child processes in one temporary directory.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -58,13 +58,13 @@ impl Rig {
         Ok(Self { proxy, proxy_port, admin, server, directory })
     }
 
-    /// The application's way through the interlay.
+    /// The application's login through the interlay.
     pub fn through(&self) -> Login {
         Login { port: self.proxy_port, ..self.server.application.clone() }
     }
 }
 
-/// Only we may read it.
+/// Only this user may read the file.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! A throw-away PostgreSQL in the demo's directory: made, started, and given an application user of which it keeps only a verifier.
+//! A temporary PostgreSQL in the demo's directory: created, started, and given an application user with a SCRAM verifier only.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -15,10 +15,10 @@ const NEEDED: [&str; 3] = ["postgres", "initdb", "pgbench"];
 
 pub const APPLICATION_USER: &str = "shop";
 pub const DATABASE: &str = "shop";
-/// Crossfade's own user: it may look at the server, and owns nothing.
+/// Crossfade's own user: it may monitor the server, and owns nothing.
 pub const MONITOR_USER: &str = "crossfade";
 
-/// Every connection must prove that it knows a password.
+/// Every connection must log in by SCRAM.
 const HBA: &str = "host all all 127.0.0.1/32 scram-sha-256\n";
 
 /// A real server.
@@ -30,18 +30,18 @@ pub struct Server {
     pub version: String,
     pub programs: Programs,
     pub superuser: Login,
-    /// Leads to the server itself; through the interlay it is the same but for the port.
+    /// The login on the server itself; through the interlay only the port differs.
     pub application: Login,
     pub monitor: Login,
-    /// What the server stores of the application user's password.
+    /// The verifier that the server stores for the application user.
     pub verifier: String,
 }
 
-/// Where PostgreSQL's programs are, and as whom its server runs.
+/// Where PostgreSQL's programs are, and the user its server runs as.
 #[derive(Debug, Clone)]
 pub struct Programs {
     folder: PathBuf,
-    /// User and group; `None` = as we do.
+    /// User and group; `None` = those of this process.
     runner: Option<(u32, u32)>,
 }
 
@@ -60,7 +60,7 @@ impl Programs {
         Ok(Self { folder, runner: runner()? })
     }
 
-    /// A program a client runs, with nothing of our user's settings for PostgreSQL.
+    /// A client program, without this user's settings for PostgreSQL.
     pub fn client(&self, name: &str) -> Command {
         let mut command = Command::new(self.folder.join(name));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
@@ -70,7 +70,7 @@ impl Programs {
         command
     }
 
-    /// A program of the server, which refuses to run as root.
+    /// A server program, which refuses to run as root.
     fn server(&self, name: &str) -> Command {
         let mut command = self.client(name);
         if let Some((user, group)) = self.runner {
@@ -80,7 +80,7 @@ impl Programs {
     }
 }
 
-/// Folders that may have the programs, the newest of Debian's first.
+/// Folders that may contain the programs, the newest version of Debian's first.
 fn candidates() -> Vec<PathBuf> {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<(u32, PathBuf)> = installed
@@ -95,7 +95,7 @@ fn candidates() -> Vec<PathBuf> {
     folders
 }
 
-/// The user `postgres` when we are root.
+/// The user `postgres` when this process runs as root.
 fn runner() -> Result<Option<(u32, u32)>, String> {
     let ourselves = std::fs::metadata("/proc/self").map_err(|error| format!("/proc/self: {error}"))?.uid();
     if ourselves != 0 {
@@ -112,7 +112,7 @@ fn runner() -> Result<Option<(u32, u32)>, String> {
     }
 }
 
-/// 128 bits nobody can guess, in letters and digits.
+/// 128 random bits in letters and digits.
 fn random_password() -> Result<String, String> {
     use std::io::Read as _;
     let mut bytes = [0; 16];
@@ -122,11 +122,11 @@ fn random_password() -> Result<String, String> {
 }
 
 impl Server {
-    /// Makes and starts it below `directory`.
+    /// Creates and starts a server below `directory`.
     pub fn start(directory: &Path) -> Result<Self, String> {
         let programs = Programs::find()?;
         let io = |error: std::io::Error| format!("{}: {error}", directory.display());
-        // The server's user must be able to go through, whatever our umask is.
+        // The server's user must be able to enter the directory, independently of the umask.
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).map_err(io)?;
         let home = directory.join("postgres");
         std::fs::create_dir(&home).map_err(io)?;
@@ -167,7 +167,7 @@ impl Server {
         sql.rows(&format!("GRANT pg_monitor TO {MONITOR_USER}"))?;
         sql.rows(&format!("CREATE DATABASE {DATABASE} OWNER {APPLICATION_USER}"))?;
         let text = |query: &str| {
-            sql.rows(query)?.pop().and_then(|mut row| row.pop()).ok_or_else(|| format!("nothing answers {query}"))
+            sql.rows(query)?.pop().and_then(|mut row| row.pop()).ok_or_else(|| format!("no row for {query}"))
         };
         let verifier = text(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{APPLICATION_USER}'"))?;
         let version = text("SHOW server_version")?;
@@ -184,10 +184,10 @@ fn start_postmaster(programs: &Programs, data: &Path, port: u16, directory: &Pat
         "listen_addresses=127.0.0.1".to_owned(),
         "unix_socket_directories=".to_owned(),
         "password_encryption=scram-sha-256".to_owned(),
-        // Nothing here outlives the demo.
+        // Nothing here outlives the demo, so no durability is needed.
         "fsync=off".to_owned(),
         "full_page_writes=off".to_owned(),
-        // Its transactions would be taken for the application's.
+        // Its transactions would be counted as the application's.
         "autovacuum=off".to_owned(),
     ];
     for setting in &settings {
@@ -210,7 +210,7 @@ fn wait_until_up(process: &mut Running, login: &Login) -> Result<Sql, String> {
     }
 }
 
-/// Waits until `child` has ended well; `watch` is given what it wrote so far.
+/// Waits until `child` has ended successfully; `watch` gets its output so far.
 pub fn wait_for_end(
     child: &mut Running,
     name: &str,

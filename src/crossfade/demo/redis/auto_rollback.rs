@@ -1,4 +1,4 @@
-//! The variant `--auto-rollback`: the target becomes slow without warning, and the rollback policy returns to the source by itself.
+//! The variant `--auto-rollback`: the target becomes slow without warning, and the rollback policy returns to the source automatically.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use super::report::{AutomaticRollback, Report};
 
 /// How long each exchange with the target takes once it is slowed.
 const SLOWED: Duration = Duration::from_millis(60);
-/// Traffic on the target before that, so that there is something to compare with.
+/// Traffic on the target before that, as a base for the comparison.
 const HEALTHY: Duration = Duration::from_secs(4);
 
 impl Director<'_> {
-    /// Moves there, slows the target, and waits for the policy to bring everybody back.
+    /// Moves to the target, slows it, and waits for the policy to return to the source.
     pub fn phases_with_automatic_rollback(&mut self, report: &mut Report) -> Result<(), String> {
         self.until_migrate(report)?;
         let now = self.wait("authority on the target", on("target"))?;
         self.show_flip(&now);
         self.linger(HEALTHY)?;
 
-        self.screen.step("the target is slowed");
-        self.screen.say(&format!("every exchange with the target now takes {} ms more", SLOWED.as_millis()));
+        self.screen.step("slowing the target");
+        self.screen.say(&format!("every exchange with the target now takes {} ms longer", SLOWED.as_millis()));
         let slowed = Instant::now();
         let slow_proxy =
             self.rig.slow_proxy.as_ref().ok_or("this variant needs the slow proxy in front of the target")?;
@@ -29,7 +29,7 @@ impl Director<'_> {
         let rolled_back = self.wait("the rollback policy to act", |now| now["phase"] == "rollback")?;
         let decided = slowed.elapsed();
         let reason = rolled_back["rollback_reason"].as_str().unwrap_or_default().to_owned();
-        self.screen.say(&format!("rolled back by itself after {:.1} s: {reason}", decided.as_secs_f64()));
+        self.screen.say(&format!("rolled back automatically after {:.1} s: {reason}", decided.as_secs_f64()));
         let now = self.wait("authority back on the source", on("source"))?;
         self.show_flip(&now);
         report.automatic_rollback = Some(AutomaticRollback { reason, decided, back: slowed.elapsed() });
@@ -39,7 +39,7 @@ impl Director<'_> {
         self.linger(HEALTHY)
     }
 
-    /// Ends the migration where it began. The flips are read first: they are the record's.
+    /// Ends the migration on the source. The flips are read from the record first.
     pub fn abandon(&mut self, report: &mut Report) -> Result<(), String> {
         self.screen.step("abandon");
         let before = self.rig.admin.migration(MIGRATION)?;

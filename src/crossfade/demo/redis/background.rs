@@ -38,7 +38,7 @@ impl Background {
         Ok(Self { stop, requests, thread: Some(thread) })
     }
 
-    /// Lets the round under way end; tells what redis-benchmark complained about, if anything.
+    /// Stops after the round under way; returns redis-benchmark's error, if any.
     pub fn finish(mut self) -> Result<(), String> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
@@ -70,7 +70,7 @@ fn round(port: u16) -> Result<(), String> {
     if !output.status.success() || complaint.is_some() {
         return Err(format!("redis-benchmark: {} ({})", complaint.unwrap_or("no message").trim(), output.status));
     }
-    // Its one list would grow without end; a short list is also copied quickly.
+    // Its only list would grow without limit; a short list is also copied quickly.
     let trimmed =
         Connection::open(port).and_then(|mut connection| connection.call(&[b"LTRIM", b"mylist", b"0", b"999"]));
     trimmed.map(drop).map_err(|error| format!("LTRIM after redis-benchmark: {error}"))

@@ -1,4 +1,4 @@
-//! A blocking RESP2 client for the demo's threads: loads data, plays the application, reads back. Not a model for real clients.
+//! A blocking RESP2 client for the demo's threads: loads data, acts as the application, reads back. Not an example for real clients.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::model::limits;
 use wire::resp::value::{Extent, Value, decode_whole, encode_request};
 
-/// A reply that takes longer is a failure the demo reports.
+/// A reply that takes longer is reported as a failure.
 const REPLY_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new(), begin: 0 })
     }
 
-    /// Tries until the server answers PING with something other than "loading".
+    /// Retries until the server answers PING with something other than "loading".
     pub fn open_when_up(port: u16, patience: Duration, mut still_alive: impl FnMut() -> bool) -> io::Result<Self> {
         let deadline = std::time::Instant::now() + patience;
         loop {

@@ -1,4 +1,4 @@
-//! The history the source has before the demo begins: every type, small and large, in every encoding, with and without expiry.
+//! The data that the source has before the demo begins: every type, small and large, in every encoding, with and without expiry.
 
 use std::io;
 
@@ -13,7 +13,7 @@ const BATCH: usize = 1000;
 enum Shape {
     Text(usize),
     Number,
-    /// Elements and bytes of each.
+    /// Number of elements, and bytes of each.
     List(usize, usize),
     Integers(usize),
     Members(usize, usize),
@@ -22,7 +22,7 @@ enum Shape {
     Stream(usize),
 }
 
-/// Name, how many, what. The larger shapes are past the limits of the compact encodings (quicklist, hashtable, skiplist).
+/// Name, number of keys, shape. The larger shapes exceed the limits of the compact encodings (quicklist, hashtable, skiplist).
 const SHAPES: &[(&str, usize, Shape)] = &[
     ("text", 72_000, Shape::Text(40)),
     ("page", 1_500, Shape::Text(10 * 1024)),
@@ -44,12 +44,12 @@ const SHAPES: &[(&str, usize, Shape)] = &[
 /// Keys in logical database 1, so that more than one database is moved.
 const SECOND_DATABASE_KEYS: usize = 2_000;
 
-/// Keys the whole set has.
+/// Number of keys of the whole set.
 pub fn keys() -> usize {
     SHAPES.iter().map(|(_, count, _)| count).sum::<usize>() + SECOND_DATABASE_KEYS
 }
 
-/// Writes everything straight into the server at `port`; `progress` gets the number of keys written so far.
+/// Writes everything directly into the server at `port`; `progress` gets the number of keys written so far.
 pub fn load(port: u16, seed: u64, mut progress: impl FnMut(usize)) -> io::Result<()> {
     let mut loader = Loader { connection: Connection::open(port)?, requests: Vec::new(), count: 0 };
     let mut random = Random::new(seed);
@@ -158,7 +158,7 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_history_is_as_large_as_the_report_says() {
+    fn the_dataset_has_the_reported_number_of_keys() {
         assert!(super::keys() >= 200_000, "{}", super::keys());
     }
 }

@@ -1,4 +1,4 @@
-//! Drives the migration of the demo through the admin API while clients run, and writes down what it sees.
+//! Drives the migration of the demo through the admin API while clients run, and records what it sees.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use base::model::limits;
 use movers::{compare_servers, digest_server};
 
 pub const MIGRATION: &str = "demo";
-/// No step of a healthy demo comes near this.
+/// Much longer than any step of a healthy demo.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
-/// Traffic between two flips.
+/// Time of traffic between two flips.
 pub const BETWEEN_FLIPS: Duration = Duration::from_secs(3);
 /// Deadlines of the two sides differ by the grace, and by the time a reply takes.
 const TTL_TOLERANCE_MS: u64 = limits::TTL_GRACE_DEFAULT_MS + 1000;
@@ -27,7 +27,7 @@ pub struct Director<'a> {
     pub screen: &'a mut Screen,
     pub tally: Arc<Tally>,
     pub benchmark: Arc<AtomicU64>,
-    /// How long reads are compared at least.
+    /// Minimum time of comparing reads.
     pub compare: Duration,
 }
 
@@ -51,14 +51,14 @@ impl Director<'_> {
         Ok(())
     }
 
-    /// As far as `migrate`, where the flip happens by itself.
+    /// Advances to `migrate`, where the flip happens automatically.
     pub fn advance_through(&mut self, report: &mut Report) -> Result<(), String> {
         for (phase, next) in
             [("analyze", "analyze"), ("compare and first copy", "compare"), ("test", "test"), ("migrate", "migrate")]
         {
             self.post("advance", &json!({ "to": next }))?;
             if next == "test" {
-                // Leaving compare: the first copy has just ended.
+                // When `compare` is left, the first copy has just ended.
                 report.keys_per_second = last_rate(&self.rig.admin.migration(MIGRATION)?);
             }
             self.screen.step(phase);
@@ -77,7 +77,7 @@ impl Director<'_> {
         self.linger(BETWEEN_FLIPS)?;
 
         self.screen.step("rollback");
-        self.post("rollback", &json!({ "reason": "the demo shows the way back" }))?;
+        self.post("rollback", &json!({ "reason": "the demo shows a rollback" }))?;
         let now = self.wait("authority back on the source", on("source"))?;
         self.show_flip(&now);
         self.linger(BETWEEN_FLIPS)?;
@@ -111,7 +111,7 @@ impl Director<'_> {
         self.rig.admin.wait(MIGRATION, what, deadline, &mut |now| show(screen, tally, benchmark, now), done)
     }
 
-    /// Lets traffic run.
+    /// Waits while traffic runs.
     pub fn linger(&mut self, time: Duration) -> Result<(), String> {
         let until = Instant::now() + time;
         self.wait("traffic", move |_| Instant::now() >= until).map(drop)
@@ -119,7 +119,7 @@ impl Director<'_> {
 
     pub fn drained(&mut self) -> Result<(), String> {
         let nothing = |field: &Json| matches!(field, Json::Bool(false)) || field.as_u64() == Some(0);
-        // A status is up to 100 ms old: only one from after the last write counts.
+        // A status is up to 100 ms old: only a status from after the last write counts.
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
@@ -132,7 +132,7 @@ impl Director<'_> {
         .map(drop)
     }
 
-    /// Both servers are at rest: no client writes, and the lane has nothing left to do.
+    /// Compares both servers while no client writes and the lane is drained.
     pub fn compare(&mut self, report: &mut Report) -> Result<(), String> {
         self.screen.step("typed digest of both servers");
         let [source, target] = self.rig.endpoints()?;
@@ -163,7 +163,7 @@ impl Director<'_> {
         Ok(())
     }
 
-    /// What a migration says of itself while both sides are still kept in step.
+    /// Reads a migration's figures while both sides are still kept in step.
     pub fn summarise(&self, before: &Json, report: &mut Report) {
         report.flips = flips(before);
         let lane = &before["lane"];
@@ -175,7 +175,7 @@ impl Director<'_> {
         report.read_divergences = count("read_divergences");
     }
 
-    /// The filters in force, and what each has done.
+    /// The filters in force, and the statistics of each.
     pub fn policies(&mut self, report: &mut Report) -> Result<(), String> {
         let (status, answer) = self.rig.admin.get(&format!("/api/v1/interlays/{INTERLAY}/policies"))?;
         if status != 200 {

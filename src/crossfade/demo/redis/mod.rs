@@ -33,7 +33,7 @@ pub fn run(options: &DemoOptions) -> i32 {
         Ok(report) => {
             let failures = report.failures();
             let course = if options.auto_rollback {
-                "and, when that was slow, back by itself"
+                "and, when that became slow, automatically back"
             } else {
                 "and back and there again"
             };
@@ -60,7 +60,7 @@ fn move_there_and_back(options: &DemoOptions) -> Result<Report, String> {
     let seed = u64::from(std::process::id());
     screen.step("two servers");
     let (directory, source, target) = Rig::start_servers(options.valkey)?;
-    screen.step("history into the source");
+    screen.step("loading data into the source");
     let total = dataset::keys() as u64;
     dataset::load(source.port, seed, |done| screen.update(done as u64, total, "keys"))
         .map_err(|error| format!("loading the source: {error}"))?;
@@ -76,7 +76,7 @@ fn move_there_and_back(options: &DemoOptions) -> Result<Report, String> {
     let result = passage(&mut rig, &mut screen, options, &mut report);
     report.took = started.elapsed();
     if let Some(status) = rig.proxy.ended() {
-        return Err(format!("the proxy ended by itself ({status}):\n{}", rig.proxy.log_tail(30)));
+        return Err(format!("the proxy ended unexpectedly ({status}):\n{}", rig.proxy.log_tail(30)));
     }
     result.map_err(|why| format!("{why}\nlast lines of the proxy:\n{}", rig.proxy.log_tail(10)))?;
     drop(screen);
@@ -86,7 +86,7 @@ fn move_there_and_back(options: &DemoOptions) -> Result<Report, String> {
     Ok(report)
 }
 
-/// From the first client to the last read.
+/// Everything from the first client to the last read.
 fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &mut Report) -> Result<(), String> {
     let io = |error: std::io::Error| format!("clients: {error}");
     let traffic_since = Instant::now();
@@ -105,7 +105,7 @@ fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &m
     let least = Duration::from_secs(options.seconds.unwrap_or(0)).saturating_sub(traffic_since.elapsed());
     director.linger(BETWEEN_FLIPS.max(least))?;
 
-    director.screen.step("clients stop, lane drains");
+    director.screen.step("stopping clients, draining the lane");
     if let Err(why) = background.finish() {
         report.client_errors += 1;
         report.notes.push(why);
@@ -120,12 +120,12 @@ fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &m
         director.commit(report)?;
     }
 
-    director.screen.step("everything is read back");
+    director.screen.step("reading everything back");
     let (retired, whole): (Vec<_>, Vec<_>) = finished.iter().partition(|finished| finished.retired);
     let models: Vec<_> = whole.iter().map(|finished| &finished.model).collect();
     if !retired.is_empty() {
         report.notes.push(format!(
-            "{} of {WORKERS} checkers met an error and stopped: their keys are not judged",
+            "{} of {WORKERS} checkers met an error and stopped: their keys are not checked",
             retired.len()
         ));
     }
@@ -140,7 +140,7 @@ fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &m
     Ok(())
 }
 
-/// Leaves everything running until the user has seen enough.
+/// Leaves everything running until Ctrl-C.
 fn keep(rig: &Rig, report: &Report) {
     print!("{}", report.render());
     println!("\nStill running (Ctrl-C stops everything and removes {}):", rig.directory.path().display());

@@ -1,6 +1,6 @@
-//! What one checker thread knows it was acknowledged: the exact content of every key only it writes.
+//! The state that was acknowledged to one checker thread: the exact content of every key that only this thread writes.
 //!
-//! Pure. An operation is an encoded request and the only reply that is right for it.
+//! Pure. An operation is an encoded request and its only right reply.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -34,11 +34,11 @@ pub enum Expect {
     Shared,
     /// SET with PX; the deadline counts from the acknowledgement.
     VolatileSet(Volatile),
-    /// GET of what was set last before it, though it may have been set again by the time the reply comes.
+    /// GET of the value set last before it, although the key may have been set again by the time the reply arrives.
     VolatileGet(Volatile),
 }
 
-/// One request and what must come back.
+/// One request and its expected reply.
 #[derive(Debug)]
 pub struct Step {
     pub request: Vec<u8>,
@@ -113,7 +113,7 @@ impl Model {
         format!("w{}-{}", self.worker, self.tokens).into_bytes()
     }
 
-    /// Draws the next operation and takes its effect as given; a reply that differs is a finding.
+    /// Draws the next operation and applies its effect to the model; a reply that differs is an error.
     pub fn draw(&mut self, random: &mut Random, now_ms: u64, steps: &mut Vec<Step>) {
         let n = random.below(COLLECTIONS) as usize;
         match random.below(16) {

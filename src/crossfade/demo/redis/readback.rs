@@ -1,4 +1,4 @@
-//! Reads back, through the proxy, everything the checkers were acknowledged.
+//! Reads back, through the proxy, everything that was acknowledged to the checkers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,13 +10,13 @@ use wire::resp::value::Value;
 /// Losses kept as text; the rest are counted.
 const NOTES_MAX: usize = 10;
 
-/// What was read back.
+/// The result of reading back.
 #[derive(Debug, Default)]
 pub struct ReadBack {
-    /// Elements, fields, counters and values looked for.
+    /// Elements, fields, counters and values that were checked.
     pub checked: u64,
     pub lost: u64,
-    /// Things that are there though nobody was told so: a write applied twice, or a removed element come back.
+    /// Items found that were not acknowledged: a write applied twice, or a removed element that came back.
     pub surplus: u64,
     pub notes: Vec<String>,
 }
@@ -28,7 +28,7 @@ impl ReadBack {
         }
     }
 
-    /// Compares as multisets, then order when it counts.
+    /// Compares as multisets, then the order if it matters.
     fn collection(&mut self, key: &[u8], expected: &[Vec<u8>], found: &[Vec<u8>]) {
         self.checked += expected.len() as u64;
         if expected == found {
@@ -43,7 +43,7 @@ impl ReadBack {
         self.surplus += surplus.unsigned_abs();
         if lost == 0 && surplus == 0 {
             self.lost += 1;
-            self.note(key, "the order is not the one acknowledged");
+            self.note(key, "the order differs from the acknowledged one");
         } else {
             self.note(key, &format!("{lost} lost, {surplus} too many"));
         }
@@ -62,7 +62,7 @@ fn strings(reply: &Value) -> Vec<Vec<u8>> {
     reply.items().unwrap_or_default().iter().map(|item| item.bytes().unwrap_or_default().to_vec()).collect()
 }
 
-/// Through the proxy, from whatever server is authoritative now. What all checkers share is judged only when `all` are there.
+/// Through the proxy, from the server that is authoritative now. Shared keys are checked only when `all` checkers finished.
 pub fn read_back(port: u16, models: &[&Model], all: bool) -> io::Result<ReadBack> {
     let mut connection = Connection::open(port)?;
     let mut result = ReadBack::default();
@@ -120,7 +120,7 @@ fn read_values(connection: &mut Connection, model: &Model, result: &mut ReadBack
     let counters = model.counters.iter().enumerate().map(|(n, value)| (model.key("counter", n), *value));
     for (key, value) in counters.chain([(model.key("scripted", 0), model.scripted)]) {
         let found = connection.call(&[b"GET", &key])?;
-        // A counter nobody touched yet does not exist.
+        // A counter that was never incremented does not exist.
         let found = if found == Value::Null && value == 0 { number(0) } else { found };
         result.value(&key, &number(value), &found);
     }

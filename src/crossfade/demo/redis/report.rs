@@ -1,4 +1,4 @@
-//! What the demo found, as text, and whether it is good.
+//! The results of the Redis demo as text, and whether it passed.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct PolicySeen {
     pub faults: u64,
 }
 
-/// The rollback that nobody asked for.
+/// The rollback started by the policy.
 #[derive(Debug)]
 pub struct AutomaticRollback {
     pub reason: String,
@@ -60,13 +60,13 @@ pub struct Report {
     pub policies: Vec<PolicySeen>,
     /// Only in the variant with an automatic rollback.
     pub automatic_rollback: Option<AutomaticRollback>,
-    /// Why, for everything above that is not zero and should be.
+    /// The reasons for everything above that should be zero and is not.
     pub notes: Vec<String>,
 }
 
-/// Flips a passage makes: there, back, there again.
+/// Number of flips: there, back, there again.
 const FLIPS_EXPECTED: usize = 3;
-/// There, and back by itself.
+/// Number of flips with an automatic rollback: there and back.
 const FLIPS_JUDGED: usize = 2;
 /// Mirror, compare and rollback run as WebAssembly, by default.
 const SLOTS_EXPECTED: [&str; 3] = ["mirror", "compare", "rollback"];
@@ -81,7 +81,7 @@ impl Report {
             }
         };
         check(self.lost, "acknowledged writes lost");
-        check(self.surplus, "writes applied that nobody was told of");
+        check(self.surplus, "unacknowledged writes found");
         check(self.divergences.len() as u64, "divergent keys");
         check(self.read_divergences, "reads answered differently by the two servers");
         check(self.client_errors, "client errors");
@@ -93,11 +93,11 @@ impl Report {
         }
         for slot in SLOTS_EXPECTED {
             if !self.policies.iter().any(|policy| policy.slot == slot && policy.calls > 0) {
-                failures.push(format!("no filter was asked as {slot} policy"));
+                failures.push(format!("no filter was called in slot {slot}"));
             }
         }
         if self.automatic_rollback.as_ref().is_some_and(|judged| !judged.reason.contains("the rollback policy: p99")) {
-            failures.push("the rollback was not the policy's".to_owned());
+            failures.push("the rollback was not started by the policy".to_owned());
         }
         if self.reads_compared == 0 {
             failures.push("no read was compared".to_owned());
@@ -135,7 +135,7 @@ impl Report {
         row(
             "reads compared on both",
             format!(
-                "{}; {} in other bytes with one meaning, {} different",
+                "{}; {} equivalent in other bytes, {} different",
                 self.reads_compared, self.reads_equivalent, self.read_divergences
             ),
         );
@@ -143,9 +143,7 @@ impl Report {
             let PolicySeen { slot, filter, mode, calls, memo_hits, faults } = policy;
             row(
                 &format!("policy {slot}"),
-                format!(
-                    "{filter} (WebAssembly, {mode}): {calls} calls, {memo_hits} answers remembered, {faults} faults"
-                ),
+                format!("{filter} (WebAssembly, {mode}): {calls} calls, {memo_hits} from memory, {faults} faults"),
             );
         }
         row(

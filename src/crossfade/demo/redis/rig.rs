@@ -11,7 +11,7 @@ use super::slow_proxy::SlowProxy;
 use base::model::{Address, ClientTls, Endpoint, EndpointName, EndpointProtocol};
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
-/// Where `scripts/install-test-servers.sh` puts it, from the top of the repository.
+/// Where `scripts/install-test-servers.sh` installs Valkey, relative to the top of the repository.
 const VALKEY_SERVER: &str = ".tools/valkey-server";
 
 /// A real server.
@@ -29,20 +29,20 @@ pub struct Rig {
     pub proxy: Running,
     pub proxy_port: u16,
     pub admin: Admin,
-    /// In front of the target, where it is to be slowed.
+    /// In front of the target, if that is to be slowed.
     pub slow_proxy: Option<SlowProxy>,
     pub target: Server,
     pub source: Server,
     pub directory: WorkDir,
 }
 
-/// The shipped rollback policy, allowed to act, with thresholds that a demonstration can wait for.
+/// The shipped rollback policy, allowed to act, with thresholds low enough for a demonstration.
 const ROLLBACK_POLICY: &str = "[interlays.demo.policies.rollback]\nfilter = \"builtin:rollback-threshold\"\nmode = \"block\"\n\
                                config = { window_s = 5, trip_s = 3, p99_ratio = 4, p99_floor_us = 30000 }\n";
 
 pub const INTERLAY: &str = "demo";
 
-/// Starts a server that keeps nothing on disk.
+/// Starts a server without persistence.
 fn start_server(name: &str, binary: &Path, directory: &Path) -> Result<Server, String> {
     let explain = |error: std::io::Error| format!("{name} ({}): {error}", binary.display());
     let port = free_port().map_err(explain)?;
@@ -78,7 +78,7 @@ fn valkey_binary() -> Result<PathBuf, String> {
 }
 
 impl Rig {
-    /// Servers first, so that the history can be loaded before the proxy is in front.
+    /// Starts the servers first, so that data can be loaded before the proxy starts.
     pub fn start_servers(valkey: bool) -> Result<(WorkDir, Server, Server), String> {
         let target_binary = if valkey { valkey_binary()? } else { PathBuf::from("redis-server") };
         let directory = WorkDir::make().map_err(|error| format!("temporary directory: {error}"))?;

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server that can be told to be slow: "the target is overloaded", without touching the target.
+//! A TCP proxy that can slow down the traffic to a server: simulates an overloaded target without touching it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How soon a forwarding thread notices that its guard is gone.
+/// How often a forwarding thread checks whether its guard was dropped.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -26,7 +26,7 @@ struct Shared {
 }
 
 impl SlowProxy {
-    /// Forwards a free port of 127.0.0.1 to `server_port` there.
+    /// Forwards a free port of 127.0.0.1 to `server_port`.
     pub fn start(server_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
@@ -37,14 +37,14 @@ impl SlowProxy {
                 if of_acceptor.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                // A server that does not answer looks like one: the connection ends.
+                // If the server cannot be reached, the client's connection ends.
                 let _ = connect(&client, server_port, &of_acceptor);
             }
         })?;
         Ok(Self { port, shared, acceptor: Some(acceptor) })
     }
 
-    /// From now on every piece on its way to the server waits this long.
+    /// From now on every piece sent to the server is delayed by this time.
     pub fn delay(&self, delay: Duration) {
         self.shared.delay_us.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

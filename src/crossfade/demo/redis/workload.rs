@@ -1,6 +1,6 @@
-//! The application of the demo: threads that write through the proxy, know every acknowledgement and check every reply.
+//! The application of the demo: threads that write through the proxy, remember every acknowledgement and check every reply.
 //!
-//! Any reply other than the one right answer is a finding, at once; what was acknowledged is read back at the end.
+//! Any reply other than the right one is reported at once; what was acknowledged is read back at the end.
 
 use std::io;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use wire::resp::value::{Value, brief_bytes};
 
 /// Findings kept as text; the rest are counted.
 const NOTES_MAX: usize = 5;
-/// Pause between two pipelines of a worker: the load should be steady, not a benchmark.
+/// Pause between two pipelines of a worker: a steady load, not a benchmark.
 const PACE: Duration = Duration::from_millis(2);
 /// A key may be read this long around its deadline in either state: clocks are read on both sides of a socket.
 const DEADLINE_SLACK_MS: u64 = 100;
 
-/// Counted by all threads, shown live.
+/// Counters of all threads, shown live.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub requests: AtomicU64,
     pub writes_acknowledged: AtomicU64,
     /// Error replies and lost connections.
     pub errors: AtomicU64,
-    /// Replies that were not the right answer.
+    /// Replies that were wrong.
     pub wrong: AtomicU64,
     pub longest_wait_us: AtomicU64,
 }
 
-/// One worker's end: what it knows, and what it found.
+/// One worker's result: its model and its errors.
 #[derive(Debug)]
 pub struct Finished {
     pub model: Model,
     pub notes: Vec<String>,
-    /// It met an error and stopped: whether its last writes took effect is unknown, so its keys are not judged.
+    /// The worker met an error and stopped: whether its last writes took effect is unknown, so its keys are not checked.
     pub retired: bool,
 }
 
@@ -81,7 +81,7 @@ impl Workload {
         Ok(Self { threads, stop, tally })
     }
 
-    /// Lets every outstanding pipeline end.
+    /// Stops after every outstanding pipeline.
     pub fn finish(mut self) -> Result<Vec<Finished>, String> {
         self.stop.store(true, Ordering::Relaxed);
         let threads = std::mem::take(&mut self.threads);
