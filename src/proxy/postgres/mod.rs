@@ -5,6 +5,7 @@
 //! directions (`forward`), while the tracker knows at every frame whether the session is between two units of work. That is where a
 //! hold (`hold`) makes it wait. Rows are never read.
 
+mod cancel;
 mod entropy;
 mod forward;
 mod hold;

@@ -23,7 +23,6 @@ use base::stdx::spares::Spares;
 use bus::counters::CoreCounters;
 use bus::{HoldEvent, HoldOrder};
 use wire::postgres::HEAD_BYTES;
-use wire::postgres::auth::same_secret;
 use wire::postgres::encode::{self, More};
 use wire::postgres::frame::error_field;
 
@@ -123,25 +122,16 @@ impl PostgresRelay {
         }
     }
 
-    /// Asks a session's backend to stop what it runs; false when nothing runs or the key is wrong, about which PostgreSQL too says
-    /// nothing.
+    /// Asks the backend of the session that is named to stop what it runs; false when there is nothing to ask.
     fn pass_on(&mut self, interrupt: &Interrupt, asker: Option<ClientKey>) -> bool {
         let session = self.by_id.get(&interrupt.session).and_then(|key| self.sessions.get(*key));
-        let Some(session) = session.filter(|session| same_secret(&interrupt.key, &session.secret)) else {
+        let Some((request, side)) =
+            session.and_then(|session| session.cancel_request(interrupt, asker, &self.shared.servers))
+        else {
             return false;
         };
-        let Some(ready) = session.ready().filter(|ready| ready.tracker.is_busy()) else { return false };
-        let Some(server) = session.server.and_then(|key| self.shared.servers.get(key)) else { return false };
-        let (Some(backend), side) = (server.backend().cloned(), server.side) else { return false };
-        let request = CancelRequest { backend, session: session.key, unit: ready.units, asker };
         self.shared.connect_to_cancel(request, side);
         true
-    }
-
-    /// Whether a cancel request still reaches the unit of work that it is meant for.
-    fn is_due(&self, request: &CancelRequest) -> bool {
-        let ready = self.sessions.get(request.session).and_then(Session::ready);
-        ready.is_some_and(|ready| ready.tracker.is_busy() && ready.units == request.unit)
     }
 
     // ---- server connections -----------------------------------------------------------------------------------------------
@@ -149,7 +139,9 @@ impl PostgresRelay {
     /// Sends the first packet that is not about encryption.
     fn introduce(&mut self, key: UpstreamKey) {
         let due = match self.shared.servers.get(key).map(|server| &server.purpose) {
-            Some(Purpose::Cancel(request)) => self.is_due(request),
+            Some(Purpose::Cancel(request)) => {
+                self.sessions.get(request.session).is_some_and(|session| session.is_running(request.unit))
+            }
             Some(Purpose::Session(_) | Purpose::Lookup) | None => true,
         };
         if !due {

@@ -245,7 +245,7 @@ impl Session {
     /// Queues bytes for the client.
     #[inline]
     pub fn send(&mut self, bytes: &[u8], shared: &mut Shared) {
-        // When the client is gone nobody reads them.
+        // They have no reader when the client is gone.
         if !self.client.is_gone {
             self.client.output.extend_from_slice(bytes);
             self.flush(shared);

@@ -1,5 +1,5 @@
-//! The log-in's other messages: what a server asks for, what a client answers, md5 and plain passwords. SCRAM is in [`super::scram`].
-//! Pure.
+//! The messages of a log-in but SCRAM's: what a server asks for, what a client answers, md5 and plain passwords. Pure; any thread. SCRAM
+//! is in [`super::scram`].
 
 use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
@@ -22,7 +22,7 @@ pub enum AuthRequest<'a> {
 }
 
 impl<'a> AuthRequest<'a> {
-    /// `None` when the body is too short for its kind.
+    /// Reads the body of an Authentication frame; `None` when it is too short for its kind.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let kind = be32(body)?;
@@ -38,7 +38,7 @@ impl<'a> AuthRequest<'a> {
         })
     }
 
-    /// For a message to an operator.
+    /// The method's name, for a message to an operator.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -67,13 +67,14 @@ fn mechanisms(data: &[u8]) -> Option<Vec<&str>> {
     }
 }
 
-/// A client's PasswordMessage (p): the text before the NUL.
+/// Reads the body of a PasswordMessage (p): the bytes before its NUL. `None` when the NUL is missing or not the last byte.
 #[must_use]
 pub fn password(body: &[u8]) -> Option<&[u8]> {
     cstr(body).filter(|(_, rest)| rest.is_empty()).map(|(password, _)| password)
 }
 
-/// A client's SASLInitialResponse (p): the mechanism chosen and its first data, `None` when it sends none.
+/// Reads the body of a SASLInitialResponse (p): the mechanism that the client chose, and its first data, `None` when it sends none.
+/// The outer `None`: the body is malformed (protocol-message-formats).
 #[must_use]
 pub fn sasl_initial(body: &[u8]) -> Option<(&str, Option<&[u8]>)> {
     let (mechanism, rest) = cstr(body)?;
@@ -96,7 +97,7 @@ fn md5_hex(parts: &[&[u8]]) -> [u8; 32] {
     })
 }
 
-/// What PostgreSQL stores for a user with md5: the user's name is the salt.
+/// The hash that PostgreSQL stores for a user with an md5 password: md5(password, user), in hex (src/common/md5_common.c).
 #[must_use]
 pub fn md5_password(user: &str, password: &[u8]) -> Md5Hash {
     Md5Hash(md5_hex(&[password, user.as_bytes()]))
@@ -108,7 +109,7 @@ pub fn md5_response(hash: &Md5Hash, salt: [u8; 4]) -> Vec<u8> {
     [&b"md5"[..], &md5_hex(&[&hash.0, &salt])].concat()
 }
 
-/// Whether a client's answer is the one expected; takes the same time wherever they differ.
+/// Whether two secrets are equal. The time it takes depends on their lengths only, not on where they differ.
 #[must_use]
 pub fn same_secret(given: &[u8], expected: &[u8]) -> bool {
     bool::from(given.ct_eq(expected))

@@ -1,6 +1,6 @@
-//! Builds the frames Crossfade sends of its own. Each function appends one frame (or as many as it says) to `out`.
+//! Builds the frames that Crossfade itself sends. Each function appends one frame, or as many as it says, to `out`. Pure; any thread.
 //!
-//! Layouts: protocol-message-formats. Texts lose their NUL bytes, which no frame could carry.
+//! Layouts: protocol-message-formats. NUL bytes within a text are left out, because a NUL ends it.
 
 use super::startup;
 
@@ -23,7 +23,7 @@ fn text(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
-/// SSLRequest.
+/// SSLRequest, the packet without a tag that asks for TLS.
 pub fn ssl_request(out: &mut Vec<u8>) {
     lengthened(out, |out| out.extend_from_slice(&[0x04, 0xd2, 0x16, 0x2f]));
 }
@@ -42,33 +42,38 @@ pub fn startup(out: &mut Vec<u8>, minor: u16, parameters: &[(&str, &str)]) {
     out.extend_from_slice(&startup::build_startup(minor, parameters));
 }
 
-/// What an ErrorResponse or NoticeResponse says beside its message (protocol-error-fields).
+/// The optional fields of an ErrorResponse or NoticeResponse (protocol-error-fields).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct More<'a> {
+    /// Field D.
     pub detail: Option<&'a str>,
+    /// Field H.
     pub hint: Option<&'a str>,
 }
 
 impl<'a> More<'a> {
+    /// Neither field.
     pub const NONE: Self = Self { detail: None, hint: None };
 
+    /// A detail only.
     #[must_use]
     pub fn detail(detail: &'a str) -> Self {
         Self { detail: Some(detail), hint: None }
     }
 
+    /// A hint only.
     #[must_use]
     pub fn hint(hint: &'a str) -> Self {
         Self { detail: None, hint: Some(hint) }
     }
 }
 
-/// ErrorResponse; `severity` is ERROR, FATAL or PANIC.
+/// ErrorResponse (E); `severity` is ERROR, FATAL or PANIC, `sqlstate` has five characters (errcodes-appendix).
 pub fn error_response(out: &mut Vec<u8>, severity: &str, sqlstate: &str, message: &str, more: More<'_>) {
     report(out, b'E', severity, sqlstate, message, more);
 }
 
-/// NoticeResponse; `severity` is WARNING, NOTICE, DEBUG, INFO or LOG.
+/// NoticeResponse (N); `severity` is WARNING, NOTICE, DEBUG, INFO or LOG.
 pub fn notice_response(out: &mut Vec<u8>, severity: &str, sqlstate: &str, message: &str, more: More<'_>) {
     report(out, b'N', severity, sqlstate, message, more);
 }
@@ -86,7 +91,7 @@ fn report(out: &mut Vec<u8>, tag: u8, severity: &str, sqlstate: &str, message: &
     });
 }
 
-/// ReadyForQuery; `status` is b'I', b'T' or b'E'.
+/// ReadyForQuery (Z); `status` is b'I' (idle), b'T' (in a transaction) or b'E' (in a failed one).
 pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
     frame(out, b'Z', |out| out.push(status));
 }
@@ -98,22 +103,22 @@ fn authentication(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
     });
 }
 
-/// AuthenticationOk.
+/// AuthenticationOk (R).
 pub fn authentication_ok(out: &mut Vec<u8>) {
     authentication(out, 0, &[]);
 }
 
-/// AuthenticationCleartextPassword.
+/// AuthenticationCleartextPassword (R): asks for the password itself.
 pub fn authentication_cleartext(out: &mut Vec<u8>) {
     authentication(out, 3, &[]);
 }
 
-/// AuthenticationMD5Password.
+/// AuthenticationMD5Password (R): asks for the md5 hash, hashed again with this salt.
 pub fn authentication_md5(out: &mut Vec<u8>, salt: [u8; 4]) {
     authentication(out, 5, &salt);
 }
 
-/// AuthenticationSASL with the mechanisms offered, the preferred one first.
+/// AuthenticationSASL (R) with the mechanisms offered, the preferred one first.
 pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     frame(out, b'R', |out| {
         out.extend_from_slice(&10u32.to_be_bytes());
@@ -122,17 +127,17 @@ pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     });
 }
 
-/// AuthenticationSASLContinue.
+/// AuthenticationSASLContinue (R).
 pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     authentication(out, 11, data);
 }
 
-/// AuthenticationSASLFinal.
+/// AuthenticationSASLFinal (R).
 pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     authentication(out, 12, data);
 }
 
-/// BackendKeyData. The key has 4 bytes in protocol 3.0 and 4 to 256 in 3.2.
+/// BackendKeyData (K). The key has 4 bytes in protocol 3.0 and 4 to 256 in 3.2.
 pub fn backend_key_data(out: &mut Vec<u8>, process: u32, key: &[u8]) {
     frame(out, b'K', |out| {
         out.extend_from_slice(&process.to_be_bytes());
@@ -140,7 +145,7 @@ pub fn backend_key_data(out: &mut Vec<u8>, process: u32, key: &[u8]) {
     });
 }
 
-/// ParameterStatus.
+/// ParameterStatus (S).
 pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     frame(out, b'S', |out| {
         text(out, name);
@@ -148,9 +153,9 @@ pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: the newest minor version spoken here, and the options not known.
+/// NegotiateProtocolVersion (v): the newest minor version that Crossfade speaks, and the protocol options it does not know.
 ///
-/// The number is what PostgreSQL sends and libpq reads: the whole version (3 << 16 | minor), although the documentation says minor.
+/// The number sent is the whole version (3 << 16 | minor), as PostgreSQL sends it and libpq reads it; the documentation says minor only.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, options: &[&str]) {
     frame(out, b'v', |out| {
         out.extend_from_slice(&(3 << 16 | u32::from(minor)).to_be_bytes());
@@ -159,12 +164,12 @@ pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, options: &[&str
     });
 }
 
-/// PasswordMessage: a password or an md5 answer.
+/// PasswordMessage (p): a password, or the answer to an md5 salt.
 pub fn password_message(out: &mut Vec<u8>, password: &[u8]) {
     frame(out, b'p', |out| text(out, password));
 }
 
-/// SASLInitialResponse.
+/// SASLInitialResponse (p): the mechanism chosen and its first data.
 pub fn sasl_initial_response(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
     frame(out, b'p', |out| {
         text(out, mechanism.as_bytes());
@@ -173,27 +178,27 @@ pub fn sasl_initial_response(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
     });
 }
 
-/// SASLResponse.
+/// SASLResponse (p).
 pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
     frame(out, b'p', |out| out.extend_from_slice(data));
 }
 
-/// Query.
+/// Query (Q): one or more statements in a simple query.
 pub fn query(out: &mut Vec<u8>, sql: &str) {
     frame(out, b'Q', |out| text(out, sql.as_bytes()));
 }
 
-/// Parse with a body that was kept of an earlier one.
+/// Parse (P) with the body of an earlier one.
 pub fn parse(out: &mut Vec<u8>, body: &[u8]) {
     frame(out, b'P', |out| out.extend_from_slice(body));
 }
 
-/// Sync.
+/// Sync (S).
 pub fn sync(out: &mut Vec<u8>) {
     frame(out, b'S', |_| {});
 }
 
-/// Terminate.
+/// Terminate (X).
 pub fn terminate(out: &mut Vec<u8>) {
     frame(out, b'X', |_| {});
 }

@@ -13,9 +13,11 @@ use super::set_config::{ConfigCall, config_call};
 /// What is known of a text of one or more statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
+    /// The strongest class of its statements.
     pub class: Class,
     /// The first statement's first key word in lower case, or "other".
     pub name: &'static str,
+    /// What its statements leave in the session.
     pub keeps: Keeps,
     /// Changes the schema, which logical replication does not copy.
     pub ddl: bool,
@@ -23,7 +25,7 @@ pub struct Facts {
     pub statements: u32,
 }
 
-/// The facts of a text, which may be cut anywhere.
+/// What a text says about itself. It may be cut anywhere; then the facts are those of its beginning.
 #[must_use]
 pub fn facts(sql: &[u8]) -> Facts {
     let mut all = Facts { class: Class::Read, name: "other", keeps: Keeps::NONE, ddl: false, statements: 0 };
@@ -76,7 +78,7 @@ impl<'a> Statement<'a> {
 
     #[inline]
     fn word(&mut self, word: &'a [u8], depth: u32, lexer: &mut Lexer<'a>) {
-        // The functions that matter begin with one of these letters and have at least six.
+        // The names of the functions that matter begin with one of these letters and have at least six.
         if word.len() >= 6 && matches!(word[0] | 0x20, b'n' | b's' | b'p' | b'l') && lexer.next_is(b'(') {
             self.call(word, lexer);
         }
@@ -175,7 +177,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// A function known to change more than its result.
+    /// Notes a call of a function that is known to do more than return a result.
     fn call(&mut self, name: &[u8], lexer: &Lexer<'a>) {
         let mut lower = [0u8; 32];
         let Some(lower) = lower.get_mut(..name.len()) else { return };
@@ -210,6 +212,8 @@ impl<'a> Statement<'a> {
 
 #[cfg(test)]
 mod tests {
+    use Class::{Opaque, Read, Session, Transaction, Write};
+
     use super::*;
 
     #[track_caller]
@@ -219,89 +223,92 @@ mod tests {
         assert_eq!((facts.class, facts.name, &names[..], facts.ddl), (class, name, keeps, ddl), "{sql}");
     }
 
+    /// A text and its class, name, kinds of state and whether it is DDL.
+    type Expected = (&'static str, Class, &'static str, &'static [&'static str], bool);
+
+    const STATEMENTS: &[Expected] = &[
+        ("select 1", Read, "select", &[], false),
+        ("  -- x\n /* /* */ */ (( SELECT 1))", Read, "select", &[], false),
+        ("select * from t for update", Write, "select", &[], false),
+        ("select * from t for no key update skip locked", Write, "select", &[], false),
+        ("select * from t for share", Write, "select", &[], false),
+        ("select substring(a for 3) from t", Read, "select", &[], false),
+        ("select ' for update; drop table t'", Read, "select", &[], false),
+        ("select a into b from t", Write, "select", &[], true),
+        ("select a into temp b from t", Write, "select", &["temp table"], false),
+        ("select nextval('s')", Write, "select", &["currval"], false),
+        ("select pg_advisory_lock(1)", Session, "select", &["advisory lock"], false),
+        ("select pg_catalog.pg_try_advisory_lock(1)", Session, "select", &["advisory lock"], false),
+        ("select pg_advisory_xact_lock(1)", Write, "select", &[], false),
+        ("select pg_advisory_unlock(1)", Session, "select", &[], false),
+        ("select set_config('a.b', 'v', false)", Session, "select", &["custom setting"], false),
+        ("select set_config('work_mem', $1, false)", Session, "select", &["set"], false),
+        ("select set_config('a.b', 'v', true)", Transaction, "select", &[], false),
+        ("select set_config($1, $2, $3)", Session, "select", &["set"], false),
+        ("select lo_open(1, 2)", Write, "select", &["large object"], false),
+        ("select lo_unlink (1)", Write, "select", &[], false),
+        ("select pg_notify('a', 'b')", Write, "select", &[], false),
+        ("select nextval from t", Read, "select", &[], false),
+        ("insert into t values (1)", Write, "insert", &[], false),
+        ("insert into t values (nextval('s'))", Write, "insert", &["currval"], false),
+        ("with a as (select 1) select * from a", Read, "with", &[], false),
+        ("with a as (delete from t returning *) select * from a", Write, "with", &[], false),
+        ("with a as (select 1) update t set x = 1", Write, "with", &[], false),
+        ("explain delete from t", Read, "explain", &[], false),
+        ("explain analyze delete from t", Write, "explain", &[], false),
+        ("explain (analyze, buffers) select 1", Read, "explain", &[], false),
+        ("EXPLAIN ANALYZE VERBOSE insert into t select 1", Write, "explain", &[], false),
+        ("values (1)", Read, "values", &[], false),
+        ("copy t from stdin", Write, "copy", &[], false),
+        ("copy t (a, b) to stdout", Read, "copy", &[], false),
+        ("copy (select 1) to stdout", Read, "copy", &[], false),
+        ("set work_mem = '1MB'", Session, "set", &["set"], false),
+        ("set session work_mem to '1MB'", Session, "set", &["set"], false),
+        ("set app.tenant = '1'", Session, "set", &["custom setting"], false),
+        ("set local app.tenant = '1'", Transaction, "set", &[], false),
+        ("set transaction read only", Transaction, "set", &[], false),
+        ("set constraints all deferred", Transaction, "set", &[], false),
+        ("set session characteristics as transaction read only", Session, "set", &["set"], false),
+        ("set time zone 'UTC'", Session, "set", &["set"], false),
+        ("reset all", Session, "reset", &[], false),
+        ("discard all", Session, "discard", &[], false),
+        ("listen a", Session, "listen", &["listen"], false),
+        ("notify a", Write, "notify", &[], false),
+        ("prepare p as select 1", Session, "prepare", &["sql prepare"], false),
+        ("prepare transaction 'x'", Transaction, "prepare", &[], false),
+        ("execute p", Opaque, "execute", &[], false),
+        ("do $$ begin perform 1; end $$", Opaque, "do", &[], false),
+        ("declare c cursor for select 1", Read, "declare", &[], false),
+        ("declare c cursor with hold for select 1", Session, "declare", &["held cursor"], false),
+        ("create table t (a int)", Write, "create", &[], true),
+        ("create temp table t (a int)", Write, "create", &["temp table"], false),
+        ("create temporary table t (a int) on commit drop", Write, "create", &[], false),
+        ("create table pg_temp.t (a int)", Write, "create", &["temp table"], false),
+        ("create or replace temp view v as select 1", Write, "create", &["temp table"], false),
+        (
+            "create function f() returns int begin atomic select 1; select nextval('x'); end",
+            Write,
+            "create",
+            &["currval"],
+            true,
+        ),
+        ("alter table t add b int", Write, "alter", &[], true),
+        ("truncate t", Write, "truncate", &[], false),
+        ("begin isolation level serializable", Transaction, "begin", &[], false),
+        ("rollback to savepoint a", Transaction, "rollback", &[], false),
+        ("show work_mem", Read, "show", &[], false),
+        ("frobnicate", Opaque, "other", &[], false),
+        ("extraordinarily_long_first_word", Opaque, "other", &[], false),
+        ("", Read, "other", &[], false),
+        (" ; -- nothing", Read, "other", &[], false),
+        ("begin; insert into t values (1); commit", Write, "begin", &[], false),
+        ("set a.b = 1; listen x; select 1", Session, "set", &["custom setting", "listen"], false),
+        ("select 1; drop table t", Write, "select", &[], true),
+    ];
+
     #[test]
     fn statements_by_class() {
-        use Class::{Opaque, Read, Session, Transaction, Write};
-        let table: &[(&str, Class, &str, &[&str], bool)] = &[
-            ("select 1", Read, "select", &[], false),
-            ("  -- x\n /* /* */ */ (( SELECT 1))", Read, "select", &[], false),
-            ("select * from t for update", Write, "select", &[], false),
-            ("select * from t for no key update skip locked", Write, "select", &[], false),
-            ("select * from t for share", Write, "select", &[], false),
-            ("select substring(a for 3) from t", Read, "select", &[], false),
-            ("select ' for update; drop table t'", Read, "select", &[], false),
-            ("select a into b from t", Write, "select", &[], true),
-            ("select a into temp b from t", Write, "select", &["temp table"], false),
-            ("select nextval('s')", Write, "select", &["currval"], false),
-            ("select pg_advisory_lock(1)", Session, "select", &["advisory lock"], false),
-            ("select pg_catalog.pg_try_advisory_lock(1)", Session, "select", &["advisory lock"], false),
-            ("select pg_advisory_xact_lock(1)", Write, "select", &[], false),
-            ("select pg_advisory_unlock(1)", Session, "select", &[], false),
-            ("select set_config('a.b', 'v', false)", Session, "select", &["custom setting"], false),
-            ("select set_config('work_mem', $1, false)", Session, "select", &["set"], false),
-            ("select set_config('a.b', 'v', true)", Transaction, "select", &[], false),
-            ("select set_config($1, $2, $3)", Session, "select", &["set"], false),
-            ("select lo_open(1, 2)", Write, "select", &["large object"], false),
-            ("select lo_unlink (1)", Write, "select", &[], false),
-            ("select pg_notify('a', 'b')", Write, "select", &[], false),
-            ("select nextval from t", Read, "select", &[], false),
-            ("insert into t values (1)", Write, "insert", &[], false),
-            ("insert into t values (nextval('s'))", Write, "insert", &["currval"], false),
-            ("with a as (select 1) select * from a", Read, "with", &[], false),
-            ("with a as (delete from t returning *) select * from a", Write, "with", &[], false),
-            ("with a as (select 1) update t set x = 1", Write, "with", &[], false),
-            ("explain delete from t", Read, "explain", &[], false),
-            ("explain analyze delete from t", Write, "explain", &[], false),
-            ("explain (analyze, buffers) select 1", Read, "explain", &[], false),
-            ("EXPLAIN ANALYZE VERBOSE insert into t select 1", Write, "explain", &[], false),
-            ("values (1)", Read, "values", &[], false),
-            ("copy t from stdin", Write, "copy", &[], false),
-            ("copy t (a, b) to stdout", Read, "copy", &[], false),
-            ("copy (select 1) to stdout", Read, "copy", &[], false),
-            ("set work_mem = '1MB'", Session, "set", &["set"], false),
-            ("set session work_mem to '1MB'", Session, "set", &["set"], false),
-            ("set app.tenant = '1'", Session, "set", &["custom setting"], false),
-            ("set local app.tenant = '1'", Transaction, "set", &[], false),
-            ("set transaction read only", Transaction, "set", &[], false),
-            ("set constraints all deferred", Transaction, "set", &[], false),
-            ("set session characteristics as transaction read only", Session, "set", &["set"], false),
-            ("set time zone 'UTC'", Session, "set", &["set"], false),
-            ("reset all", Session, "reset", &[], false),
-            ("discard all", Session, "discard", &[], false),
-            ("listen a", Session, "listen", &["listen"], false),
-            ("notify a", Write, "notify", &[], false),
-            ("prepare p as select 1", Session, "prepare", &["sql prepare"], false),
-            ("prepare transaction 'x'", Transaction, "prepare", &[], false),
-            ("execute p", Opaque, "execute", &[], false),
-            ("do $$ begin perform 1; end $$", Opaque, "do", &[], false),
-            ("declare c cursor for select 1", Read, "declare", &[], false),
-            ("declare c cursor with hold for select 1", Session, "declare", &["held cursor"], false),
-            ("create table t (a int)", Write, "create", &[], true),
-            ("create temp table t (a int)", Write, "create", &["temp table"], false),
-            ("create temporary table t (a int) on commit drop", Write, "create", &[], false),
-            ("create table pg_temp.t (a int)", Write, "create", &["temp table"], false),
-            ("create or replace temp view v as select 1", Write, "create", &["temp table"], false),
-            (
-                "create function f() returns int begin atomic select 1; select nextval('x'); end",
-                Write,
-                "create",
-                &["currval"],
-                true,
-            ),
-            ("alter table t add b int", Write, "alter", &[], true),
-            ("truncate t", Write, "truncate", &[], false),
-            ("begin isolation level serializable", Transaction, "begin", &[], false),
-            ("rollback to savepoint a", Transaction, "rollback", &[], false),
-            ("show work_mem", Read, "show", &[], false),
-            ("frobnicate", Opaque, "other", &[], false),
-            ("extraordinarily_long_first_word", Opaque, "other", &[], false),
-            ("", Read, "other", &[], false),
-            (" ; -- nothing", Read, "other", &[], false),
-            ("begin; insert into t values (1); commit", Write, "begin", &[], false),
-            ("set a.b = 1; listen x; select 1", Session, "set", &["custom setting", "listen"], false),
-            ("select 1; drop table t", Write, "select", &[], true),
-        ];
-        for (sql, class, name, keeps, ddl) in table {
+        for (sql, class, name, keeps, ddl) in STATEMENTS {
             check(sql, *class, name, keeps, *ddl);
             check(&sql.to_uppercase(), *class, name, keeps, *ddl);
         }

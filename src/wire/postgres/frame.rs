@@ -1,4 +1,4 @@
-//! Finds where a frame begins and ends, and reads the few bodies a proxy looks at. Pure; never sees a row's values.
+//! Finds where a frame begins and ends, and reads the few bodies that a proxy looks at. Pure; any thread. Never reads a client's rows.
 //!
 //! A frame is a tag byte, a length of four bytes that counts itself, and a body (protocol-message-formats). The frames before log-in
 //! that have no tag are in [`super::startup`].
@@ -7,12 +7,13 @@ use memchr::memchr;
 
 use base::model::limits;
 
-/// Tag and length.
+/// Bytes of a frame's head: its tag and its length.
 pub const HEAD_BYTES: usize = 5;
 
-/// What a look at the first bytes of a frame found.
+/// What the first bytes of a frame tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Head {
+    /// The head is not whole yet.
     NeedMore,
     /// `body_len` bytes follow the [`HEAD_BYTES`].
     Frame {
@@ -25,7 +26,9 @@ pub enum Head {
 /// Why a connection cannot go on, in the words and with the code PostgreSQL or libpq would use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
+    /// Five characters (errcodes-appendix).
     pub sqlstate: &'static str,
+    /// May be shown to the client.
     pub message: String,
 }
 
@@ -54,8 +57,8 @@ fn client_limit(tag: u8) -> Option<usize> {
     }
 }
 
-/// The same for a server's frame. libpq's `pqParseInput3` takes T, D, d, V, E, N and A for long ones; other drivers also take a
-/// ParameterDescription of 65535 parameters and a ParameterStatus as long as the setting, and so does a proxy.
+/// The same for a server's frame. libpq's `pqParseInput3` accepts long frames with the tags T, D, d, V, E, N and A. Other drivers also
+/// accept a ParameterDescription (t) of 65535 parameters and a ParameterStatus (S) as long as the setting, and so does this codec.
 fn server_limit(tag: u8) -> Option<usize> {
     match tag {
         b'T' | b'D' | b'd' | b'V' | b'E' | b'N' | b'A' | b't' | b'S' => Some(limits::PG_FRAME_BYTES_MAX),
@@ -67,7 +70,7 @@ fn server_limit(tag: u8) -> Option<usize> {
     }
 }
 
-/// The head of the client's frame that begins `bytes`.
+/// Reads the head of the client's frame that begins `bytes`. `Invalid`: an unknown tag, or a length outside the tag's limits.
 #[must_use]
 pub fn client_head(bytes: &[u8]) -> Head {
     head(bytes, client_limit, |tag, len| match len {
@@ -76,7 +79,7 @@ pub fn client_head(bytes: &[u8]) -> Head {
     })
 }
 
-/// The head of the server's frame that begins `bytes`.
+/// Reads the head of the server's frame that begins `bytes`. `Invalid`: an unknown tag, or a length outside the tag's limits.
 #[must_use]
 pub fn server_head(bytes: &[u8]) -> Head {
     head(bytes, server_limit, |tag, len| {
@@ -96,7 +99,7 @@ fn head(bytes: &[u8], limit: fn(u8) -> Option<usize>, refuse: impl Fn(u8, Option
     }
 }
 
-/// The big-endian number that begins `bytes`.
+/// The big-endian number that begins `bytes`; `None` when there are fewer than four.
 #[must_use]
 pub fn be32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|four| u32::from_be_bytes(*four))
@@ -106,7 +109,7 @@ fn be16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|two| u16::from_be_bytes(*two))
 }
 
-/// The string that begins `bytes`, without its NUL, and what follows it.
+/// The string that begins `bytes`, without its NUL, and what follows it; `None` when there is no NUL.
 #[must_use]
 pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr(0, bytes)?;
@@ -121,7 +124,8 @@ fn utf8_prefix(bytes: &[u8]) -> &str {
     }
 }
 
-/// The fields of an ErrorResponse or NoticeResponse: the type of a field (protocol-error-fields: 'S', 'C', 'M', …) and its text.
+/// The fields of the body of an ErrorResponse or NoticeResponse: a field's type (protocol-error-fields: 'S', 'C', 'M', …) and its text.
+/// Ends early when the body does.
 pub fn error_fields(body: &[u8]) -> impl Iterator<Item = (u8, &str)> {
     let mut rest = body;
     std::iter::from_fn(move || {
@@ -132,18 +136,20 @@ pub fn error_fields(body: &[u8]) -> impl Iterator<Item = (u8, &str)> {
     })
 }
 
-/// The text of one field.
+/// The text of the first field of this type.
 #[must_use]
 pub fn error_field(body: &[u8], kind: u8) -> Option<&str> {
     error_fields(body).find(|(own, _)| *own == kind).map(|(_, text)| text)
 }
 
-/// Parse (P). Read from a body or the beginning of one.
+/// Parse (P), read from its body or the beginning of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parse<'a> {
+    /// The prepared statement's; empty for the unnamed one.
     pub name: &'a [u8],
+    /// The statement's text.
     pub query: &'a [u8],
-    /// The body was cut within the query.
+    /// The body ends within the text.
     pub cut: bool,
 }
 
@@ -168,11 +174,14 @@ pub fn query_text(body: &[u8]) -> (&[u8], bool) {
 /// Bind (B), without its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind<'a> {
+    /// Empty for the unnamed portal.
     pub portal: &'a [u8],
+    /// The prepared statement's name; empty for the unnamed one.
     pub statement: &'a [u8],
 }
 
 impl<'a> Bind<'a> {
+    /// `None` when the body ends before the second name does.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (portal, rest) = cstr(body)?;
@@ -184,12 +193,14 @@ impl<'a> Bind<'a> {
 /// Execute (E).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Execute<'a> {
+    /// Empty for the unnamed portal.
     pub portal: &'a [u8],
-    /// 0 for all of them.
+    /// The most rows to return; 0 for all of them.
     pub rows_max: u32,
 }
 
 impl<'a> Execute<'a> {
+    /// `None` when the body is cut.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (portal, rest) = cstr(body)?;
@@ -197,7 +208,7 @@ impl<'a> Execute<'a> {
     }
 }
 
-/// What Close and Describe speak of.
+/// What a Close or Describe names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Statement,
@@ -218,10 +229,12 @@ fn kind_and_name(body: &[u8]) -> Option<(Kind, &[u8])> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close<'a> {
     pub kind: Kind,
+    /// Empty for the unnamed one.
     pub name: &'a [u8],
 }
 
 impl<'a> Close<'a> {
+    /// `None` when the body is cut or names something of an unknown kind.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         kind_and_name(body).map(|(kind, name)| Self { kind, name })
@@ -232,33 +245,35 @@ impl<'a> Close<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Describe<'a> {
     pub kind: Kind,
+    /// Empty for the unnamed one.
     pub name: &'a [u8],
 }
 
 impl<'a> Describe<'a> {
+    /// `None` when the body is cut or names something of an unknown kind.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         kind_and_name(body).map(|(kind, name)| Self { kind, name })
     }
 }
 
-/// BackendKeyData (K): the process id and the secret key of 4 to 256 bytes.
+/// Reads the body of a BackendKeyData (K): the process id and the secret key. `None` unless the key has 4 to 256 bytes.
 #[must_use]
 pub fn backend_key_data(body: &[u8]) -> Option<(u32, &[u8])> {
     let key = body.get(4..)?;
-    let bearable = (limits::PG_CANCEL_KEY_BYTES_MIN..=limits::PG_CANCEL_KEY_BYTES_MAX).contains(&key.len());
-    bearable.then_some((be32(body)?, key))
+    let is_within_limits = (limits::PG_CANCEL_KEY_BYTES_MIN..=limits::PG_CANCEL_KEY_BYTES_MAX).contains(&key.len());
+    is_within_limits.then_some((be32(body)?, key))
 }
 
-/// ParameterStatus (S): name and value.
+/// Reads the body of a ParameterStatus (S): name and value. `None` when it is cut.
 #[must_use]
 pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = cstr(body)?;
     Some((name, cstr(rest)?.0))
 }
 
-/// NegotiateProtocolVersion (v): the newest version the server speaks (3 << 16 | minor; PostgreSQL
-/// sends the whole although the documentation says minor), and the options it does not know.
+/// Reads the body of a NegotiateProtocolVersion (v): the newest version that the server speaks, and the options it does not know. The
+/// version is 3 << 16 | minor, as PostgreSQL sends it; the documentation says minor only. `None` when the body is cut.
 #[must_use]
 pub fn negotiate_protocol_version(body: &[u8]) -> Option<(u32, Vec<&[u8]>)> {
     let (minor, count) = (be32(body)?, be32(body.get(4..)?)?);
@@ -272,13 +287,13 @@ pub fn negotiate_protocol_version(body: &[u8]) -> Option<(u32, Vec<&[u8]>)> {
     Some((minor, options))
 }
 
-/// The text of a CommandComplete (C), as "INSERT 0 1".
+/// Reads the body of a CommandComplete (C): its text, such as "INSERT 0 1". `None` when it is cut.
 #[must_use]
 pub fn command_tag(body: &[u8]) -> Option<&[u8]> {
     cstr(body).map(|(tag, _)| tag)
 }
 
-/// The columns of a DataRow (D), for Crossfade's own questions: `None` is NULL. Ends early when the body does.
+/// The columns of the body of a DataRow (D), for Crossfade's own questions: `None` is NULL. Ends early when the body does.
 pub fn data_row(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut left = be16(body).unwrap_or(0);
     let mut rest = body.get(2..).unwrap_or(&[]);

@@ -1,22 +1,25 @@
 //! The kinds of state that a statement leaves in its session. Pure; any thread.
 
-/// Kinds of state a statement leaves in its session; a set.
+/// A set of kinds of state that statements leave in their session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Keeps(u16);
 
 impl Keeps {
+    /// The empty set.
     pub const NONE: Self = Self(0);
     /// SET for the session, of a name without a dot.
     pub const SET: Self = Self(1);
+    /// LISTEN.
     pub const LISTEN: Self = Self(1 << 1);
+    /// CREATE TEMP … and SELECT INTO TEMP; not ON COMMIT DROP.
     pub const TEMP_TABLE: Self = Self(1 << 2);
-    /// Held by the session, not by the transaction.
+    /// An advisory lock of the session, not of the transaction.
     pub const ADVISORY_LOCK: Self = Self(1 << 3);
     /// DECLARE … WITH HOLD.
     pub const HELD_CURSOR: Self = Self(1 << 4);
     /// PREPARE as SQL.
     pub const SQL_PREPARE: Self = Self(1 << 5);
-    /// An open descriptor, until the transaction ends.
+    /// An open descriptor of a large object, until the transaction ends.
     pub const LARGE_OBJECT: Self = Self(1 << 6);
     /// set_config() that is not local.
     pub const SET_CONFIG: Self = Self(1 << 7);
@@ -41,6 +44,7 @@ impl Keeps {
         (Self::PREPARED, "prepared"),
     ];
 
+    /// Whether it is the empty set.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -52,12 +56,13 @@ impl Keeps {
         self.0 & other.0 == other.0
     }
 
+    /// What is in it and not in `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// For people and for `SessionInfo::keeps`.
+    /// The names of its kinds, for operators and for `SessionInfo::keeps`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.iter().filter(move |(own, _)| self.0 & own.0 != 0).map(|(_, name)| *name)
     }

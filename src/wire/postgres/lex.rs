@@ -1,18 +1,18 @@
-//! Tokens of SQL text, as far as statements must be told apart. Pure, allocates nothing; takes text that may be cut anywhere.
+//! Tokens of SQL text, as far as it takes to tell statements apart. Pure, allocates nothing; any thread. The text may be cut anywhere.
 //!
 //! Not a parser: operators are single bytes and numbers are words. Quoting follows PostgreSQL's manual, 4.1 "Lexical Structure", with
 //! standard_conforming_strings on (the default since 9.1): a backslash is ordinary except in E'…'.
 
 use memchr::{memchr, memchr2, memmem};
 
-/// One token. Slices are of the text.
+/// One token. Its slices are of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token<'a> {
     /// A key word, an unquoted identifier or a number.
     Word(&'a [u8]),
     /// A "quoted identifier", without the outer quotes; doubled quotes stay doubled.
     Quoted(&'a [u8]),
-    /// The inside of '…' or $tag$…$tag$, as written. `plain`: it contains nothing that would have to be replaced.
+    /// The inside of '…' or $tag$…$tag$, as written. `plain`: it means what is written, without doubled quotes or escapes.
     Text { inside: &'a [u8], plain: bool },
     /// Any other byte.
     Mark(u8),
@@ -41,6 +41,7 @@ enum Routine {
 }
 
 impl<'a> Lexer<'a> {
+    /// Reads `text` from its beginning.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0, words: 0, routine: Routine::No, depth: 0 }
@@ -52,7 +53,7 @@ impl<'a> Lexer<'a> {
         self.at
     }
 
-    /// Whether the next thing but white space and comments is this byte.
+    /// Skips white space and comments; whether this byte follows.
     #[must_use]
     pub fn next_is(&mut self, mark: u8) -> bool {
         self.skip_space();
@@ -66,7 +67,7 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn skip_space(&mut self) {
-        // Nearly always one blank or nothing.
+        // Nearly always there is one blank or nothing.
         if self.peek(0) == b' ' {
             self.at += 1;
         }
@@ -153,7 +154,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Keeps book of whether we are inside a routine's body.
+    /// Follows, word by word, whether the text is inside a routine's body.
     fn note(&mut self, word: &[u8]) {
         let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
         if self.words < 4 {
@@ -240,7 +241,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Which bytes a word may have; a look-up costs half of the comparisons.
+/// Which bytes a word may consist of. A table costs half of what comparisons do.
 const WORD: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

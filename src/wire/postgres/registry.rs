@@ -1,5 +1,5 @@
 //! What one session would need on another server: prepared statements of the protocol, settings made in the stream, LISTEN channels,
-//! and which kinds of other state it keeps. Lives on one core, in its session. It remembers; it moves nothing.
+//! and which kinds of other state it keeps. Lives on one core, in its session. It only remembers; it moves nothing.
 //!
 //! What the client sends waits in a queue until the server answers it; what an error skips is forgotten. Settings and channels follow
 //! the transaction: a journal of what to undo is kept to its end, as PostgreSQL keeps its own (guc.c, async.c). A Query without BEGIN
@@ -17,7 +17,7 @@ use base::model::limits;
 /// What was sent and not yet answered.
 #[derive(Debug)]
 enum Pending {
-    /// So many statements that change nothing here.
+    /// This many statements that change nothing of the session.
     Plain(u32),
     Statement(Vec<Effect>),
     Parse {
@@ -30,10 +30,10 @@ enum Pending {
     End,
 }
 
-/// How to take one change back.
+/// How to undo one change.
 #[derive(Debug)]
 enum Undo {
-    /// The setting of this name, and where it stood.
+    /// The setting as it was before, with its position; `None`: there was none.
     Setting {
         name: String,
         before: Option<(usize, Setting)>,
@@ -45,16 +45,16 @@ enum Undo {
     Keeps(Keeps),
 }
 
-/// Kinds of state a rollback takes back.
+/// Kinds of state that a rollback removes.
 const TRANSACTIONAL: &[Keeps] = &[Keeps::TEMP_TABLE, Keeps::HELD_CURSOR];
 /// RESET ALL leaves these alone (GUC_NO_RESET_ALL).
 const NOT_RESET: &[&str] = &["role", "session_authorization"];
 
-/// One session's state. Every part of it is bounded; what did not fit is counted, see [`Self::is_complete`].
+/// One session's state. Every part of it is bounded (`limits::PG_*`); what did not fit is counted, see [`Self::is_complete`].
 #[derive(Debug, Default)]
 pub struct Registry {
     pending: VecDeque<Pending>,
-    /// `End`s in it.
+    /// How many of `pending` are `End`.
     ends: usize,
     named: BTreeMap<Vec<u8>, Vec<u8>>,
     unnamed: Option<Vec<u8>>,
@@ -71,18 +71,19 @@ pub struct Registry {
     savepoints: Vec<(String, usize)>,
     /// An error came since the last ReadyForQuery.
     failed: bool,
-    /// A body to write the next unnamed Parse into.
+    /// A used buffer for the body of the next Parse, so that an unnamed statement allocates nothing.
     spare: Vec<u8>,
 }
 
 // What the client sends.
 impl Registry {
+    /// A session that has just logged in.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A Parse with this body, whole, is forwarded. The empty name is the unnamed statement.
+    /// A Parse is forwarded; `body` is its whole body, the name included. The empty name is the unnamed statement.
     pub fn on_parse(&mut self, name: &[u8], body: &[u8]) {
         let full = self.bytes + name.len() + body.len() > limits::PG_PREPARED_BYTES_MAX;
         let mut kept = std::mem::take(&mut self.spare);
@@ -104,16 +105,18 @@ impl Registry {
         self.push(Pending::Parse { name: name.to_vec(), body: Vec::new() });
     }
 
+    /// A Close of this prepared statement is forwarded.
     pub fn on_close_statement(&mut self, name: &[u8]) {
         self.push(Pending::CloseStatement(name.to_vec()));
     }
 
+    /// A Close of a portal is forwarded.
     pub fn on_close_portal(&mut self) {
         self.push(Pending::ClosePortal);
     }
 
-    /// A Query, or an Execute of a portal whose statement is this text (see [`Self::statement_text`]). Cheap when the text changes
-    /// nothing of the session. Gives the text's facts, which it needs anyway.
+    /// A Query, or an Execute of a portal whose statement is this text (see [`Self::statement_text`]), is forwarded. Cheap when the
+    /// text changes nothing of the session. Returns the text's facts, which it needs anyway.
     pub fn on_statement(&mut self, sql: &[u8]) -> Facts {
         let facts = facts(sql);
         self.on_statement_with(sql, &facts);
@@ -143,12 +146,12 @@ impl Registry {
         }
     }
 
-    /// An Execute of which the text is not known.
+    /// An Execute whose statement's text is not known is forwarded.
     pub fn on_unknown_statement(&mut self) {
         self.push_plain(1);
     }
 
-    /// A frame that a ReadyForQuery answers: Sync and FunctionCall, and Query after its [`Self::on_statement`].
+    /// A frame that a ReadyForQuery answers is forwarded: a Sync, a FunctionCall, or a Query after its [`Self::on_statement`].
     pub fn on_sync(&mut self) {
         self.ends += 1;
         self.pending.push_back(Pending::End);
@@ -427,7 +430,7 @@ impl Registry {
 
 // What is known.
 impl Registry {
-    /// The query of a prepared statement, confirmed or still on its way; `None` when it is not remembered.
+    /// The text of a prepared statement, whether the server has confirmed it or not; `None` when it is not remembered.
     #[must_use]
     pub fn statement_text(&self, name: &[u8]) -> Option<&[u8]> {
         let on_its_way = || {
@@ -455,13 +458,13 @@ impl Registry {
         self.unnamed.as_deref().filter(|body| !body.is_empty())
     }
 
-    /// In the order in which they must be made again. Exact between transactions.
+    /// The settings made in the session, in the order in which they must be made again. Exact between transactions.
     #[must_use]
     pub fn settings(&self) -> &[Setting] {
         &self.settings
     }
 
-    /// In the order of their LISTEN.
+    /// The channels listened to, in the order of their LISTEN.
     #[must_use]
     pub fn channels(&self) -> &[String] {
         &self.channels

@@ -6,8 +6,9 @@ use base::model::limits;
 /// The arguments of a set_config() as far as they are written out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConfigCall<'a> {
-    /// Literals without anything to replace; `None` for every other expression.
+    /// The name, when it is a literal that means what is written; `None` for every other expression.
     pub name: Option<&'a [u8]>,
+    /// The value, likewise.
     pub value: Option<&'a [u8]>,
     /// The third argument is plainly true.
     pub local: bool,

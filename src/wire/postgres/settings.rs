@@ -1,7 +1,9 @@
 //! What a statement does to its session, for the few statements that do: SET, RESET, set_config(), LISTEN, DEALLOCATE, DISCARD,
-//! and those that end or roll back a transaction. Pure; called only for text whose [`super::facts`] say there is something.
+//! and those that end or roll back a transaction. Pure; any thread. Called only for a text whose [`super::facts`] say that it does
+//! something.
 //!
-//! It reads statements, not expressions: a set_config() whose arguments are not literals is known to have happened, not what it set.
+//! It reads statements, not expressions: of a set_config() whose arguments are not literals it is known that it was called, but not what
+//! it set.
 
 use super::facts::{self, Class, Keeps};
 use super::lex::{Lexer, Token};
@@ -12,9 +14,9 @@ use base::model::limits;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     Set(Setting),
-    /// set_config() of a name that is not written out.
+    /// A set_config() whose name is not a literal.
     SetUnknown,
-    /// Lower case, as in [`Setting`].
+    /// The setting of this name, in lower case as in [`Setting`].
     Reset(String),
     ResetAll,
     Listen(String),
@@ -40,7 +42,7 @@ pub enum Effect {
 pub struct Setting {
     /// Lower case, as pg_settings has it where it does: "timezone" for SET TIME ZONE, "search_path" for SET SCHEMA.
     pub name: String,
-    /// What makes the setting again; `None` when the value was not written out or is too long: ask `current_setting(name)`.
+    /// The statement that makes the setting again. `None` when the value was not a literal or is too long: `current_setting(name)` tells.
     pub statement: Option<String>,
 }
 
@@ -132,7 +134,8 @@ pub fn effects(statement: &[u8]) -> Vec<Effect> {
     found
 }
 
-/// After COMMIT or ROLLBACK; takes WORK and TRANSACTION. COMMIT PREPARED speaks of another session's transaction.
+/// Reads what follows COMMIT or ROLLBACK, WORK and TRANSACTION included; true for COMMIT PREPARED and ROLLBACK PREPARED, which end a
+/// transaction that is not this session's.
 fn ends_prepared(words: &mut Words<'_>) -> bool {
     if words.took("prepared") {
         return true;
@@ -171,7 +174,7 @@ fn reset(words: &mut Words<'_>) -> Option<Effect> {
     words.setting_name().map(Effect::Reset)
 }
 
-/// After SET (the manual's pages SET, SET ROLE, SET SESSION AUTHORIZATION, SET TRANSACTION).
+/// Reads what follows SET (the manual's pages SET, SET ROLE, SET SESSION AUTHORIZATION, SET TRANSACTION).
 fn set(statement: &[u8], words: &mut Words<'_>, found: &mut Vec<Effect>) {
     if words.took("local") || words.took("transaction") || words.took("constraints") {
         return;
@@ -213,7 +216,7 @@ fn set(statement: &[u8], words: &mut Words<'_>, found: &mut Vec<Effect>) {
     found.push(if default { Effect::Reset(name.to_owned()) } else { made(name) });
 }
 
-/// The statement itself, when it can be kept.
+/// The statement itself, when it is UTF-8 and short enough to be kept.
 fn repeatable(statement: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(statement).ok()?.trim();
     (text.len() <= limits::PG_SETTING_BYTES_MAX).then(|| text.to_owned())
@@ -248,7 +251,7 @@ fn of_facts(statement: &[u8]) -> Vec<Effect> {
 fn of_call(name: Option<&[u8]>, value: Option<&[u8]>) -> Effect {
     let Some(name) = name else { return Effect::SetUnknown };
     let name = text(name).to_ascii_lowercase();
-    // What was dollar-quoted may hold a quote.
+    // A dollar-quoted text may contain a quote.
     let written = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(|text| text.replace('\'', "''"));
     let value = value.filter(|value| value.len() <= limits::PG_SETTING_BYTES_MAX).and_then(written);
     let statement =
@@ -268,15 +271,19 @@ mod tests {
         Effect::Set(Setting { name: name.to_owned(), statement: None })
     }
 
+    #[track_caller]
+    fn check(table: Vec<(&str, Vec<Effect>)>) {
+        for (sql, expected) in table {
+            assert_eq!(effects(sql.as_bytes()), expected, "{sql}");
+        }
+    }
+
     #[test]
-    fn statements_that_change_the_session() {
-        use Effect::{
-            Commit, Deallocate, DeallocateAll, DiscardAll, Forget, Keep, Listen, Release, Reset, ResetAll, Rollback,
-            RollbackTo, Savepoint, SetUnknown, Unlisten, UnlistenAll,
-        };
+    fn set_and_reset() {
+        use Effect::{Reset, ResetAll};
         let s = str::to_owned;
         let itself = |name: &str, sql: &str| vec![made(name, sql)];
-        let table: Vec<(&str, Vec<Effect>)> = vec![
+        check(vec![
             ("set work_mem = '1MB'", itself("work_mem", "set work_mem = '1MB'")),
             (" SET SESSION Work_Mem TO 5 ", itself("work_mem", "SET SESSION Work_Mem TO 5")),
             ("set App.\"Tenant\" = 'x'", itself("app.tenant", "set App.\"Tenant\" = 'x'")),
@@ -302,6 +309,19 @@ mod tests {
             ("reset all", vec![ResetAll]),
             ("reset time zone", vec![Reset(s("timezone"))]),
             ("reset session authorization", vec![Reset(s("session_authorization"))]),
+        ]);
+        let long = format!("set a.b = '{}'", "x".repeat(limits::PG_SETTING_BYTES_MAX));
+        assert_eq!(effects(long.as_bytes()), [named("a.b")]);
+    }
+
+    #[test]
+    fn channels_transactions_and_what_is_discarded() {
+        use Effect::{
+            Commit, Deallocate, DeallocateAll, DiscardAll, Forget, Keep, Listen, Release, Rollback, RollbackTo,
+            Savepoint, Unlisten, UnlistenAll,
+        };
+        let s = str::to_owned;
+        check(vec![
             ("listen Chan", vec![Listen(s("chan"))]),
             ("listen \"Cha\"\"n\"", vec![Listen(s("Cha\"n"))]),
             ("unlisten chan", vec![Unlisten(s("chan"))]),
@@ -326,6 +346,13 @@ mod tests {
             ("close c", vec![]),
             ("prepare x as select 1", vec![Keep(Keeps::SQL_PREPARE)]),
             ("create temp table t ()", vec![Keep(Keeps::TEMP_TABLE)]),
+        ]);
+    }
+
+    #[test]
+    fn functions_that_change_the_session() {
+        use Effect::{Forget, Keep, SetUnknown};
+        check(vec![
             ("select 1", vec![]),
             ("begin", vec![]),
             (
@@ -353,12 +380,7 @@ mod tests {
             ),
             ("select pg_advisory_unlock_all()", vec![Forget(Keeps::ADVISORY_LOCK)]),
             ("(select pg_advisory_lock(1))", vec![Keep(Keeps::ADVISORY_LOCK)]),
-        ];
-        for (sql, expected) in table {
-            assert_eq!(effects(sql.as_bytes()), expected, "{sql}");
-        }
-        let long = format!("set a.b = '{}'", "x".repeat(limits::PG_SETTING_BYTES_MAX));
-        assert_eq!(effects(long.as_bytes()), [named("a.b")]);
+        ]);
     }
 
     proptest::proptest! {

@@ -1,4 +1,4 @@
-//! What a connection begins with: encryption requests, cancel requests and the startup packet. Pure; no TLS is spoken here.
+//! What a connection begins with: encryption requests, cancel requests and the startup packet. Pure; any thread. Speaks no TLS.
 //!
 //! These packets have no tag, only a length (protocol-message-formats). Texts and codes of refusals are PostgreSQL's own
 //! (src/backend/tcop/backend_startup.c, `ProcessStartupPacket`).
@@ -9,7 +9,7 @@ use base::model::limits;
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSS_REQUEST: u32 = 1234 << 16 | 5680;
-/// The first byte of a TLS handshake record; no packet of bearable length begins with it.
+/// The first byte of a TLS handshake record; no packet within the length limit begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What the first bytes of a connection, or those after a refused encryption request, are.
@@ -23,7 +23,7 @@ pub enum Opening {
         key: Vec<u8>,
     },
     Startup(Startup),
-    /// TLS without asking (`sslnegotiation=direct`, PostgreSQL 17): the handshake is still in the buffer.
+    /// TLS without an SSLRequest (`sslnegotiation=direct`, PostgreSQL 17): the handshake is still in the buffer.
     DirectTls,
     Invalid(Violation),
 }
@@ -31,15 +31,15 @@ pub enum Opening {
 /// A startup packet of protocol 3.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Startup {
-    /// As asked for; a server answers a newer one than its own with NegotiateProtocolVersion.
+    /// The minor version the client asks for. A server answers a newer one than its own with NegotiateProtocolVersion.
     pub minor: u16,
-    /// The whole packet, for a server that shall see exactly what the client sent.
+    /// The whole packet, its length included: the server can be sent exactly what the client sent.
     pub raw: Vec<u8>,
     /// In the packet's order; bytes that are not UTF-8 are replaced.
     pub parameters: Vec<(String, String)>,
 }
 
-/// Shows names only: options may hold what an application thinks secret.
+/// Shows names only, because values may be secrets of the application.
 impl std::fmt::Debug for Startup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.parameters.iter().map(|(name, _)| name).collect();
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Startup {
     }
 }
 
-/// Reads the packet that begins `bytes`. The number is how many bytes it takes; 0 for `NeedMore`, `DirectTls` and `Invalid`.
+/// Reads the packet that begins `bytes`. The number is the packet's length in bytes; 0 for `NeedMore`, `DirectTls` and `Invalid`.
 #[must_use]
 pub fn opening(bytes: &[u8]) -> (Opening, usize) {
     if bytes.first() == Some(&TLS_HANDSHAKE) {
@@ -77,7 +77,7 @@ fn bad_length() -> Violation {
 fn cancel(body: &[u8]) -> Opening {
     match super::frame::backend_key_data(body) {
         Some((process, key)) => Opening::Cancel { process, key: key.to_vec() },
-        // Nobody is told anything about a cancel request, not even that it is malformed: this one names no session.
+        // As in PostgreSQL, a cancel request is never answered, not even when it is malformed. This one names no session.
         None => Opening::Cancel { process: 0, key: Vec::new() },
     }
 }
@@ -110,31 +110,32 @@ impl Startup {
         Ok(startup)
     }
 
-    /// The last value given, as PostgreSQL takes it.
+    /// A parameter's value; the last one if it is given more than once, as in PostgreSQL.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// Never empty.
+    /// The user's name; never empty, because a packet without one is refused.
     #[must_use]
     pub fn user(&self) -> &str {
         self.parameter("user").unwrap_or("")
     }
 
-    /// The user's name when none or an empty one is given (protocol-message-formats, StartupMessage).
+    /// The database's name: the user's when none or an empty one is given (protocol-message-formats, StartupMessage).
     #[must_use]
     pub fn database(&self) -> &str {
         self.parameter("database").filter(|name| !name.is_empty()).unwrap_or_else(|| self.user())
     }
 
+    /// The name the application gives itself; empty when it gives none.
     #[must_use]
     pub fn application_name(&self) -> &str {
         self.parameter("application_name").unwrap_or("")
     }
 
-    /// Whether a replication connection is asked for: any value of `replication` that does not plainly say no. "false" is read as
-    /// PostgreSQL's `parse_bool` does; what it would refuse counts as yes.
+    /// Whether a replication connection is asked for: `replication` is there and is not a spelling of false that PostgreSQL's `parse_bool`
+    /// accepts. A value that PostgreSQL would refuse counts as yes.
     #[must_use]
     pub fn replication(&self) -> bool {
         let says_no = |value: &str| {
@@ -145,14 +146,14 @@ impl Startup {
         self.parameter("replication").is_some_and(|value| !says_no(value))
     }
 
-    /// Protocol options: none is defined, and each must be named in a NegotiateProtocolVersion (protocol-flow, Start-up).
+    /// The protocol options asked for. None is defined yet, so each must be named in a NegotiateProtocolVersion (protocol-flow, Start-up).
     #[must_use]
     pub fn unsupported_options(&self) -> Vec<&str> {
         self.parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect()
     }
 }
 
-/// A startup packet of protocol 3.`minor`. NUL bytes in the parameters, which nothing could carry, are left out.
+/// A startup packet of protocol 3.`minor`, its length included. NUL bytes within a parameter are left out, because a NUL ends it.
 #[must_use]
 pub fn build_startup(minor: u16, parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut packet = vec![0; 4];

@@ -134,7 +134,7 @@ fn what_begins_a_unit() {
     assert_eq!((tracker.state(), tracker.copy()), (SessionState::CopyOut, Copy::Out));
 }
 
-/// What the server shall do with a frame of the client.
+/// What the model server is to do with a frame of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Succeed,

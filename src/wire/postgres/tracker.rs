@@ -130,19 +130,20 @@ impl Tracker {
         self.ends
     }
 
-    /// Whether the client's frame with this tag would leave idleness, so that the gate must be asked before it is forwarded. Terminate
-    /// does not, nor Flush and stray COPY frames, which a server does nothing about outside of a unit.
+    /// Whether a client's frame with this tag would begin a unit, so that a hold must be looked at before it is forwarded. Terminate does
+    /// not, nor do Flush and stray COPY frames, which a server ignores outside of a unit.
     #[must_use]
     pub fn begins_unit(&self, tag: u8) -> bool {
         self.is_idle() && !matches!(tag, b'X' | b'H' | b'd' | b'c' | b'f')
     }
 
-    /// The last ReadyForQuery's: b'I', b'T' or b'E'.
+    /// The status in the last ReadyForQuery: b'I', b'T' or b'E'.
     #[must_use]
     pub fn status(&self) -> u8 {
         self.status
     }
 
+    /// The COPY under way.
     #[must_use]
     pub fn copy(&self) -> Copy {
         self.copy
@@ -227,7 +228,7 @@ impl Tracker {
         self.copy_over();
         self.drop_copy_ends();
         if self.pop().is_none() {
-            // Nobody asked, as far as is known: the answer to a Sync taken for swallowed, or an error between units.
+            // No frame is known that it answers: it is the answer to a Sync taken for swallowed, or an error between units.
             self.skipping = false;
             self.open = self.extended > 0;
         }

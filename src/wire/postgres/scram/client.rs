@@ -10,7 +10,7 @@ use super::keys::{ClientKey, Nonce, hmac, keys, salted_password, sha256, xor};
 use base::model::limits;
 use base::model::login::ScramVerifier;
 
-/// What a client proves itself with.
+/// What the client's side proves itself with.
 pub(super) enum Proves {
     Password(Vec<u8>),
     Key(ClientKey, ScramVerifier),
@@ -40,13 +40,13 @@ impl std::fmt::Debug for ScramClient {
 }
 
 impl ScramClient {
-    /// `nonce` must be random and used once.
+    /// Proves itself with a password. `nonce` must be random and used once.
     #[must_use]
     pub fn with_password(password: &[u8], nonce: Nonce) -> Self {
         Self::new(Proves::Password(password.to_vec()), STANDARD.encode(nonce))
     }
 
-    /// With the key of an earlier handshake against `verifier`; `nonce` must be random and used once.
+    /// Proves itself with the key of an earlier handshake against `verifier`. `nonce` must be random and used once.
     #[must_use]
     pub fn with_key(client_key: ClientKey, verifier: ScramVerifier, nonce: Nonce) -> Self {
         Self::new(Proves::Key(client_key, verifier), STANDARD.encode(nonce))
@@ -56,13 +56,13 @@ impl ScramClient {
         Self { proves, nonce, server_signature: None }
     }
 
-    /// The data of the SASLInitialResponse. The user is left empty, as libpq does: the startup packet has it.
+    /// The data of the SASLInitialResponse. The user's name is left empty, as libpq does, because the startup packet has it.
     #[must_use]
     pub fn client_first(&self) -> Vec<u8> {
         format!("n,,n=,r={}", self.nonce).into_bytes()
     }
 
-    /// Takes the data of the AuthenticationSASLContinue and gives that of the SASLResponse. With a password it costs as many HMACs as
+    /// Takes the data of the AuthenticationSASLContinue and returns that of the SASLResponse. With a password it costs as many HMACs as
     /// the server asks for, at most [`limits::SCRAM_ITERATIONS_MAX`].
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl ScramClient {
         let iterations = attribute(parts.next(), 'i').and_then(|number| number.parse::<u32>().ok());
         let iterations = iterations
             .filter(|number| (1..=limits::SCRAM_ITERATIONS_MAX).contains(number))
-            .ok_or("the server's SCRAM message has no bearable number of iterations")?;
+            .ok_or("the server's SCRAM message asks for no number of iterations, or for too many")?;
         let (client_key, stored_key, server_key) = match &self.proves {
             Proves::Password(password) => {
                 let (client_key, server_key) = keys(&salted_password(password, &salt, iterations));

@@ -16,11 +16,12 @@ const BLOCK_BYTES: usize = 64;
 /// Random bytes for one handshake; they travel in base64.
 pub type Nonce = [u8; 18];
 
-/// The credential that logs in wherever the verifier is the same. Never printed; overwritten when dropped.
+/// A user's ClientKey, which logs in to every server that holds the same verifier. Never printed; overwritten when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientKey(pub(super) [u8; 32]);
 
 impl ClientKey {
+    /// ClientKey of RFC 5802, section 3.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -83,6 +84,7 @@ pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> 
     all
 }
 
+/// ClientKey and ServerKey of RFC 5802, section 3.
 pub(super) fn keys(salted: &[u8; 32]) -> (ClientKey, [u8; 32]) {
     (ClientKey(hmac(salted, &[b"Client Key"])), hmac(salted, &[b"Server Key"]))
 }
@@ -94,8 +96,8 @@ pub fn verifier_from_password(password: &[u8], salt: &[u8], iterations: u32) -> 
     ScramVerifier { iterations, salt: salt.to_vec(), stored_key: sha256(&client_key.0), server_key }
 }
 
-/// A verifier no password fits, the same for a user each time while `seed` is kept, so that a client cannot tell an unknown user from
-/// a wrong password (PostgreSQL's `mock_scram_secret`, src/backend/libpq/auth-scram.c).
+/// A verifier that no password fits. It is the same for a user as long as `seed` is, so that a client cannot tell an unknown user from a
+/// wrong password (PostgreSQL's `mock_scram_secret`, src/backend/libpq/auth-scram.c).
 #[must_use]
 pub fn mock_verifier(user: &str, seed: &[u8; 32]) -> ScramVerifier {
     let derive = |purpose: &[u8]| hmac(seed, &[purpose, b"\0", user.as_bytes()]);

@@ -8,7 +8,7 @@ use super::attributes::{attribute, nonce_is_good};
 use super::keys::{ClientKey, Nonce, hmac, sha256, xor};
 use base::model::login::ScramVerifier;
 
-/// Where the client's TLS ends; it decides why channel binding is refused.
+/// Where the client's TLS ends: the reason given when channel binding is refused depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsEnds {
     /// At Crossfade: the client cannot be bound to the server's certificate.
@@ -20,7 +20,7 @@ pub enum TlsEnds {
 /// Why a log-in failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthFailure {
-    /// The client does not speak the protocol as it must; the text may be sent to it.
+    /// The client's message breaks the protocol; the text may be sent to the client.
     Malformed(String),
     /// The password is wrong or the user unknown; the client is not told which.
     Wrong,
@@ -30,7 +30,7 @@ fn malformed<T>(why: impl Into<String>) -> Result<T, AuthFailure> {
     Err(AuthFailure::Malformed(why.into()))
 }
 
-/// The side that checks. One per log-in, on one core.
+/// The side of a log-in that checks. One per log-in, on one core.
 #[derive(Debug)]
 pub struct ScramServer {
     verifier: ScramVerifier,
@@ -58,19 +58,19 @@ impl ScramServer {
         self.begun.is_some()
     }
 
-    /// What the client was checked against.
+    /// The verifier that the client was checked against.
     #[must_use]
     pub fn into_verifier(self) -> ScramVerifier {
         self.verifier
     }
 
-    /// `nonce` must be random and used once.
+    /// Checks a client against `verifier`. `nonce` must be random and used once.
     #[must_use]
     pub fn new(verifier: ScramVerifier, nonce: Nonce, channel: TlsEnds) -> Self {
         Self { verifier, nonce, channel, begun: None }
     }
 
-    /// Takes the data of the SASLInitialResponse and gives that of the AuthenticationSASLContinue.
+    /// Takes the data of the SASLInitialResponse and returns that of the AuthenticationSASLContinue.
     ///
     /// # Errors
     /// [`AuthFailure::Malformed`]: not a client-first-message, or one that asks for channel binding.
@@ -120,7 +120,8 @@ impl ScramServer {
         )
     }
 
-    /// Takes the data of the SASLResponse and gives that of the AuthenticationSASLFinal, and the key the right proof reveals.
+    /// Takes the data of the SASLResponse and returns that of the AuthenticationSASLFinal, and the key that the right proof
+    /// reveals.
     ///
     /// # Errors
     /// [`AuthFailure::Wrong`] for a wrong proof, [`AuthFailure::Malformed`] for anything else; also when [`Self::first`] was not called.
