@@ -10,7 +10,8 @@ use super::syscalls;
 use base::model::Address;
 use bus::Mailbox;
 
-/// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`syscalls::receive`] and [`syscalls::send`].
+/// A connected socket of either kind. The runtime only tells when it is ready; bytes are moved by [`syscalls::receive`] and
+/// [`syscalls::send`].
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),

@@ -1,5 +1,6 @@
-//! The two tasks of every connection, whoever it belongs to: one reads and hands over, one sends what could not be sent at once; TLS
-//! in between. An idle connection holds no buffer: the runtime says when a socket is ready, and all share one buffer to read into.
+//! The two tasks of every connection, of a client, an upstream or a link: one reads and hands over, one sends what could not be sent
+//! at once; TLS in between. An idle connection holds no buffer: the runtime says when a socket is ready, and all share one buffer to
+//! read into.
 
 use std::cell::{Cell, RefCell};
 
@@ -11,7 +12,7 @@ use crate::contract::Secured;
 use base::model::limits;
 
 thread_local! {
-    /// What is read into; whoever is handed the bytes copies what it keeps. One for each core.
+    /// The buffer that all sockets of a core are read into. An owner copies the bytes it keeps.
     static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; limits::SOCKET_READ_BYTES]);
 }
 
@@ -159,11 +160,11 @@ impl SocketIo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     GoOn,
-    /// All is said: close.
+    /// Everything has been sent: close.
     Close,
 }
 
-/// To whom a connection belongs.
+/// What a connection belongs to: it takes the bytes that arrive and gives those to be sent.
 pub trait Owner {
     /// Bytes arrived.
     ///
@@ -171,7 +172,7 @@ pub trait Owner {
     /// Why the connection must end.
     fn input(&self, bytes: &[u8]) -> Result<(), String>;
 
-    /// TLS stands.
+    /// The TLS handshake is done.
     fn secured(&self, secured: &Secured);
 
     fn may_read(&self) -> bool;

@@ -306,7 +306,7 @@ fn commands_that_hold_a_plan_up_too_long_are_ended_once() {
 #[test]
 fn a_core_is_over_when_relay_and_companion_are_idle_or_time_is_up() {
     let mut rig = rig(0);
-    assert!(!rig.core.is_over(at(u64::MAX)), "nobody asked for it");
+    assert!(!rig.core.is_over(at(u64::MAX)), "it was not asked to drain");
     rig.core.drain(10, at(0));
     assert!(rig.core.is_busy());
     rig.relay.borrow_mut().drained = true;

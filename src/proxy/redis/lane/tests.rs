@@ -290,7 +290,7 @@ fn a_fence_over_its_budget_lets_go_and_says_what_was_left() {
 }
 
 #[test]
-fn a_lost_shadow_delays_nobody_and_is_brought_back_in_step() {
+fn a_lost_shadow_delays_no_client_and_is_brought_back_in_step() {
     let mut stage = Stage::in_step();
     stage.says(1, "INCR c");
     stage.answers(Side::Source, b":1\r\n");
@@ -419,7 +419,7 @@ fn a_probe_says_which_keys_the_lane_knows_to_be_wrong() {
         LaneEvent::Probed { doubtful, .. } => Some(doubtful),
         _ => None,
     });
-    assert_eq!(doubts, Some(vec![true, false]), "c is dirty and will be copied; d is wrong and nobody knew");
+    assert_eq!(doubts, Some(vec![true, false]), "c is dirty and will be copied; that d is wrong was not known");
 }
 
 #[test]

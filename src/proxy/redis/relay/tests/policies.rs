@@ -29,10 +29,10 @@ fn the_policy_says_which_reads_are_compared() {
     let client = some.client();
     some.says(client, &["GET k"]);
     assert_eq!((items(&mut some), some.hears(0)), (Vec::new(), vec!["GET k".to_owned()]));
-    let mut nobody = stage(None);
-    let client = nobody.client();
-    nobody.says(client, &["GET k"]);
-    assert_eq!(items(&mut nobody), [], "without a policy nothing is mirrored");
+    let mut without = stage(None);
+    let client = without.client();
+    without.says(client, &["GET k"]);
+    assert_eq!(items(&mut without), [], "without a policy nothing is mirrored");
     let mut mirrored = stage(Some(guest(&host(), "cf_on_request", "(i64.const 0x11)")));
     let client = mirrored.client();
     mirrored.says(client, &["GET k"]);
@@ -50,7 +50,7 @@ fn a_plan_that_compares_nothing_is_obeyed() {
 }
 
 #[test]
-fn a_refused_command_reaches_nobody_and_its_neighbours_are_served() {
+fn a_refused_command_reaches_no_server_and_its_neighbours_are_served() {
     let mut stage = stage(Some(shipped(&host(), "deny_dangerous", "{}")));
     let client = stage.client();
     stage.says(client, &["SET a 1", "FLUSHALL", "SET b 2"]);
@@ -94,7 +94,7 @@ fn in_a_block_a_refusal_aborts_it() {
 }
 
 #[test]
-fn outside_dual_operation_nobody_is_asked() {
+fn outside_dual_operation_no_policy_is_asked() {
     let mut stage = Stage::new(PlanMode::PassThrough);
     Seats { request: Some(shipped(&host(), "deny_dangerous", "{}")), ..Seats::default() }.fill(&stage.policies);
     let client = stage.client();
