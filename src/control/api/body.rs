@@ -1,4 +1,4 @@
-//! Bodies in and out: JSON with limits, and names out of paths.
+//! Request and response bodies: JSON with limits, and names from paths.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use super::problem::Failure;
 use crate::reconcile::views::{EndpointName, InterlayName, MigrationId, NameError, limits};
 
-/// What a handler answers.
+/// The result of a handler.
 pub type Answer = Result<Response, Failure>;
-/// A body as it came.
+/// A request body as received.
 pub type Body = Result<Bytes, BytesRejection>;
 
 pub fn json(value: &impl Serialize) -> Answer {
@@ -27,17 +27,17 @@ pub fn json_with(status: StatusCode, value: &impl Serialize) -> Answer {
     Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Reads a JSON body; an empty one stands for `{}` where every field has a default.
+/// Reads a JSON body; an empty one counts as `{}`, for types in which every field has a default.
 pub fn body<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     body_up_to(body, limits::ADMIN_BODY_BYTES_MAX)
 }
 
-/// As [`body`], where the route has a limit of its own.
+/// As [`body`], for a route with a limit of its own.
 pub fn body_up_to<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T, Failure> {
     let bytes = body.map_err(|rejection| {
         let status = rejection.status();
         let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
-            format!("the body is larger than {bytes_max} bytes")
+            format!("the body is larger than the limit of {bytes_max} bytes")
         } else {
             rejection.body_text()
         };
@@ -45,7 +45,11 @@ pub fn body_up_to<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T
     })?;
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|error| {
-        Failure::new(StatusCode::BAD_REQUEST, "invalid-body", format!("the body is not what is expected here: {error}"))
+        Failure::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-body",
+            format!("the body does not have the expected form: {error}"),
+        )
     })
 }
 

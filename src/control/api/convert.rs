@@ -1,4 +1,4 @@
-//! Between the control loop's views and the API's own types. Nothing is decided here.
+//! Converts between the control loop's views and the API's own types. Makes no decisions.
 
 mod filters;
 pub mod findings;
@@ -239,7 +239,7 @@ pub fn migration(from: &MigrationView) -> api::Migration {
         backfill: backfill(&from.backfill),
         dirty: status.map_or(0, |status| status.behind.dirty),
         in_flight: status.map_or(0, |status| status.behind.in_flight),
-        // Without a fresh word from the lane in dual operation, keys may be uncopied.
+        // Without a fresh status of the lane in dual operation, keys may be uncopied.
         uncopied: status.map_or(from.dual, |status| status.behind.uncopied),
         divergences: from.divergences_found.saturating_sub(from.divergences_resolved),
         divergences_found: from.divergences_found,
@@ -338,7 +338,7 @@ pub fn report(from: &ReportView) -> api::Report {
     report
 }
 
-/// What an operator asks for, with the defaults filled in.
+/// The operator's request, with the defaults filled in.
 pub fn create(from: api::CreateMigration) -> Result<CreateRequest, Failure> {
     let word = |error: DecisionError| Failure::invalid(error.to_string());
     let name = |error: views::NameError| Failure::invalid(error.to_string());

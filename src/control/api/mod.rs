@@ -1,6 +1,6 @@
 //! The admin HTTP API: routes, bodies in, types and problem documents out. Control thread.
 //!
-//! The only place that names axum. Decides nothing: every answer comes from the control loop through its handle.
+//! The only place that uses axum. Makes no decisions: every answer comes from the control loop through its handle.
 
 mod body;
 mod convert;
@@ -41,7 +41,7 @@ pub async fn serve(listener: TcpListener, handle: Handle) -> std::io::Result<()>
 /// The OpenAPI document, as `/api/v1/openapi.json` serves it.
 #[must_use]
 pub fn openapi() -> String {
-    // Made of derived types: encoding cannot fail.
+    // The document consists of derived types: encoding cannot fail.
     routes::documented().into_openapi().to_pretty_json().unwrap_or_default()
 }
 
@@ -62,7 +62,7 @@ fn router(handle: Handle) -> Router {
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    Failure::not_found(format!("there is no path {}; /api/v1/openapi.json lists those there are", uri.path()))
+    Failure::not_found(format!("there is no path {}; /api/v1/openapi.json lists the valid ones", uri.path()))
 }
 
 async fn wrong_method(uri: Uri) -> Failure {

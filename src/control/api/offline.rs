@@ -1,4 +1,4 @@
-//! What the command line asks without a running proxy, in the API's own types: `check`, `filter test`, `filter bench`.
+//! Commands that need no running proxy, with results in the API's own types: `check`, `filter test`, `filter bench`.
 
 use std::path::Path as FilePath;
 
@@ -27,7 +27,7 @@ pub fn preflight(found: &Preflight) -> (Vec<types::Endpoint>, Vec<Pair>, Vec<typ
     (found.endpoints.iter().map(endpoint).collect(), found.pairs.iter().map(pair).collect(), filters)
 }
 
-/// Runs the recorded cases of a file, those beside it when none are named.
+/// Runs the recorded cases of a filter file; without `cases`, those in the file beside it.
 ///
 /// # Errors
 /// A sentence, when the module is refused or there are no cases.
@@ -35,7 +35,7 @@ pub fn filter_test(file: &FilePath, cases: Option<&FilePath>) -> Result<types::F
     reconcile::test_file(file, cases).map(|found| convert::filter_test(&found))
 }
 
-/// Measures the hooks of a file.
+/// Measures the hooks of a filter file.
 ///
 /// # Errors
 /// A sentence, when the module or its configuration is refused.

@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem documents: what was wrong, what to do, and the gates in the way when that is the reason.
+//! Errors as RFC 9457 problem documents: what was wrong, what to do, and the unmet gates if those are the reason.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use super::types::{Gate, Problem, Session};
 use crate::reconcile::ControlError;
 use crate::reconcile::views::Refusal;
 
-/// A request that was not done.
+/// A request that failed or was refused.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
@@ -71,7 +71,7 @@ impl IntoResponse for Failure {
             gates: self.gates,
             sessions: self.sessions,
         };
-        // Strings and numbers only: encoding cannot fail.
+        // The document consists of strings and numbers: encoding cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
     }

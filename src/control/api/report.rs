@@ -1,4 +1,4 @@
-//! The evidence report as Markdown: what an auditor or a change board reads.
+//! The evidence report as Markdown, for an auditor or a change board.
 
 use std::fmt::Write as _;
 
@@ -74,7 +74,7 @@ fn summary(out: &mut String, report: &Report) {
 fn servers(out: &mut String, servers: [&Endpoint; 2]) {
     let _ = writeln!(
         out,
-        "\n## Servers\n\n| side | name | address | server | keys at the last look |\n|---|---|---|---|---|"
+        "\n## Servers\n\n| side | name | address | server | keys at the last check |\n|---|---|---|---|---|"
     );
     for (side, endpoint) in ["source", "target"].into_iter().zip(servers) {
         let (server, keys) = match &endpoint.facts {
@@ -83,7 +83,7 @@ fn servers(out: &mut String, servers: [&Endpoint; 2]) {
                 (format!("{} {}", facts.server, facts.version), keys.to_string())
             }
             None => (
-                endpoint.problem.clone().unwrap_or_else(|| "not looked at since the start".to_owned()),
+                endpoint.problem.clone().unwrap_or_else(|| "not checked since the start".to_owned()),
                 "unknown".to_owned(),
             ),
         };
@@ -170,7 +170,7 @@ mod tests {
     use super::utc;
 
     #[test]
-    fn times_are_written_as_the_calendar_has_them() {
+    fn times_are_written_as_calendar_dates() {
         for (ms, text) in [
             (0, "1970-01-01 00:00:00.000"),
             (951_782_400_000, "2000-02-29 00:00:00.000"),

@@ -1,4 +1,4 @@
-//! Raw requests over a real socket: what a stranger may send, and what comes back.
+//! Raw requests over a real socket, right and wrong, and their answers.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,13 +52,13 @@ async fn ask(port: u16, head: &str, body: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn what_is_wrong_is_answered_with_a_problem_that_says_what() {
+fn a_bad_request_is_answered_with_a_problem_that_names_the_error() {
     serving(async |port| {
         let large = format!("{{\"id\":\"{}\"}}", "x".repeat(limits::ADMIN_BODY_BYTES_MAX));
         let cases = [
             ("POST /api/v1/migrations", "garbage", 400, "expected value at line 1"),
             ("POST /api/v1/migrations", "{}", 400, "missing field `id`"),
-            ("POST /api/v1/migrations", "[1]", 400, "not what is expected"),
+            ("POST /api/v1/migrations", "[1]", 400, "does not have the expected form"),
             ("POST /api/v1/migrations", "{\"id\": 7, \"interlay\": \"orders\"}", 400, "invalid type"),
             (
                 "POST /api/v1/migrations",
@@ -175,7 +175,7 @@ fn a_filter_is_loaded_chosen_shown_and_unloaded() {
         serde_json::json!({"module_base64": module, "cases": cases, "file": "deny_dangerous.wasm"}).to_string()
     };
     serving(async |port| {
-        // Longer than any other body may be.
+        // Longer than the limit of all other bodies.
         let padded = format!("{cases}\n// {}\n", "x".repeat(2 * limits::ADMIN_BODY_BYTES_MAX));
         let (status, _, text) = ask(port, "PUT /api/v1/filters/deny", &body(&padded)).await;
         let loaded: types::Filter = serde_json::from_str(&text).unwrap();
@@ -374,9 +374,9 @@ fn the_openapi_document_is_served_and_describes_what_is_answered() {
         for (path, _) in document["paths"].as_object().expect("paths") {
             let concrete = path.replace("{name}", "orders").replace("{id}", "m").replace("{slot}", "mirror");
             if concrete == "/api/v1/events" {
-                continue; // never ends
+                continue; // its response never ends
             }
-            // OPTIONS is taken nowhere: a path that is there says so, one that is not is not found.
+            // No route takes OPTIONS: an existing path answers so, any other is not found.
             let (status, _, text) = ask(port, &format!("OPTIONS {concrete}"), "").await;
             assert_eq!(status, 405, "{concrete}: {text}");
         }

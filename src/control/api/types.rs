@@ -1,4 +1,4 @@
-//! The API's own types, as JSON carries them. Stable: the command line, scripts and dashboards depend on them.
+//! The API's own types in their JSON form. Stable: the command line, scripts and dashboards depend on them.
 //!
 //! Not the program's types; `convert.rs` translates. Times are milliseconds since the Unix epoch.
 
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use sessions::*;
 use utoipa::ToSchema;
 
-/// Longest a caller should keep trying a step whose gates are unmet.
+/// Longest time for which a caller should retry a step whose gates are unmet.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     #[serde(rename = "type")]
@@ -24,10 +24,10 @@ pub struct Problem {
     pub title: String,
     pub status: u16,
     pub detail: String,
-    /// The gates in the way, when that is the reason.
+    /// The unmet gates, if those are the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
-    /// The sessions that held a pause up, when that is the reason.
+    /// The sessions that did not drain before a pause's deadline, if that is the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sessions: Vec<Session>,
 }
@@ -74,7 +74,7 @@ pub struct Lane {
     pub effects: u64,
     pub dirtied: u64,
     pub reads_compared: u64,
-    /// Of those, different bytes with one meaning.
+    /// Compared reads with different bytes of the same meaning.
     #[serde(default)]
     pub reads_equivalent: u64,
     /// Keys whose value on the shadow a records policy has changed or left out.
@@ -82,7 +82,7 @@ pub struct Lane {
     pub altered: u64,
     pub reads_not_comparable: u64,
     pub read_divergences: u64,
-    /// When all this was true, milliseconds since the Unix epoch.
+    /// When all this was measured, milliseconds since the Unix epoch.
     pub at_ms: u64,
     pub authority_connected: bool,
     pub shadow_connected: bool,
@@ -166,7 +166,7 @@ pub struct Migration {
     pub target: String,
     pub strategy: String,
     pub decisions: Decisions,
-    /// Those chosen for this migration; the others are the interlay's.
+    /// The policies chosen for this migration; the others are the interlay's.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Policy>)]
     pub policies: Policies,
@@ -181,7 +181,7 @@ pub struct Migration {
     pub dirty: u64,
     pub in_flight: u64,
     pub uncopied: bool,
-    /// Unresolved now.
+    /// Divergences that are unresolved now.
     pub divergences: u64,
     pub divergences_found: u64,
     pub divergences_resolved: u64,
@@ -221,9 +221,9 @@ pub struct Interlay {
     pub target: Option<String>,
     pub migration: Option<String>,
     pub phase: Option<String>,
-    /// Absent while clients go on as they like.
+    /// Absent while the interlay is not paused.
     pub pause: Option<Pause>,
-    /// Pauses that held, and pauses that did not, since the start.
+    /// Pauses that succeeded since the start; `pause_failures` counts the others.
     pub pauses: u64,
     pub pause_failures: u64,
 }
@@ -262,13 +262,13 @@ pub struct Endpoint {
     /// PostgreSQL: the database Crossfade itself connects to, when the url names one.
     pub dbname: Option<String>,
     pub user: Option<String>,
-    /// "unknown", "up" or "down", at the last look.
+    /// "unknown", "up" or "down", at the last check.
     pub health: String,
     pub checked_at: Option<u64>,
     pub problem: Option<String>,
-    /// Of a Redis server.
+    /// Facts of a Redis server.
     pub facts: Option<Facts>,
-    /// Of a PostgreSQL server.
+    /// Facts of a PostgreSQL server.
     pub postgres: Option<PostgresFacts>,
 }
 
@@ -305,7 +305,7 @@ pub struct Status {
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Of this shape.
+    /// Version of this format.
     pub version: u32,
     pub number: u64,
     pub at: u64,
@@ -319,7 +319,7 @@ pub struct Event {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Divergence {
     pub database: u32,
-    /// Printable ASCII as it is, other bytes as \xNN.
+    /// Printable ASCII unchanged, other bytes as \xNN.
     pub key: String,
     pub class: String,
     pub source: String,
@@ -334,7 +334,7 @@ pub struct Divergences {
     pub found: u64,
     pub resolved: u64,
     pub unresolved: u64,
-    /// Bounded; the counts above are of all.
+    /// A bounded list; the counts above include all.
     pub entries: Vec<Divergence>,
 }
 
@@ -348,10 +348,10 @@ pub struct Report {
     pub keys_verified: u64,
     pub verifications: u64,
     pub bytes_copied: u64,
-    /// What the lane has done, or had done when dual operation ended; absent when it never ran in this process.
+    /// The lane's status, or its last one before dual operation ended; absent when no lane ran in this process.
     pub lane: Option<Lane>,
     pub journal: Vec<Event>,
-    /// The same, for people.
+    /// The same as Markdown text.
     pub markdown: String,
 }
 
@@ -360,7 +360,7 @@ pub struct Ready {
     pub ready: bool,
     pub driver: String,
     pub problems: Vec<String>,
-    /// What somebody wants so and everybody should know: pauses.
+    /// States that an operator caused and others should know about: pauses.
     pub notes: Vec<String>,
 }
 
@@ -374,7 +374,7 @@ pub struct CreateMigration {
     pub source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// By place: a filter's name, or a whole policy.
+    /// By slot: a filter's name, or a whole policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub policies: BTreeMap<String, PolicyGiven>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -440,7 +440,7 @@ pub struct AdvanceBody {
 pub struct ApproveBody {
     pub by: String,
     pub reason: String,
-    /// "migrate", "flip" or "commit"; absent: whichever is due next.
+    /// "migrate", "flip" or "commit"; absent: the one that is due next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use base::model::{StoredSecret, limits};
 
 /// # Errors
-/// A sentence that names the file, and the line when there is one.
+/// A sentence that names the file and, if one line is wrong, its number.
 pub fn load(path: &Path) -> Result<BTreeMap<String, StoredSecret>, String> {
     let unreadable =
         |error: std::io::Error| format!("names the file {}, which cannot be read: {error}", path.display());
@@ -39,13 +39,13 @@ fn parse(text: &str) -> Result<BTreeMap<String, StoredSecret>, (usize, String)> 
         }
         let secret = StoredSecret::parse(&secret).map_err(|why| (number, format!("user {user:?}: {why}")))?;
         if users.insert(user.clone(), secret).is_some() {
-            return Err((number, format!("user {user:?} is there twice: keep one line")));
+            return Err((number, format!("user {user:?} is listed twice: keep one line")));
         }
     }
     Ok(users)
 }
 
-/// A text in double quotes, where two of them stand for one; and what follows it.
+/// Reads a text in double quotes, in which two quotes stand for one. Returns the text and what follows it.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     let Some(inner) = text.strip_prefix('"') else {
         return Err("must be in double quotes: write \"user\" \"secret\"");
@@ -88,7 +88,7 @@ mod tests {
             ("\"ann\" \"hunter2", 1, "no closing quote"),
             ("\"ann\" \"\"", 1, "empty"),
             ("\"\" \"hunter2\"", 1, "user name is empty"),
-            ("\"ann\" \"hunter2\"\n\"ann\" \"x\"", 2, "there twice"),
+            ("\"ann\" \"hunter2\"\n\"ann\" \"x\"", 2, "listed twice"),
             ("\"ann\" \"SCRAM-SHA-256$hunter2\"", 1, "SCRAM"),
         ];
         for (text, line, words) in cases {

@@ -1,4 +1,4 @@
-//! One `[interlays.NAME]` table: the listener, its two ends, and what a PostgreSQL interlay has beside them.
+//! One `[interlays.NAME]` table: the listener, its two ends, and a PostgreSQL interlay's log-in and replication.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use base::model::{
     ProtocolKind, RequireTls, ServerTls,
 };
 
-/// One interlay as the file has it.
+/// One interlay as the file defines it.
 #[derive(Debug, Clone)]
 pub struct InterlayConfig {
     pub spec: InterlaySpec,
@@ -71,7 +71,8 @@ fn read_end<'a>(item: &Item<'_>, kind: ProtocolKind, endpoints: &'a [Endpoint]) 
     let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.name.as_str() == text) else {
         let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
         let names = names.join(", ");
-        return Err(item.error(format!("names the endpoint {text:?}, which is not defined; defined are: {names}")));
+        return Err(item
+            .error(format!("names the endpoint {text:?}, which is not defined; the defined endpoints are: {names}")));
     };
     if endpoint.kind() != kind {
         return Err(item.error(format!(
@@ -130,7 +131,7 @@ fn read_postgres(section: &Section<'_>, source: &Endpoint) -> Result<PostgresSpe
         }
         AuthMode::Trust => {
             if let Some(item) = query {
-                return Err(item.error("is not used with mode \"trust\", which asks nobody: remove it"));
+                return Err(item.error("is not used with mode \"trust\", which checks no client: remove it"));
             }
         }
     }
@@ -142,7 +143,7 @@ fn read_postgres(section: &Section<'_>, source: &Endpoint) -> Result<PostgresSpe
     }
     if let (Some(item), None) = (&query, login) {
         return Err(item.error(format!(
-            "is asked as the endpoint's own user: put user and password into the url of endpoint {}",
+            "runs as the endpoint's own user: put user and password into the url of endpoint {}",
             source.name
         )));
     }
@@ -178,7 +179,7 @@ fn read_query(item: &Item<'_>) -> Result<String, ConfigError> {
         Ok(text.to_owned())
     } else {
         Err(item.error(
-            "does not ask for one user: write $1 where the name goes, as in SELECT usename, passwd FROM pg_shadow WHERE usename=$1",
+            "does not select one user: write $1 where the name goes, as in SELECT usename, passwd FROM pg_shadow WHERE usename=$1",
         ))
     }
 }

@@ -1,14 +1,14 @@
-//! Every key of the configuration file: its table, default, unit and meaning. `docs/CONFIGURATION.md` is made from this list, and the
+//! Every key of the configuration file: its table, default, unit and meaning. `docs/CONFIGURATION.md` is generated from this list, and the
 //! reader refuses every key that is not in it.
 
 /// One key of one table.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(test), expect(dead_code, reason = "docs/CONFIGURATION.md is made from all fields, by a test"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "a test generates docs/CONFIGURATION.md from all fields"))]
 pub struct Key {
     pub name: &'static str,
     /// TOML type, with the unit of a number.
     pub kind: &'static str,
-    /// "needed" where there is none.
+    /// "required" where there is none.
     pub default: &'static str,
     pub meaning: &'static str,
 }
@@ -21,27 +21,36 @@ pub const ROOT: &[Key] = &[
     key("admin", "table", "", "the admin API"),
     key("data", "table", "", "the embedded store"),
     key("cores", "table", "", "the data plane's threads"),
-    key("endpoints", "tables by name", "needed", "database servers"),
-    key("interlays", "tables by name", "needed", "listeners that applications connect to"),
+    key("endpoints", "tables by name", "required", "database servers"),
+    key("interlays", "tables by name", "required", "listeners that applications connect to"),
 ];
 
 pub const ADMIN: &[Key] =
     &[key("listen", "IP and port", "127.0.0.1:7171", "loopback only: the admin API has no tokens and no TLS yet")];
 
-pub const DATA: &[Key] =
-    &[key("dir", "path", "crossfade-data", "directory of the store; made when missing; one process at a time")];
+pub const DATA: &[Key] = &[key(
+    "dir",
+    "path",
+    "crossfade-data",
+    "directory of the store; created if missing; used by one process at a time",
+)];
 
 pub const CORES: &[Key] = &[
     key("count", "number, 0 to 256", "0", "threads of the data plane; 0 = one per CPU"),
-    key("drain_deadline_ms", "milliseconds, 0 to 600000", "5000", "how long commands in flight may take at a stop"),
+    key(
+        "drain_deadline_ms",
+        "milliseconds, 0 to 600000",
+        "5000",
+        "how long commands in flight may take when the process stops",
+    ),
 ];
 
 pub const ENDPOINT: &[Key] = &[
-    key("kind", "\"redis\" or \"postgres\"", "needed", "what the server speaks"),
+    key("kind", "\"redis\" or \"postgres\"", "required", "what the server speaks"),
     key(
         "url",
         "URL",
-        "needed, or one of the two below",
+        "required, or one of the two below",
         "redis://[user]:[password]@host:6379/0, unix:///path?db=0, postgres://user:password@host:5432/dbname?sslmode=prefer",
     ),
     key("url_env", "name", "", "the environment variable that holds the URL"),
@@ -49,27 +58,27 @@ pub const ENDPOINT: &[Key] = &[
 ];
 
 pub const REDIS_INTERLAY: &[Key] = &[
-    key("kind", "\"redis\"", "needed", "what clients speak"),
-    key("listen", "IP and port", "needed", "where applications connect"),
-    key("source", "name of an endpoint", "needed", "the server that is in use"),
-    key("target", "name of an endpoint", "none", "where a migration moves to, unless it names another"),
+    key("kind", "\"redis\"", "required", "what clients speak"),
+    key("listen", "IP and port", "required", "where applications connect"),
+    key("source", "name of an endpoint", "required", "the server that is in use"),
+    key("target", "name of an endpoint", "none", "the target of migrations that name no other"),
     key("tls", "table", "none", "how clients are offered TLS"),
     key("policies", "table", "the shipped filters", "which filter decides in which slot"),
 ];
 
 pub const POSTGRES_INTERLAY: &[Key] = &[
-    key("kind", "\"postgres\"", "needed", "what clients speak"),
-    key("listen", "IP and port", "needed", "where applications connect"),
-    key("source", "name of an endpoint", "needed", "the server that is in use"),
-    key("target", "name of an endpoint", "none", "what `interlay analyze` compares with"),
+    key("kind", "\"postgres\"", "required", "what clients speak"),
+    key("listen", "IP and port", "required", "where applications connect"),
+    key("source", "name of an endpoint", "required", "the server that is in use"),
+    key("target", "name of an endpoint", "none", "the server that `interlay analyze` compares the source with"),
     key("tls", "table", "none", "how clients are offered TLS"),
-    key("auth", "table", "needed", "how clients log in"),
-    key("allow_replication", "true or false", "false", "whether replication connections are let through"),
+    key("auth", "table", "required", "how clients log in"),
+    key("allow_replication", "true or false", "false", "whether replication connections are accepted"),
 ];
 
 pub const TLS: &[Key] = &[
-    key("cert_file", "path", "needed", "certificate chain, PEM"),
-    key("key_file", "path", "needed", "private key, PEM"),
+    key("cert_file", "path", "required", "certificate chain, PEM"),
+    key("key_file", "path", "required", "private key, PEM"),
     key("require", "true or false", "false", "whether clients without TLS are refused"),
 ];
 
@@ -84,7 +93,7 @@ pub const AUTH: &[Key] = &[
     key("auth_query", "SQL with $1", "none", "how a user's secret is looked up on the server"),
 ];
 
-/// The names are those of the slots.
+/// The keys are the names of the slots.
 pub const POLICIES: &[Key] = &[
     key(
         "mirror",
@@ -93,15 +102,15 @@ pub const POLICIES: &[Key] = &[
         "what is repeated on the target and compared, and what is refused",
     ),
     key("compare", "filter or table", "builtin:compare-semantic", "what counts as a difference"),
-    key("rollback", "filter or table", "builtin:rollback-threshold", "when to hold and when to go back"),
+    key("rollback", "filter or table", "builtin:rollback-threshold", "when to hold and when to roll back"),
     key("records", "filter or table", "none", "what of each record is copied"),
 ];
 
 pub const POLICY: &[Key] = &[
-    key("filter", "name", "needed", "\"builtin:NAME\", a path, the name of a loaded filter, or \"none\""),
-    key("mode", "observe, warn, block", "observe", "what follows from a verdict that stops something"),
-    key("on_fault", "fail_open, fail_closed", "fail_open", "what answers when the filter fails"),
-    key("config", "table", "{}", "given to the filter as it is"),
+    key("filter", "name", "required", "\"builtin:NAME\", a path, the name of a loaded filter, or \"none\""),
+    key("mode", "observe, warn, block", "observe", "what happens with a verdict that stops something"),
+    key("on_fault", "fail_open, fail_closed", "fail_open", "what replaces the verdict when the filter fails"),
+    key("config", "table", "{}", "passed to the filter unchanged"),
 ];
 
 /// Every table with its keys, in the order of the page.
@@ -128,7 +137,7 @@ mod tests {
     fn page() -> String {
         let mut out = String::from(
             "# Configuration\n\nOne TOML file. Unknown keys are refused; every error names file, line and key. `crossfade check --config FILE` reads it, probes the\n\
-             servers and prints what it finds. Examples: `config/`. Made from `src/control/config/keys.rs` by\n\
+             servers and prints what it finds. Examples: `config/`. Generated from `src/control/config/keys.rs` by\n\
              `UPDATE_DOCS=1 cargo test -p crossfade-control config`; a test fails when this page is stale.\n",
         );
         for (table, keys) in TABLES {

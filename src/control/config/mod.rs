@@ -1,6 +1,6 @@
 //! The configuration file: TOML in, a validated [`Config`] out, or one error that names file, line, key and the fix.
 //!
-//! Read once at start, on whatever thread starts the program. Unknown keys are refused: a typing error must not become a default.
+//! Read once at start, on the main thread. Unknown keys are refused: a typing error must not silently become a default.
 
 mod auth_file;
 mod interlay;
@@ -21,7 +21,7 @@ use values::{read_address, read_kind};
 
 use base::model::{Endpoint, EndpointName, InterlayName, limits};
 
-/// Everything the program is told at start.
+/// The configuration of the program.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub file: PathBuf,
@@ -77,7 +77,7 @@ impl Config {
         self.endpoints.iter().find(|endpoint| &endpoint.name == name)
     }
 
-    /// Cores to run: as many as are asked for, or one per CPU.
+    /// The number of cores to run: as configured, or one per CPU.
     #[must_use]
     pub fn core_count(&self) -> u16 {
         match self.cores {
@@ -86,7 +86,7 @@ impl Config {
         }
     }
 
-    /// The files of filters that the interlays name, each once.
+    /// The filter files that the interlays name, each once.
     #[must_use]
     pub fn filter_files(&self) -> Vec<&FilterFile> {
         let mut files: Vec<&FilterFile> = Vec::new();
@@ -127,7 +127,7 @@ fn read_data(root: &Section<'_>) -> Result<PathBuf, ConfigError> {
     data.only(keys::DATA)?;
     let Some(item) = data.get("dir") else { return Ok(default) };
     match item.text()? {
-        "" => Err(item.error("is empty: name a directory, it is made when missing")),
+        "" => Err(item.error("is empty: name a directory; it is created if missing")),
         dir => Ok(PathBuf::from(dir)),
     }
 }
@@ -159,7 +159,7 @@ fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
         let (url, place) = read_url(&section)?;
         let endpoint = Endpoint::from_url(name, kind, url.trim()).map_err(|error| place.error(error.to_string()))?;
         if let Some(file) = endpoint.tls.root_file.as_ref().filter(|file| !file.is_file()) {
-            return Err(place.error(format!("names the file {} as sslrootcert, which is not there", file.display())));
+            return Err(place.error(format!("names the file {} as sslrootcert, which does not exist", file.display())));
         }
         endpoints.push(endpoint);
     }
@@ -169,7 +169,7 @@ fn read_endpoints(root: &Section<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     Ok(endpoints)
 }
 
-/// The URL itself, from the file, the environment or a secret file; and the item to blame when it is wrong.
+/// The URL itself, from the file, the environment or a secret file; and the item that an error about it names.
 fn read_url<'a>(section: &'a Section<'a>) -> Result<(String, Item<'a>), ConfigError> {
     let given: Vec<_> = ["url", "url_env", "url_file"].into_iter().filter_map(|key| section.get(key)).collect();
     let [item] = given.as_slice() else {
@@ -197,7 +197,10 @@ fn read_interlays(root: &Section<'_>, endpoints: &[Endpoint]) -> Result<Vec<Inte
         let name = InterlayName::new(item.key()).map_err(|error| item.error(error.to_string()))?;
         let interlay = interlay::read(name, &item.section()?, endpoints)?;
         if let Some(other) = interlays.iter().find(|other| other.spec.listen == interlay.spec.listen) {
-            return Err(item.error(format!("listens on {}, as interlay {} does", other.spec.listen, other.spec.name)));
+            return Err(item.error(format!(
+                "listens on {}, as interlay {} does: give one of them another address",
+                other.spec.listen, other.spec.name
+            )));
         }
         interlays.push(interlay);
     }
@@ -262,7 +265,7 @@ target = "new"
                 "not supported",
             ),
             ("[endpoints.old]", "[endpoints.\"o ld\"]", 7, "endpoints.o ld", "not a valid name"),
-            ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "defined are: old, new"),
+            ("source = \"old\"", "source = \"odl\"", 16, "interlays.orders.source", "endpoints are: old, new"),
             ("target = \"new\"", "target = \"old\"", 17, "interlays.orders.target", "source old itself"),
             ("[cores]", "[core]", 5, "core", "did you mean \"cores\""),
         ];

@@ -1,4 +1,4 @@
-//! One `[interlays.NAME.policies]` table: which filter makes which decision. Files are found here and loaded by control.
+//! One `[interlays.NAME.policies]` table: which filter is in which slot. Files are only located here; control loads them.
 
 use std::path::PathBuf;
 
@@ -19,12 +19,12 @@ pub struct FilterFile {
     pub place: Place,
 }
 
-/// The policies of one interlay as the file has them.
+/// The policies of one interlay as the file defines them.
 #[derive(Debug, Clone, Default)]
 pub struct InterlayPolicies {
     pub settings: PolicySettings,
     pub files: Vec<FilterFile>,
-    /// Where each choice stands.
+    /// The place of each choice in the file.
     pub places: Vec<(PolicySlot, Place)>,
 }
 
@@ -40,7 +40,7 @@ pub fn read(section: &Section<'_>) -> Result<InterlayPolicies, ConfigError> {
     Ok(policies)
 }
 
-/// Two interlays may name one file; two files may not have one name.
+/// Two interlays may name the same file; two files must not have the same name.
 pub fn one_file_for_each_name<'a>(interlays: impl Iterator<Item = &'a InterlayPolicies>) -> Result<(), ConfigError> {
     let files: Vec<_> = interlays.flat_map(|policies| &policies.files).collect();
     for (index, file) in files.iter().enumerate() {
@@ -90,7 +90,7 @@ fn read_choice(item: &Item<'_>, files: &mut Vec<FilterFile>) -> Result<PolicyCho
     Ok(PolicyChoice::Filter(setting))
 }
 
-/// `None`: nobody decides.
+/// `None`: no filter, the built-in default decides.
 fn read_filter(item: &Item<'_>, files: &mut Vec<FilterFile>) -> Result<Option<FilterName>, ConfigError> {
     let text = item.text()?;
     if text == PolicyChoice::NOBODY {
@@ -112,7 +112,7 @@ fn read_filter(item: &Item<'_>, files: &mut Vec<FilterFile>) -> Result<Option<Fi
     Ok(Some(name))
 }
 
-/// What a filter's `cf_configure` is given. A date is text, as JSON has none.
+/// The configuration for a filter's `cf_configure`. A date becomes text, because JSON has no dates.
 fn json(item: &Item<'_>, value: &DeValue<'_>, depth: usize) -> Result<Value, ConfigError> {
     if depth > limits::FILTER_CONFIG_DEPTH_MAX {
         return Err(item.error(format!("is nested deeper than {} levels", limits::FILTER_CONFIG_DEPTH_MAX)));
@@ -121,11 +121,15 @@ fn json(item: &Item<'_>, value: &DeValue<'_>, depth: usize) -> Result<Value, Con
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(int) => {
             let number = i64::from_str_radix(int.as_str(), int.radix());
-            Value::Number(number.map(Number::from).map_err(|_| item.error("has a whole number beyond 64 bits"))?)
+            Value::Number(
+                number.map(Number::from).map_err(|_| item.error("has a whole number that does not fit 64 bits"))?,
+            )
         }
         DeValue::Float(float) => {
             let number = float.as_str().parse().ok().and_then(Number::from_f64);
-            Value::Number(number.ok_or_else(|| item.error("has a number that JSON cannot say: no nan, no inf"))?)
+            Value::Number(
+                number.ok_or_else(|| item.error("has a number that JSON cannot represent: use no nan and no inf"))?,
+            )
         }
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(at) => Value::String(at.to_string()),

@@ -1,6 +1,6 @@
-//! Walks a parsed TOML table key by key and remembers where each stood, so that every error names file, line and key.
+//! Reads a parsed TOML table key by key with the position of each, so that every error names file, line and key.
 //!
-//! Not the meaning of any key: that is `mod.rs`. Errors never quote a value, which may hold a password.
+//! Does not know the meaning of keys: see `mod.rs`. Errors never quote a value, which may hold a password.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::Key;
 
-/// One complaint about a configuration file. Nothing was started; fixing the file and trying again is safe.
+/// One error in a configuration file. Nothing was started; fixing the file and trying again is safe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub file: PathBuf,
-    /// From 1; 0 when the complaint is about the file as a whole.
+    /// From 1; 0 when the error is about the file as a whole.
     pub line: usize,
     /// Dotted path of the key; empty when there is none.
     pub key: String,
@@ -51,7 +51,7 @@ impl Document<'_> {
     }
 }
 
-/// Where a value stood, for complaints that come up after the file was read.
+/// The position of a value, for errors that are found after the file was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     file: PathBuf,
@@ -155,7 +155,7 @@ impl<'a> Section<'a> {
                 continue;
             }
             let hint = nearest(name, &known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
-            let message = format!("is not a known key{hint} Known here: {}", known.join(", "));
+            let message = format!("is not a known key{hint} Known keys: {}", known.join(", "));
             return Err(self.document.error(key.span().start, &dotted(&self.path, name), message));
         }
         Ok(())

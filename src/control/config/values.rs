@@ -1,4 +1,4 @@
-//! Values that several tables have: an address, a kind, a file that must be there.
+//! Values used in several tables: an address, a kind, an existing file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub fn read_kind(section: &Section<'_>) -> Result<ProtocolKind, ConfigError> {
     }
 }
 
-/// A path to a file that is there.
+/// A path to an existing file.
 pub fn read_file(item: &Item<'_>) -> Result<PathBuf, ConfigError> {
     let path = PathBuf::from(item.text()?);
     match std::fs::metadata(&path) {

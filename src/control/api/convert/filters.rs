@@ -1,4 +1,4 @@
-//! Filters and policies, between the control loop's views and the API's own types.
+//! Converts filters and policies between the control loop's views and the API's own types.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,14 +34,14 @@ pub fn load_filter(name: &str, from: api::LoadFilter) -> Result<LoadFilter, Fail
         ("file", from.file.as_ref().map_or(0, String::len), limits::REASON_BYTES_MAX),
     ] {
         if bytes > max {
-            return Err(Failure::invalid(format!("{what}: {bytes} bytes, at most {max} are taken")));
+            return Err(Failure::invalid(format!("{what} has {bytes} bytes; at most {max} are accepted")));
         }
     }
     let file = from.file.unwrap_or_else(|| "the API".to_owned());
     Ok(LoadFilter { name, module, cases: from.cases, file })
 }
 
-/// What is asked for, with the defaults filled in.
+/// The requested policy, with the defaults filled in.
 pub fn policy_choice(from: api::Policy) -> Result<PolicyChoice, Failure> {
     if from.filter == PolicyChoice::NOBODY {
         if from.mode.is_some() || from.on_fault.is_some() || from.config.is_some() {
@@ -229,11 +229,11 @@ mod tests {
             "rollback": {"filter": "builtin:rollback-threshold", "mode": "observe", "on_fault": "fail_open", "config": {}},
         });
         assert_eq!(shown, whole);
-        assert_eq!(given(&shown.to_string()).unwrap(), settings, "what is shown can be given");
+        assert_eq!(given(&shown.to_string()).unwrap(), settings, "a shown policy can be sent back");
     }
 
     #[test]
-    fn what_is_wrong_with_a_policy_is_said() {
+    fn errors_in_a_policy_are_named() {
         for (text, words) in [
             (r#"{"miror": "none"}"#, "mirror, compare, rollback, records"),
             (r#"{"mirror": "filters/dist/x.wasm"}"#, "is a path: load the file first"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_no_base64_or_too_large_is_refused() {
+    fn a_module_that_is_not_base64_or_too_large_is_refused() {
         let body = |module: &str| api::LoadFilter { module_base64: module.to_owned(), cases: None, file: None };
         let refuse = |name: &str, body| format!("{:?}", load_filter(name, body).expect_err("must be refused"));
         assert!(refuse("mine", body("?")).contains("not base64"));

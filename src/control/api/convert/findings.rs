@@ -1,4 +1,4 @@
-//! One compatibility finding, as JSON carries it.
+//! One compatibility finding in its JSON form.
 
 use crate::api::types as api;
 use crate::reconcile::views;

@@ -1,4 +1,4 @@
-//! One gate, as JSON carries it.
+//! One gate in its JSON form.
 
 use crate::api::types as api;
 use crate::reconcile::views;

@@ -1,4 +1,4 @@
-//! Pauses, sessions, analysis and facts of PostgreSQL servers into the API's types. Nothing is decided here.
+//! Converts pauses, sessions, analysis and facts of PostgreSQL servers into the API's types. Makes no decisions.
 
 use super::findings::finding;
 use crate::api::types as api;
@@ -64,7 +64,7 @@ pub fn sessions(from: &views::SessionsView) -> api::Sessions {
     }
 }
 
-/// 0 to 1, to four digits.
+/// From 0 to 1, with four digits.
 fn share(part: u128, whole: u128) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 10_000.0).round() / 10_000.0 }
 }
@@ -170,7 +170,7 @@ pub fn gate_is_closed(from: &views::InterlayView) -> bool {
     }
 }
 
-/// Those that held a pause up, for its problem document.
+/// The sessions that made a pause fail, for its problem document.
 pub fn listed(sessions: &[views::SessionInfo]) -> Vec<api::Session> {
     sessions.iter().take(views::limits::SESSIONS_LISTED_MAX).map(session).collect()
 }

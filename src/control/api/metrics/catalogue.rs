@@ -1,11 +1,11 @@
-//! Every metric there is: its name without the prefix, its kind, its labels, what it says. `docs/METRICS.md` is made from this table.
+//! Every metric: its name without the prefix, its kind, its labels, its meaning. `docs/METRICS.md` is generated from this table.
 
 use crate::reconcile::views::{CoreCounters, MigrationView, SeatStats, Side};
 
 /// How a metric behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows while the process runs.
+    /// Only increases while the process runs.
     Counter,
     Gauge,
 }
@@ -33,10 +33,10 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
 }
 
 pub const BUILD_INFO: Metric = gauge("build_info", &["version", "driver"], "Version and input/output driver");
-/// Of one core, with the value.
+/// The metrics of one core, with how each value is read.
 pub const CORE_METRICS: &[(Metric, fn(&CoreCounters) -> u64)] = &[
     (counter("connections_accepted_total", CORE, "Client connections accepted"), |c| c.connections_accepted),
-    (gauge("connections_open", CORE, "Client connections open"), |c| c.connections_open),
+    (gauge("connections_open", CORE, "Open client connections"), |c| c.connections_open),
     (counter("connections_refused_total", CORE, "Client connections refused"), |c| c.connections_refused),
     (counter("commands_total", CORE, "Commands from clients"), |c| c.commands),
     (counter("commands_read_total", CORE, "Commands that only read"), |c| c.commands_read),
@@ -48,7 +48,7 @@ pub const CORE_METRICS: &[(Metric, fn(&CoreCounters) -> u64)] = &[
     (counter("protocol_errors_total", CORE, "Client streams that were not the protocol of their interlay"), |c| {
         c.protocol_errors
     }),
-    (gauge("upstream_connections", CORE, "Connections to servers open"), |c| c.upstream_connections),
+    (gauge("upstream_connections", CORE, "Open connections to servers"), |c| c.upstream_connections),
     (counter("upstream_connects_total", CORE, "Connections to servers made"), |c| c.upstream_connects),
     (counter("upstream_losses_total", CORE, "Connections to servers lost"), |c| c.upstream_losses),
     (counter("bytes_from_clients_total", CORE, "Bytes read from clients"), |c| c.bytes_from_clients),
@@ -58,12 +58,12 @@ pub const COMMANDS_BY_NAME: Metric =
     counter("commands_by_name_total", &["core", "command"], "Commands from clients by name");
 pub const INTERLAY_DUAL: Metric = gauge("interlay_dual", INTERLAY, "1 while both sides are kept in step");
 pub const INTERLAY_PAUSED: Metric = gauge("interlay_paused", INTERLAY, "1 while clients are held by a pause");
-pub const PAUSES: Metric = counter("pauses_total", INTERLAY, "Pauses that held");
+pub const PAUSES: Metric = counter("pauses_total", INTERLAY, "Pauses that succeeded");
 pub const PAUSE_FAILURES: Metric =
-    counter("pause_failures_total", INTERLAY, "Pauses that sessions held up beyond their deadline");
+    counter("pause_failures_total", INTERLAY, "Pauses that failed because sessions did not drain before the deadline");
 pub const MIGRATION_PHASE: Metric =
     gauge("migration_phase", &["migration", "interlay", "phase"], "1 for the phase the migration is in");
-/// Of one migration, with the value; no value, no line.
+/// The metrics of one migration, with how each value is read; without a value there is no line.
 pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
     (gauge("migration_authority_target", MIGRATION, "1 when the target is authoritative"), |m| {
         Some(u64::from(m.record.authority.side == Side::Target))
@@ -107,13 +107,15 @@ pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
         u64::try_from(m.gates.iter().filter(|gate| !gate.met).count()).ok()
     }),
 ];
-/// Of one filter in one slot, with the value.
+/// The metrics of one filter in one slot, with how each value is read.
 pub const POLICY_METRICS: &[(Metric, fn(&SeatStats) -> u64)] = &[
     (counter("policy_calls_total", FILTER, "Calls of a filter's hook"), |s| s.calls),
-    (counter("policy_memo_hits_total", FILTER, "Commands answered from what a filter said before"), |s| s.memo_hits),
-    (counter("policy_absent_total", FILTER, "Answered as on_fault says while an instance was replaced"), |s| s.absent),
+    (counter("policy_memo_hits_total", FILTER, "Commands decided by a filter's remembered answer"), |s| s.memo_hits),
+    (counter("policy_absent_total", FILTER, "Calls answered as on_fault says while an instance was replaced"), |s| {
+        s.absent
+    }),
     (counter("policy_restrained_total", FILTER, "Verdicts not carried out because of the mode"), |s| s.restrained),
-    (counter("policy_dropped_total", FILTER, "Lines of log and counters dropped for their limits"), |s| s.dropped),
+    (counter("policy_dropped_total", FILTER, "Log lines and counters dropped because of their limits"), |s| s.dropped),
     (gauge("policy_memory_bytes", FILTER, "Linear memory of all instances"), |s| s.memory_bytes),
 ];
 pub const POLICY_FAULTS: Metric =
@@ -126,13 +128,13 @@ pub const POLICY_CALL_TIME: Metric = gauge(
     "Time of a hook call, one call in 64 measured: the 0.5 and 0.99 quantiles",
 );
 pub const POLICY_CALL_TIME_SUM: Metric =
-    counter("policy_call_nanoseconds_sum", FILTER, "Time of all hook calls, estimated from those measured");
+    counter("policy_call_nanoseconds_sum", FILTER, "Time of all hook calls, estimated from the measured ones");
 pub const POLICY_CALL_TIME_COUNT: Metric =
-    counter("policy_call_nanoseconds_count", FILTER, "Hook calls that the sum stands for");
+    counter("policy_call_nanoseconds_count", FILTER, "Hook calls included in the sum");
 pub const POLICY_GUEST_COUNTER: Metric =
-    counter("policy_guest_counter", &["interlay", "slot", "filter", "id"], "Counters of the filters themselves");
+    counter("policy_guest_counter", &["interlay", "slot", "filter", "id"], "Counters that filters define themselves");
 
-/// All of them, in the order of the page.
+/// All metrics, in the order of the page.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
     const BEGIN: &[Metric] = &[BUILD_INFO];
     const MIDDLE: &[Metric] =

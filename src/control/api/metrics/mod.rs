@@ -1,6 +1,6 @@
-//! `/metrics`: what cores counted, merged by control, rendered by `metrics-exporter-prometheus`.
+//! `/metrics`: the cores' counters, merged by control, rendered by `metrics-exporter-prometheus`.
 //!
-//! Nothing is counted here: each request fills a recorder of its own from the counters there are, so that what is gone is not shown.
+//! Counts nothing itself: each request fills a new recorder from the present counters, so that removed objects are not shown.
 
 mod catalogue;
 #[cfg(test)]
@@ -13,7 +13,7 @@ use super::convert::sessions::gate_is_closed;
 use crate::reconcile::views::{MetricsView, MigrationView, Phase, SeatStats};
 use catalogue::{Kind, Metric};
 
-/// Of every metric's name.
+/// The prefix of every metric's name.
 const PREFIX: &str = "crossfade_";
 
 /// The page, in the text format of Prometheus.
@@ -42,7 +42,7 @@ impl Page {
         }
     }
 
-    /// `values`: of the metric's labels, in their order.
+    /// `values`: those of the metric's labels, in their order.
     fn set(&self, metric: &Metric, values: &[&str], value: u64) {
         const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
         assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);

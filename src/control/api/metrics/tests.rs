@@ -1,4 +1,4 @@
-//! What the page says, and that `docs/METRICS.md` names all of it.
+//! The contents of the page, and that `docs/METRICS.md` names all of them.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::reconcile::views::{CoreCounters, FilterName, PolicySlot, StatusView, Timestamp};
 
 #[test]
-fn what_a_filter_has_done_is_shown_by_place_and_filter() {
+fn filter_statistics_are_shown_by_slot_and_filter() {
     let mut stats = SeatStats {
         slot: PolicySlot::Mirror,
         filter: FilterName::new("mine").unwrap(),
@@ -54,10 +54,10 @@ fn what_a_filter_has_done_is_shown_by_place_and_filter() {
     }
 }
 
-/// The table of the page: made from the catalogue.
+/// The text of docs/METRICS.md, generated from the catalogue.
 fn page() -> String {
     let mut out = String::from(
-        "# Metrics\n\n`GET /metrics` answers in the text format of Prometheus. Every name begins with `crossfade_`. Made from \
+        "# Metrics\n\n`GET /metrics` answers in the text format of Prometheus. Every name begins with `crossfade_`. Generated from \
          `src/control/api/metrics/catalogue.rs`\nby `UPDATE_DOCS=1 cargo test -p crossfade-control metrics`; a test fails when this page is stale.\n\n\
          | name | kind | labels | what it says |\n|---|---|---|---|\n",
     );

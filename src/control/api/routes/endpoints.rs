@@ -1,4 +1,4 @@
-//! Endpoints: the servers of the configuration, with the facts of the last look.
+//! Endpoints: the servers of the configuration, with the facts of the last check.
 
 use axum::extract::{Path, State};
 
@@ -10,7 +10,7 @@ use crate::reconcile::Handle;
     get,
     path = "/api/v1/endpoints",
     tag = "endpoints",
-    summary = "Every endpoint with the facts of the last look; never a password",
+    summary = "Every endpoint with the facts of the last check; never a password",
     responses((status = 200, description = "done", body = Vec<types::Endpoint>), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
 pub async fn endpoints(State(handle): State<Handle>) -> Answer {
@@ -33,7 +33,7 @@ pub async fn endpoint(State(handle): State<Handle>, Path(name): Path<String>) ->
     post,
     path = "/api/v1/endpoints/{name}/check",
     tag = "endpoints",
-    summary = "Looks at the server now",
+    summary = "Checks the server now",
     params(("name" = String, Path, description = "its name")),
     responses((status = 200, description = "done", body = types::Endpoint), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]

@@ -20,11 +20,11 @@ use crate::reconcile::{Handle, JournalEntry};
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
-    /// Of this migration only.
+    /// Events of this migration only.
     migration: Option<String>,
     /// As the header `Last-Event-ID`, for callers that cannot set one. 0 = from the beginning.
     after: Option<u64>,
-    /// End after what is known already.
+    /// End after the known events.
     #[serde(default)]
     past_only: bool,
 }
@@ -45,13 +45,9 @@ pub async fn events(
     let Query(query) = query.map_err(|rejection| Failure::invalid(rejection.body_text()))?;
     let last = match headers.get("last-event-id") {
         None => None,
-        Some(value) => Some(
-            value
-                .to_str()
-                .ok()
-                .and_then(|text| text.trim().parse::<u64>().ok())
-                .ok_or_else(|| Failure::invalid("Last-Event-ID is not the number of an event"))?,
-        ),
+        Some(value) => Some(value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).ok_or_else(|| {
+            Failure::invalid("Last-Event-ID is not a number: send the number of the last event received")
+        })?),
     };
     let only = query.migration.as_deref().map(migration_id).transpose()?;
     let (past, receiver) = handle.subscribe(last.or(query.after)).await?;
@@ -64,7 +60,7 @@ pub async fn events(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Events as they come; ends when the loop ends, or when this subscriber was too slow.
+/// Events as they happen; ends when the loop ends, or when this subscriber was too slow.
 fn coming(receiver: Option<mpsc::Receiver<JournalEntry>>) -> impl Stream<Item = JournalEntry> {
     stream::unfold(receiver, |receiver| async move {
         let mut receiver = receiver?;

@@ -1,4 +1,4 @@
-//! Filters, and the policies they decide.
+//! Filters, and the policies that use them.
 
 use axum::extract::{Path, State};
 
@@ -11,7 +11,7 @@ use crate::reconcile::views::{Command, limits};
     get,
     path = "/api/v1/filters",
     tag = "filters",
-    summary = "What is loaded, where it decides, what it has done there",
+    summary = "Every loaded filter, the slots it is in, and its statistics there",
     responses((status = 200, description = "done", body = Vec<types::Filter>), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
 pub async fn filters(State(handle): State<Handle>) -> Answer {
@@ -34,7 +34,7 @@ pub async fn filter(State(handle): State<Handle>, Path(name): Path<String>) -> A
     put,
     path = "/api/v1/filters/{name}",
     tag = "filters",
-    summary = "Loads or replaces a filter; answers when every core that uses it has it",
+    summary = "Loads or replaces a filter; answers when every core that uses it has adopted it",
     params(("name" = String, Path, description = "its name")),
     request_body = types::LoadFilter,
     responses((status = 200, description = "done", body = types::Filter), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
@@ -48,7 +48,7 @@ pub async fn load(State(handle): State<Handle>, Path(name): Path<String>, given:
     delete,
     path = "/api/v1/filters/{name}",
     tag = "filters",
-    summary = "Unloads a filter; answers with what it was",
+    summary = "Unloads a filter; answers with the filter as it was",
     params(("name" = String, Path, description = "its name")),
     responses((status = 200, description = "done", body = types::Filter), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
@@ -60,7 +60,7 @@ pub async fn unload(State(handle): State<Handle>, Path(name): Path<String>) -> A
     get,
     path = "/api/v1/interlays/{name}/policies",
     tag = "filters",
-    summary = "The filter in each slot of an interlay, and what it has done (Redis)",
+    summary = "The filter in each slot of an interlay, and its statistics (Redis)",
     params(("name" = String, Path, description = "its name")),
     responses((status = 200, description = "done", body = types::InterlayPolicies), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
@@ -72,7 +72,7 @@ pub async fn policies(State(handle): State<Handle>, Path(name): Path<String>) ->
     put,
     path = "/api/v1/migrations/{id}/policies/{slot}",
     tag = "filters",
-    summary = "Chooses a policy for one slot of a migration; tried first, in every phase",
+    summary = "Chooses a policy for one slot of a migration, in any phase; it is tested first",
     params(("id" = String, Path, description = "id of the migration"), ("slot" = String, Path, description = "mirror, compare, rollback or records")),
     request_body = types::Policy,
     responses((status = 200, description = "done", body = types::Migration), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
@@ -86,7 +86,7 @@ pub async fn set(State(handle): State<Handle>, Path((id, slot)): Path<(String, S
     delete,
     path = "/api/v1/migrations/{id}/policies/{slot}",
     tag = "filters",
-    summary = "The slot is as the interlay has it again",
+    summary = "Removes the migration's own policy for a slot; the interlay's applies again",
     params(("id" = String, Path, description = "id of the migration"), ("slot" = String, Path, description = "mirror, compare, rollback or records")),
     responses((status = 200, description = "done", body = types::Migration), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]

@@ -1,4 +1,4 @@
-//! Interlays: who is authoritative, pauses, sessions, analysis.
+//! Interlays: the authoritative side, pauses, sessions, analysis.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -13,7 +13,7 @@ use crate::reconcile::views::limits;
     get,
     path = "/api/v1/interlays",
     tag = "interlays",
-    summary = "Every interlay: who is authoritative, mode, plan, cores that have not adopted it",
+    summary = "Every interlay: authoritative side, mode, plan, cores that have not adopted the plan",
     responses((status = 200, description = "done", body = Vec<types::Interlay>), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
 pub async fn interlays(State(handle): State<Handle>) -> Answer {
@@ -65,7 +65,7 @@ pub async fn resume_interlay(State(handle): State<Handle>, Path(name): Path<Stri
     get,
     path = "/api/v1/interlays/{name}/sessions",
     tag = "interlays",
-    summary = "Which clients are connected (PostgreSQL)",
+    summary = "The connected clients (PostgreSQL)",
     params(("name" = String, Path, description = "its name")),
     responses((status = 200, description = "done", body = types::Sessions), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
@@ -73,7 +73,7 @@ pub async fn sessions(State(handle): State<Handle>, Path(name): Path<String>) ->
     json(&convert::sessions(&handle.sessions(interlay_name(&name)?).await?))
 }
 
-/// What is analysed.
+/// What is analysed and how much of it is returned.
 #[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -88,7 +88,7 @@ pub struct AnalysisQuery {
     get,
     path = "/api/v1/interlays/{name}/analysis",
     tag = "interlays",
-    summary = "What the application runs, and findings against a target (PostgreSQL)",
+    summary = "The statements that applications run, and findings against a target (PostgreSQL)",
     params(("name" = String, Path, description = "its name"), AnalysisQuery),
     responses((status = 200, description = "done", body = types::Analysis), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]

@@ -1,4 +1,4 @@
-//! The routes of the API, by subject. Each handler carries its own description: the router and the OpenAPI document are made from it.
+//! The routes of the API, by subject. Each handler is annotated with its description: the router and the OpenAPI document are generated from it.
 
 mod endpoints;
 mod events;
@@ -16,7 +16,7 @@ use super::types;
 use crate::reconcile::Handle;
 use crate::reconcile::views::limits;
 
-/// What the document says beside the paths.
+/// The parts of the document other than the paths.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -30,7 +30,7 @@ use crate::reconcile::views::limits;
         (name = "interlays", description = "Listeners that applications connect to"),
         (name = "migrations", description = "Moving an interlay from source to target, and back"),
         (name = "filters", description = "Policy filters and the slots they decide in"),
-        (name = "events", description = "What happens, as it happens")
+        (name = "events", description = "Events, as they happen")
     )
 )]
 struct Document;

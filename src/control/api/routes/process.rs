@@ -1,4 +1,4 @@
-//! The process itself: health, readiness, metrics, everything on one screen.
+//! The process itself: health, readiness, metrics, overall status.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,7 +23,7 @@ pub async fn healthz() -> &'static str {
     get,
     path = "/readyz",
     tag = "process",
-    summary = "Whether clients are served, by which driver, and what everybody should know",
+    summary = "Whether clients are served, by which driver, and notes such as pauses",
     responses((status = 200, description = "done", body = types::Ready), (status = 503, description = "not ready", body = types::Ready), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
 pub async fn readyz(State(handle): State<Handle>) -> Answer {
@@ -51,7 +51,7 @@ pub async fn metrics_page(State(handle): State<Handle>) -> Answer {
     get,
     path = "/api/v1/status",
     tag = "process",
-    summary = "Everything on one screen",
+    summary = "The status of everything",
     responses((status = 200, description = "done", body = types::Status), (status = "default", description = "a problem document (RFC 9457)", body = types::Problem, content_type = "application/problem+json")),
 )]
 pub async fn status(State(handle): State<Handle>) -> Answer {

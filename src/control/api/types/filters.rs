@@ -1,4 +1,4 @@
-//! Filters and policies, as JSON carries them.
+//! Filters and policies in their JSON form.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A place a decision is made: `mirror`, `compare`, `rollback`, `records`; and who makes it.
+/// By slot (`mirror`, `compare`, `rollback`, `records`): the filter in it, with its settings.
 pub type Policies = BTreeMap<String, Policy>;
 
-/// Who makes one decision. As a request: absent fields take their defaults.
+/// The filter in one slot, with its settings. In a request, absent fields take their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -27,7 +27,7 @@ pub struct Policy {
     pub config: Option<Value>,
 }
 
-/// A policy in `POST /api/v1/migrations`: the filter's name alone, or all of it.
+/// A policy in `POST /api/v1/migrations`: only the filter's name, or a whole policy.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum PolicyGiven {
@@ -44,7 +44,7 @@ pub struct LoadFilter {
     /// Recorded cases, one JSON object a line; all must pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cases: Option<String>,
-    /// What the file is called, for lists and the journal.
+    /// The file's name, for lists and the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
@@ -59,7 +59,7 @@ pub struct Filter {
     pub size_bytes: u64,
     /// "request", "pair", "window", "record".
     pub hooks: Vec<String>,
-    /// Counts what was loaded under this name since the start.
+    /// Number of loads under this name since the start.
     pub generation: u64,
     pub loaded_at: u64,
     /// Recorded cases that passed; null when it has none.
@@ -69,13 +69,13 @@ pub struct Filter {
     pub uses: Vec<FilterUse>,
 }
 
-/// One place where a filter is chosen.
+/// One slot for which a filter is chosen.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterUse {
     pub interlay: String,
     pub slot: String,
     pub policy: Policy,
-    /// Why it does not decide there although it is chosen.
+    /// Why the chosen filter is not in use there.
     pub absent: Option<String>,
     pub stats: Option<PolicyStats>,
 }
@@ -83,13 +83,13 @@ pub struct FilterUse {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct InterlayPolicies {
     pub interlay: String,
-    /// Counts the sets of filters sent to the cores.
+    /// Number of the set of filters sent to the cores.
     pub generation: u64,
-    /// Every core has this set.
+    /// Whether every core has adopted this set.
     pub adopted: bool,
     pub unadopted_cores: Vec<u16>,
     pub slots: Vec<PolicySlot>,
-    /// By place and filter, those of filters that have left included.
+    /// By slot and filter, including filters that are no longer in use.
     pub stats: Vec<PolicyStats>,
 }
 
@@ -101,7 +101,7 @@ pub struct PolicySlot {
     pub migration: Option<String>,
     pub policy: Policy,
     pub filter_generation: Option<u64>,
-    /// Why the chosen filter does not decide; then the built-in default stands in, and records are not copied.
+    /// Why the chosen filter is not in use; meanwhile the built-in default decides, and records are not copied.
     pub absent: Option<String>,
 }
 
@@ -112,20 +112,20 @@ pub struct PolicyStats {
     pub calls: u64,
     /// Commands answered from the memo, without a call.
     pub memo_hits: u64,
-    /// Of one call in 64; right to within 25 %.
+    /// From one call in 64; accurate to within 25 %.
     pub call_ns_p50: u64,
     pub call_ns_p99: u64,
     pub faults: PolicyFaults,
-    /// Answered as `on_fault` says because the instance waited to be replaced.
+    /// Calls answered as `on_fault` says because the instance waited to be replaced.
     pub absent: u64,
     /// Verdicts by word.
     pub verdicts: BTreeMap<String, u64>,
-    /// Of those, the ones that would have stopped something and did not, because of the mode.
+    /// Verdicts that would have stopped something but did not, because of the mode.
     pub restrained: u64,
     pub memory_bytes: u64,
     /// The filter's own counters.
     pub counters: BTreeMap<String, u64>,
-    /// Lines of log and counters dropped for their limits.
+    /// Log lines and counters dropped because of their limits.
     pub dropped: u64,
 }
 
@@ -136,7 +136,7 @@ pub struct PolicyFaults {
     pub bad_verdict: u64,
 }
 
-/// What `crossfade filter test` found.
+/// The result of `crossfade filter test`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterTest {
     pub file: String,
@@ -153,7 +153,7 @@ pub struct FailedCase {
     pub why: String,
 }
 
-/// What `crossfade filter bench` measured.
+/// The result of `crossfade filter bench`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FilterBench {
     pub file: String,
@@ -171,7 +171,7 @@ pub struct FilterBenchRow {
     pub calls: u64,
 }
 
-/// A filter of the configuration, as `crossfade check` found it.
+/// A filter of the configuration, as checked by `crossfade check`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CheckedFilter {
     pub name: String,

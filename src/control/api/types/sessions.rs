@@ -1,4 +1,4 @@
-//! The API's types for what PostgreSQL interlays have beside the others: pauses, sessions, the analysis of statements, facts of a server.
+//! The API's types for PostgreSQL interlays: pauses, sessions, the analysis of statements, facts of a server.
 
 use std::collections::BTreeMap;
 
@@ -14,35 +14,35 @@ pub struct PauseBody {
     /// How long to wait until nothing is outstanding; default 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
-    /// After how long the interlay resumes by itself; default 600000.
+    /// Time after which the interlay resumes automatically; default 600000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
 }
 
-/// A pause that holds.
+/// A pause that has succeeded.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Paused {
     pub interlay: String,
     pub paused: bool,
-    /// From the order until nothing was outstanding on any core.
+    /// Time from the order until nothing was outstanding on any core.
     pub drained_in_us: u64,
     pub paused_at: u64,
-    /// When it ends by itself.
+    /// When it ends automatically.
     pub resumes_at: u64,
 }
 
-/// A pause that is over.
+/// A pause that has ended.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Resumed {
     pub interlay: String,
     pub paused: bool,
-    /// Clients that had been waiting to begin something.
+    /// Clients that were waiting to begin a unit of work.
     pub held_clients: u64,
     pub longest_hold_us: u64,
     pub paused_for_us: u64,
 }
 
-/// The state of an interlay that is not simply open.
+/// The pause of an interlay that is closing, paused or opening.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Pause {
     /// "closing", "paused" or "opening".
@@ -54,7 +54,7 @@ pub struct Pause {
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Session {
-    /// What the client was given as its backend process id.
+    /// The backend process id that the client was given.
     pub id: u32,
     pub user: String,
     pub database: String,
@@ -62,7 +62,7 @@ pub struct Session {
     pub peer: Option<String>,
     /// "idle", "active", "idle in transaction", "held", …
     pub state: String,
-    /// In that state; for a transaction, since it began.
+    /// Time in that state; for a transaction, since it began.
     pub age_ms: u64,
     /// Classes of session state it has.
     pub keeps: Vec<String>,
@@ -72,11 +72,11 @@ pub struct Session {
 pub struct Sessions {
     pub interlay: String,
     pub total: u64,
-    /// Inside a unit of work.
+    /// Sessions inside a unit of work.
     pub busy: u64,
     /// Cores that did not answer in time; their sessions are missing here.
     pub cores_missing: u64,
-    /// Bounded; the counts above are of all.
+    /// A bounded list; the counts above include all.
     pub sessions: Vec<Session>,
 }
 
@@ -84,7 +84,7 @@ pub struct Sessions {
 pub struct StatementKind {
     pub kind: String,
     pub count: u64,
-    /// Of all statements, 0 to 1.
+    /// Share of all statements, 0 to 1.
     pub share: f64,
     pub failed: u64,
 }
@@ -102,12 +102,12 @@ pub struct Fingerprint {
     /// 16 hex digits.
     pub fingerprint: String,
     pub kind: String,
-    /// Without literals.
+    /// The statement without literals.
     pub text: String,
     /// Estimated from samples.
     pub count: u64,
     pub share: f64,
-    /// Of the time of all statements, 0 to 1.
+    /// Share of the time of all statements, 0 to 1.
     pub time_share: f64,
     pub failed: u64,
     pub latency_us: Latency,
@@ -115,7 +115,7 @@ pub struct Fingerprint {
     pub last_seen: u64,
 }
 
-/// Statements too rare to be kept by name.
+/// Statements too rare to be listed one by one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct OtherStatements {
     pub fingerprints: u64,
@@ -127,7 +127,7 @@ pub struct OtherStatements {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SessionState {
     pub state: String,
-    /// Sessions that have had it since the start.
+    /// Sessions that have had this state since the start.
     pub sessions: u64,
     /// Absent when not known.
     pub movable: Option<bool>,
@@ -171,7 +171,7 @@ pub struct PostgresFacts {
     pub createrole: bool,
     pub replication: bool,
     pub in_recovery: bool,
-    /// Whether this look itself was under TLS.
+    /// Whether this check itself used TLS.
     pub tls: bool,
     pub client_connections: u64,
     pub max_connections: u64,
