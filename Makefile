@@ -1,12 +1,12 @@
 # Crossfade. `make` alone prints this list.
-#   make demo [ARGS=--valkey]   two throw-away servers, a live migration there and back, a report
-#   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy goes back by itself
-#   make demo ARGS=postgres     a throw-away PostgreSQL, paused and resumed under load, a report
-#   make test                   everything that can fail: unit, property and end-to-end tests against real servers; instructions counted
+#   make demo [ARGS=--valkey]   two temporary servers, a live migration there and back, a report
+#   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy rolls back automatically
+#   make demo ARGS=postgres     a temporary PostgreSQL, paused and resumed under load, a report
+#   make test                   all tests: unit, property and end-to-end tests against real servers; instructions counted
 #   make check                  format, lints and the repository's own rules
-#   make bench [QUICK=1]        against the servers themselves and against peers, in turns; which targets are met; loadtest/results
-#   make bench-soak             ten minutes at the knee: latencies and memory minute by minute
-#   make bench-postgres         the part of it on PostgreSQL
+#   make bench [QUICK=1]        benchmarks against the servers themselves and against peers, and the targets met; loadtest/results
+#   make bench-soak             ten minutes at the highest sustained rate: latencies and memory minute by minute
+#   make bench-postgres         the PostgreSQL part of `make bench`
 #   make fuzz                   a minute of coverage-guided fuzzing for each entry point of the codecs
 #   make bench-ops              nanoseconds of single operations: codec, relay, lane, policy, bus; benches/README.md
 
@@ -28,7 +28,7 @@ demo: servers build
 filters:
 	@scripts/test-filters.sh
 
-# The end-to-end tests drive the release binary, as users do. Nothing that is timed is judged here: instructions are.
+# The end-to-end tests drive the release binary, as users do. No times are checked here; instructions are.
 test: servers build filters
 	cargo test --locked --workspace
 	@scripts/bench-instructions.sh --check

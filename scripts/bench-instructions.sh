@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Instructions of each operation of benches/ops.rs, counted by valgrind: the same on a busy machine as on an idle one, so that what has
-# become much dearer is noticed without measuring time.
+# Instructions of each operation of benches/ops.rs, counted by valgrind: the same on a busy machine as on an idle one, so that an operation
+# that became much more expensive is noticed without measuring time.
 #   (no argument)      prints a table beside benches/instructions.json
-#   --update           writes benches/instructions.json anew; when that is in order: benches/README.md
+#   --update           rewrites benches/instructions.json; when to do so: benches/README.md
 #   --check            fails when an operation takes over a quarter more instructions than written there
-#   JOBS=2             operations counted at one time; one for each processor when not given
-# An operation is run for N and for 3N rounds; the difference is that of 2N rounds, so that what is done once does not count.
-# Without valgrind nothing can be counted: SKIPPED is said, and that is no failure.
+#   JOBS=2             operations counted at one time; default: one for each processor
+# An operation is run for N and for 3N rounds; the difference is that of 2N rounds, so that one-time work does not count.
+# Without valgrind nothing can be counted: the script prints SKIPPED and succeeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ mode="${1:-}"
 case "$mode" in
 '' | --update | --check) ;;
 *)
-    echo "bench-instructions: no such argument: $mode (there are --update and --check)" >&2
+    echo "bench-instructions: unknown argument $mode: use --update or --check" >&2
     exit 2
     ;;
 esac
@@ -33,7 +33,7 @@ cargo build --release --locked --quiet --package crossfade-benches
 binary="${CARGO_TARGET_DIR:-target}/release/ops"
 "$binary" --list >"$work/operations"
 
-# NAME ROUNDS: writes how many instructions that took into the file counts/NAME.ROUNDS.
+# NAME ROUNDS: writes the number of instructions into the file counts/NAME.ROUNDS.
 count() {
     local counts="$work/counts/${1//\//.}.$2"
     if ! valgrind --tool=callgrind --callgrind-out-file="$counts.out" "$binary" --run "$1" --rounds "$2" >"$counts.log" 2>&1; then
@@ -48,7 +48,7 @@ export -f count
 export work binary
 mkdir "$work/counts"
 
-# Enough for what differs from run to run (the clock's thread of policies, seeds of hash tables) to be under a hundredth.
+# Enough rounds that differences between runs (the policies' clock thread, seeds of hash tables) are below a hundredth.
 rounds=10
 export rounds
 awk -v rounds=$rounds '$3 == "counted" { print $1, rounds; print $1, 3 * rounds }' "$work/operations" |

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What policies cost where nothing is mirrored: redis-benchmark through one proxy with the default filters and through one with none,
+# The cost of policies when nothing is mirrored: redis-benchmark through one proxy with the default filters and through one with none,
 # interleaved, in one run. Prints medians and ratios (1.00 = the same). REPETITIONS (5), REQUESTS (100000), CORES (1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,7 +55,7 @@ for test in get set; do
     for pipeline in 1 16; do
         : >"$DIR/with.rps" && : >"$DIR/without.rps"
         for round in $(seq "$REPETITIONS"); do
-            # Whoever is first changes each round.
+            # The order changes each round.
             if [ $((round % 2)) = 0 ]; then order='with without'; else order='without with'; fi
             for name in $order; do one "$name" "$test" "$pipeline" >>"$DIR/$name.rps"; done
         done

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
 binary="${CROSSFADE_BIN:-$target/release/crossfade}"
 if ! [ -x "$binary" ]; then
-    echo "bench-soak: no $binary: cargo build --release" >&2
+    echo "bench-soak: $binary does not exist: run cargo build --release" >&2
     exit 1
 fi
 cargo build --release --locked --quiet --package crossfade-loadtest --bin loadgen

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every codec entry point under coverage-guided fuzzing: `make fuzz` gives each target of fuzz/ a minute. What is found is kept in
+# Every codec entry point under coverage-guided fuzzing: `make fuzz` gives each target of fuzz/ a minute. Findings are kept in
 # fuzz/artifacts; the corpus in fuzz/corpus makes the next run begin where this one ended. Neither is committed.
 #   SECONDS_EACH=60   time for each target
 #   TARGETS="a b"     only these
@@ -12,7 +12,7 @@ if ! [ -x "$tools/bin/cargo-fuzz" ]; then
     cargo install --quiet --locked --root "$tools" cargo-fuzz
 fi
 export PATH="$tools/bin:$PATH"
-# The fuzzer's coverage flags are not stable: this lets the installed toolchain take them.
+# The fuzzer's coverage flags are not stable: this makes the installed toolchain accept them.
 export RUSTC_BOOTSTRAP=1
 
 targets="${TARGETS:-$(sed -n 's/^name = "\(.*_.*\)"$/\1/p' fuzz/Cargo.toml)}"

