@@ -1,7 +1,7 @@
 //! Micro-benchmarks of the parts that decide without I/O: what one operation costs in nanoseconds, in one table.
 //!
-//! Also run for a given number of rounds and nothing else, which is how `scripts/bench-instructions.sh` counts instructions. What each
-//! operation is: `benches/README.md`. Uses the crate as any other program would.
+//! Can also run a given number of rounds and nothing else; `scripts/bench-instructions.sh` counts instructions that way. What each
+//! operation is: `benches/README.md`. Uses the crates as any other program would.
 
 mod ops {
     pub mod bus;
@@ -23,19 +23,19 @@ use ops::{bus, codec, lane, policy, relay};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What an operation costs; all of them, in a table, when nothing is asked for.
+/// Measures what operations cost; without arguments all of them, in a table.
 #[derive(Debug, Parser)]
 #[command(name = "ops")]
 struct Args {
     /// Only operations with this in their name
     names: Vec<String>,
-    /// Name the operations, say how many are in a round of each, and whether their instructions are counted
+    /// List the operations, how many are in a round of each, and whether their instructions are counted
     #[arg(long)]
     list: bool,
     /// Run this operation and print nothing
     #[arg(long, value_name = "NAME", requires = "rounds", conflicts_with_all = ["names", "list"])]
     run: Option<String>,
-    /// So many rounds of it
+    /// Number of rounds
     #[arg(long, value_name = "N", requires = "run")]
     rounds: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The mailbox between two threads, on one: what a message costs a reader that is awake, and one that asks to be woken for each.
+//! The mailbox between two threads, on one: the cost of a message for a reader that is awake, and for one that asks to be woken for each.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ fn awake() -> Round {
     })
 }
 
-/// Two system calls in each: the reader empties its eventfd, the writer rings it.
+/// Two system calls in each: the reader empties its eventfd, the writer writes it.
 fn armed() -> Round {
     let mailbox = mailbox();
     Box::new(move || {

@@ -1,4 +1,4 @@
-//! Finding frames and commands: the work that is done for each byte or each command that passes.
+//! Finding frames and commands: the work for each byte or command that passes.
 
 use std::hint::black_box;
 
@@ -105,7 +105,7 @@ fn feeds(count: usize, reply: &[u8]) -> Round {
     })
 }
 
-/// As clients write them; the last is no command.
+/// As clients write them; the last is not a command.
 const NAMES: &[&[u8]] = &[
     b"GET",
     b"set",
@@ -137,7 +137,7 @@ fn lookups() -> Round {
     })
 }
 
-/// The answer to a query of a hundred rows: where each frame begins, bodies left alone.
+/// The reply to a query of a hundred rows: where each frame begins; bodies are not read.
 fn postgres_heads() -> Round {
     let mut bytes = Vec::new();
     let mut push = |tag: u8, body: &[u8]| {

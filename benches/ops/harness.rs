@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Does everything once. What it finds to be other than expected is a panic: nobody wants the price of something else.
+/// Does everything once. Panics when a result is not as expected, because the figure would then be that of something else.
 pub type Round = Box<dyn FnMut()>;
 
 #[derive(Debug)]
 pub struct Operation {
     /// `area/what`.
     pub name: &'static str,
-    /// Operations in one round: many, so that what a round itself costs does not count.
+    /// Operations in one round: many, so that the cost of the round itself is negligible.
     pub per_round: u64,
-    /// Makes all that a round needs, and sees to it that a round does what its name says.
+    /// Makes everything that a round needs, and checks that a round does what its name says.
     pub set_up: fn() -> Round,
     /// Why its instructions are not counted; `None`: they are.
     pub uncounted: Option<&'static str>,
@@ -27,7 +27,7 @@ pub struct Measured {
 
 const REPETITIONS: usize = 31;
 const REPETITION: Duration = Duration::from_millis(10);
-/// Caches, branch predictors and buffers are as they will be; also tells how many rounds fill a repetition.
+/// Warms up caches, branch predictors and buffers; also determines how many rounds fill a repetition.
 const WARM_UP: Duration = Duration::from_millis(60);
 
 pub fn measure(operation: &Operation) -> Measured {

@@ -1,4 +1,4 @@
-//! Dual operation: commands into a lane, what it sends to both servers, their answers back in.
+//! Dual operation: commands into a lane, its requests to both servers, their replies back in.
 
 use ::bus::{LaneEvent, LaneOrder};
 use ::policy::SharedPolicies;
@@ -77,7 +77,7 @@ impl Stage {
         self.now = setting::later(self.now);
         let mut answered = 0;
         for batch in &self.batches {
-            // Taken over by the lane, as one that a relay has made.
+            // The lane takes ownership, as of a batch made by a relay.
             self.lane.submit(CoreId(0), batch.clone(), self.now);
             answered += told(&mut self.lane);
         }
@@ -95,7 +95,7 @@ impl Stage {
         assert_eq!(answered, self.replies.len(), "what the clients get");
     }
 
-    /// After one round: every command has had its effect, and nothing is in doubt.
+    /// After one round: every command has had its effect, and nothing is dirty.
     fn is_in_step(&mut self, verb: Verb) {
         self.now.mono_us += 1_000_000;
         self.lane.tick(self.now);

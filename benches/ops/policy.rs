@@ -32,7 +32,7 @@ fn monotonic_ns() -> u64 {
     BEGUN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// The engine goes on living in its instance.
+/// The instance keeps the engine alive.
 fn instance() -> Instance {
     let options = HostOptions { instances_max: 1, cache_dir: None, clock: monotonic_ns };
     let shipped = builtin::shipped().iter().find(|shipped| shipped.name == FILTER).expect("it is shipped");

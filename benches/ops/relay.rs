@@ -42,7 +42,7 @@ struct Stage {
     relay: Box<dyn Relay>,
     clients: Vec<Client>,
     upstream: UpstreamKey,
-    /// Of all clients.
+    /// The requests of all clients.
     requests: Vec<u8>,
     replies: Vec<u8>,
     spare: Vec<u8>,
@@ -127,7 +127,7 @@ fn connect(relay: &mut dyn Relay, client: ClientKey, now: Now) -> UpstreamKey {
     upstream
 }
 
-/// What the data plane looks at after each call; in a round nothing is to be done but to send.
+/// What the data plane checks after each call; in a round there is nothing to do but to send.
 fn quiet(relay: &mut dyn Relay) {
     let asks = relay.take_asks();
     assert!(asks.is_empty(), "{asks:?}");

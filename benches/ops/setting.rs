@@ -12,11 +12,11 @@ use wire::resp::encode::{push_bulk, push_request};
 use wire::resp::frame::reply_len;
 
 pub const CLIENTS: usize = 50;
-/// What a read of a socket brings at most.
+/// The most bytes of one read of a socket.
 pub const PIECE_BYTES: usize = 64 * 1024;
 pub const VALUE: &[u8] = &[b'v'; 64];
 
-/// How two buffers are compared: whole while setting up, later by what costs nothing.
+/// How two buffers are compared: completely while setting up, later only by length.
 pub type Same = fn(&[u8], &[u8]) -> bool;
 
 pub const SAME_BYTES: Same = |one, other| one == other;
@@ -48,14 +48,14 @@ pub fn plan(mode: PlanMode) -> Arc<RoutePlan> {
     })
 }
 
-/// What clients ask for.
+/// The requests of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Get,
     Set,
 }
 
-/// The requests of one client, one behind the other; no two clients use a key in common.
+/// The requests of one client, one after the other; no two clients use a key in common.
 pub fn requests(verb: Verb, client: usize, depth: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for nth in 0..depth {

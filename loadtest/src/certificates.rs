@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone)]
 pub struct Certificates {
     pub ca: PathBuf,
-    /// The database server's.
+    /// The database server's certificate.
     pub server: PathBuf,
     pub server_key: PathBuf,
-    /// The proxy's, of the same authority.
+    /// The proxy's certificate, from the same authority.
     pub proxy: PathBuf,
     pub proxy_key: PathBuf,
 }

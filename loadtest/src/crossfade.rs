@@ -55,7 +55,7 @@ pub fn run_binary(args: &[&str]) -> Ran {
     Command::new(binary()).args(args).output().expect("the crossfade binary runs").into()
 }
 
-/// What tells that a proxy is up.
+/// How to check that a proxy is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speaks {
     Redis,
@@ -108,7 +108,7 @@ impl Crossfade {
         proxy
     }
 
-    /// With this configuration, whose one interlay speaks PostgreSQL on `port`; `directory` holds its files.
+    /// Starts with this configuration, whose only interlay speaks PostgreSQL on `port`; `directory` holds its files.
     ///
     /// # Panics
     /// When it does not come up.
@@ -163,13 +163,13 @@ impl Crossfade {
         self.process.take().expect("running").terminate(Duration::from_secs(15))
     }
 
-    /// Of the running process, for /proc.
+    /// Process id of the running process, for /proc.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Running::pid)
     }
 
-    /// Still running?
+    /// Whether it is still running.
     pub fn alive(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
     }
@@ -184,14 +184,14 @@ impl Crossfade {
         crate::server::connect(self.port)
     }
 
-    /// One command line against this proxy.
+    /// Runs a command line against this proxy.
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Ran {
         let admin = format!("http://127.0.0.1:{}", self.admin_port);
         run_binary(&[&["--admin", &admin], args].concat())
     }
 
-    /// A command line that must succeed.
+    /// Runs a command line that must succeed.
     ///
     /// # Panics
     /// When it does not.
@@ -211,7 +211,7 @@ impl Crossfade {
         serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
     }
 
-    /// Shows until `done`.
+    /// Repeats `show` until `done`.
     pub fn wait(&self, id: &str, what: &str, patience: Duration, done: impl Fn(&Json) -> bool) -> Json {
         until(what, patience, || {
             let now = self.show(id);

@@ -1,4 +1,4 @@
-//! What a server holds, typed, read with the `redis` crate: written apart from the product's own digest on purpose.
+//! The typed contents of a server, read with the `redis` crate; written independently of the product's own digest on purpose.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub fn contents(connection: &mut Connection) -> Contents {
 }
 
 fn read_batch(connection: &mut Connection, database: i64, keys: &[Vec<u8>], all: &mut Contents) {
-    // SCAN may answer a page without keys, and the client refuses a pipeline without commands.
+    // SCAN may return a page without keys, and the client refuses a pipeline without commands.
     if keys.is_empty() {
         return;
     }
@@ -64,7 +64,7 @@ fn read_batch(connection: &mut Connection, database: i64, keys: &[Vec<u8>], all:
             "hash" => reads.cmd("HGETALL").arg(key),
             "zset" => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
             "stream" => reads.cmd("XRANGE").arg(key).arg("-").arg("+"),
-            // Expired since SCAN named it.
+            // The key has expired since SCAN named it.
             "none" => continue,
             other => panic!("type {other}"),
         };
@@ -122,7 +122,7 @@ fn canonical(kind: &str, value: &Value) -> String {
     }
 }
 
-/// The keys in which two servers differ, with words; deadlines may differ by `ttl_tolerance_ms`, and so may being expired.
+/// The keys in which two servers differ, with the reason; deadlines may differ by `ttl_tolerance_ms`, and so may expiry.
 #[must_use]
 pub fn differences(first: &Contents, second: &Contents, ttl_tolerance_ms: i64) -> Vec<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);

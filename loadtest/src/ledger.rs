@@ -12,19 +12,19 @@ use tokio_postgres::{Client, Error, Statement};
 use crate::pg_client::Login;
 use crate::pg_rust::connect;
 
-/// What one client knows at the end.
+/// What one client has recorded at the end.
 #[derive(Debug, Default)]
 pub struct Known {
     pub client: usize,
     pub acknowledged: Vec<String>,
-    /// The answer never came: may or may not be there, once at most.
+    /// Tokens whose reply never arrived: each may be there once or not at all.
     pub unknown: Vec<String>,
     /// The first few errors.
     pub messages: Vec<String>,
     pub latency_max: Duration,
 }
 
-/// Runs until [`Ledger::finish`] or until dropped.
+/// Running clients, until [`Ledger::finish`] or until dropped.
 #[derive(Debug)]
 pub struct Ledger {
     stop: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ pub struct Ledger {
 /// How a client writes; every way must be safe.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// BEGIN, prepared statements, COMMIT, each with an answer of its own.
+    /// BEGIN, prepared statements, COMMIT, each with a reply of its own.
     Block,
     /// BEGIN to COMMIT in one simple query.
     OneQuery,
@@ -47,7 +47,7 @@ enum Way {
     Implicit,
     /// One prepared statement that commits itself.
     Alone,
-    /// Four of those, sent before the first is answered.
+    /// Four of those, sent before the first reply.
     Pipelined,
 }
 
@@ -57,7 +57,7 @@ const WAYS: [Way; 5] = [Way::Block, Way::OneQuery, Way::Implicit, Way::Alone, Wa
 const TOGETHER: &str = "WITH counted AS (UPDATE ledger_counters SET n = n + 1 WHERE client = $1::int8) \
     INSERT INTO ledger_tokens (client, token) VALUES ($1::int8, $2::text)";
 
-/// The tables, empty; no unique index, so that a token that came twice is seen.
+/// The tables, empty; no unique index, so that a token inserted twice is found.
 pub fn prepare(login: &Login, clients: usize) {
     login.execute(&format!(
         "DROP TABLE IF EXISTS ledger_tokens, ledger_counters; CREATE TABLE ledger_tokens (client int8, token text); \
@@ -94,7 +94,7 @@ impl Ledger {
         Self { stop, acknowledged, errors, clients: clients as u64, begun, thread: Some(thread) }
     }
 
-    /// Waits until this many more tokens were acknowledged, and every client has had one.
+    /// Waits until this many more tokens, and at least one of each client, were acknowledged.
     pub fn progress(&self, more: u64) {
         let goal = self.acknowledged.load(Ordering::Relaxed) + more;
         crate::wait::until("acknowledged tokens", Duration::from_secs(60), || {
@@ -222,7 +222,7 @@ async fn block(open: &mut Open, client: i64, token: &String) -> Result<(), Error
     transaction.commit().await
 }
 
-/// What of the acknowledged is not there exactly once, and what is there too much, in words. `login` should be the server itself.
+/// Acknowledged tokens that are not there exactly once, and surplus tokens, as sentences. `login` should lead to the server itself.
 #[must_use]
 pub fn losses(login: &Login, known: &[Known]) -> Vec<String> {
     let mut wrong = Vec::new();

@@ -22,7 +22,7 @@ pub mod server;
 pub mod slow;
 pub mod wait;
 
-/// Says loudly that a test cannot run here, and why.
+/// Prints prominently that a test cannot run here, and why.
 #[macro_export]
 macro_rules! skip {
     ($($why:tt)*) => {{

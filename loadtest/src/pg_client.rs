@@ -1,4 +1,4 @@
-//! PostgreSQL's own client programs, and who they log in as. The programs are Debian's 15; `libpq` may be a newer one.
+//! PostgreSQL's own client programs, and their logins. The programs are Debian's 15; `libpq` may be a newer one.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub fn fnv1a(texts: &[&str]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Where to connect and as whom: a server, or the proxy before it.
+/// A user and an address to log in to: a server, or the proxy in front of it.
 #[derive(Debug, Clone)]
 pub struct Login {
     pub host: String,
@@ -76,16 +76,16 @@ impl Login {
         self
     }
 
-    /// The same programs on the libpq that comes with this version.
+    /// The same programs with the libpq of this version.
     ///
     /// # Errors
-    /// When that version is not here.
+    /// When that version is not installed.
     pub fn libpq_of(mut self, version: Version) -> Result<Self, String> {
         self.libpq = Some(version.find()?.join("lib"));
         Ok(self)
     }
 
-    /// A command with libpq's environment and nothing of the caller's.
+    /// A command with libpq's environment and none of the caller's.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -159,7 +159,7 @@ impl Login {
         ran.stdout.trim_end().to_owned()
     }
 
-    /// As [`Login::sql`], for statements without an answer.
+    /// As [`Login::sql`], for statements without rows.
     pub fn execute(&self, statements: &str) {
         let _rows = self.sql(statements);
     }
@@ -174,11 +174,11 @@ impl Login {
         self.run("pg_dump", args)
     }
 
-    /// psql on a terminal, where a person sits.
+    /// psql on a terminal, as a person uses it.
     #[must_use]
     pub fn terminal(&self) -> Terminal {
         let mut command = self.client("psql");
-        // -n: no line editing. Prompts would come between the lines of an answer.
+        // -n: no line editing. Prompts would appear between the lines of an answer.
         command.args([
             "-X",
             "-n",
@@ -197,7 +197,7 @@ impl Login {
     }
 }
 
-/// A program on a pseudo-terminal: typed at, read from, killed when dropped.
+/// A program on a pseudo-terminal; killed when dropped.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
@@ -249,7 +249,7 @@ impl Terminal {
         self.screen.lock().expect("the reader does not panic").clear();
     }
 
-    /// Waits until the screen shows `text`; gives the whole screen.
+    /// Waits until the screen shows `text`; returns the whole screen.
     pub fn expect(&self, text: &str, patience: Duration) -> String {
         until(&format!("{text:?} on the screen"), patience, || {
             let screen = self.screen();
@@ -257,7 +257,7 @@ impl Terminal {
         })
     }
 
-    /// Types lines and gives what they answered, once they are through.
+    /// Types lines and returns their output, once they are complete.
     pub fn ask(&mut self, lines: &str) -> String {
         self.marks += 1;
         let mark = format!("--done-{}--", self.marks);
@@ -268,9 +268,9 @@ impl Terminal {
         screen.replace('\r', "").split(&mark).next().unwrap_or_default().trim().to_owned()
     }
 
-    /// What Ctrl-C does.
+    /// Interrupts, as Ctrl-C does.
     pub fn interrupt(&self) {
-        // SAFETY: kill takes no pointer; the child is ours and not reaped, so its number is not reused.
+        // SAFETY: kill takes no pointer; the child is not reaped, so its number is not reused.
         unsafe {
             libc::kill(self.child.id().cast_signed(), libc::SIGINT);
         }
@@ -288,7 +288,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Our side and the program's; no echo, no translation.
+/// Opens a pseudo-terminal without echo or translation: this side and the program's.
 fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
     let (mut ours, mut theirs) = (-1, -1);
     let none = std::ptr::null_mut();

@@ -25,7 +25,7 @@ pub fn without_proxy() -> bool {
 pub enum Auth {
     /// SCRAM; all users in an `auth_file` of verifiers.
     Scram,
-    /// SCRAM; nobody in a file, all by `auth_query`.
+    /// SCRAM; no `auth_file`, all users by `auth_query`.
     ScramByQuery,
     Relay,
     Mapped,
@@ -204,7 +204,7 @@ impl PgRig {
         self.proxy.as_mut()
     }
 
-    /// The proxy's last words, for a failure's message.
+    /// The end of the proxy's log, for the message of a failure.
     #[must_use]
     pub fn proxy_says(&self) -> String {
         self.proxy.as_ref().map_or_else(|| "(no proxy)".to_owned(), |proxy| proxy.log_tail(10))

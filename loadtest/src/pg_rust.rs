@@ -11,14 +11,14 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::pg_client::Login;
 
-/// What arrives outside of an answer.
+/// Messages that arrive outside of a reply.
 pub type Notices = tokio::sync::mpsc::UnboundedReceiver<AsyncMessage>;
 
 fn tls(login: &Login) -> MakeRustlsConnect {
     MakeRustlsConnect::new(trusting(login.ca.as_deref()))
 }
 
-/// TLS that trusts this authority and nobody else.
+/// TLS that trusts only this authority.
 ///
 /// # Panics
 /// When the file is not a certificate.
@@ -37,7 +37,7 @@ pub fn trusting(ca: Option<&Path>) -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
-/// What [`connect`] connects with.
+/// The TLS connector of [`connect`].
 #[must_use]
 pub fn config(login: &Login) -> Config {
     let mut config = Config::new();
@@ -47,7 +47,7 @@ pub fn config(login: &Login) -> Config {
     config
 }
 
-/// A connection served by a task of the current runtime, and what the server says unasked.
+/// A connection served by a task of the current runtime, and the server's asynchronous messages.
 ///
 /// # Errors
 /// The client's.
@@ -57,7 +57,7 @@ pub async fn connect(login: &Login, application: &str) -> Result<(Client, Notice
     let (client, mut connection) = config.connect(tls(login)).await?;
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
-        // Ends with the client, or with the connection, whose error every later call on the client tells.
+        // Ends with the client, or with the connection, whose error every later call on the client returns.
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
             let _ = sender.send(message);
         }

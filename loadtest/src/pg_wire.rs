@@ -1,4 +1,4 @@
-//! PostgreSQL's protocol byte by byte, for what no client library would send. Formats: "Frontend/Backend Protocol" of its manual.
+//! PostgreSQL's protocol byte by byte, for messages that no client library would send. Formats: "Frontend/Backend Protocol" of its manual.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -29,7 +29,7 @@ impl Message {
     }
 }
 
-/// A connection without any rules.
+/// A raw connection.
 #[derive(Debug)]
 pub struct Wire(TcpStream);
 
@@ -47,7 +47,7 @@ impl Wire {
     }
 
     /// # Panics
-    /// When nobody listens.
+    /// When nothing listens.
     #[must_use]
     pub fn connect(port: u16) -> Self {
         Self::try_connect(port).expect("connects")
@@ -105,7 +105,7 @@ impl Wire {
         }
     }
 
-    /// What is left until the server closes; `None` when it does not within the time limit.
+    /// The remaining messages until the server closes; `None` when it does not within the time limit.
     #[must_use]
     pub fn rest(&mut self) -> Option<Vec<u8>> {
         let mut all = Vec::new();
@@ -122,7 +122,7 @@ impl Wire {
         }
     }
 
-    /// Logs in as a user nobody asks for a password, to the first `ReadyForQuery`.
+    /// Logs in as a user without a password, up to the first `ReadyForQuery`.
     ///
     /// # Errors
     /// The connection's, or the server's error as text.

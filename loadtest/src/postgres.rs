@@ -43,7 +43,7 @@ impl Version {
         })
     }
 
-    /// Whether it is here, or what to do about it.
+    /// Whether it is installed, or how to install it.
     ///
     /// # Errors
     /// A sentence.
@@ -56,7 +56,7 @@ impl Version {
     }
 }
 
-/// The versions a test runs on: 15 always, so that a machine without it fails; the others say loudly that they are missing.
+/// The versions a test runs on: 15 always, so that a machine without it fails; the others are reported when they are missing.
 /// `PG_VERSIONS=15,18` chooses.
 ///
 /// # Panics
@@ -85,12 +85,12 @@ pub const SUPERUSER: &str = "postgres";
 pub const SUPERUSER_PASSWORD: &str = "secret";
 /// An ordinary user, who owns the database of the same name.
 pub const USER: &str = "app";
-/// With what a careless split at `:` or `"` would break.
+/// A password that a careless split at `:` or `"` would break.
 pub const PASSWORD: &str = "app:\"secret\" é";
 /// As [`USER`], but the server keeps only its md5 hash and asks for md5.
 pub const MD5_USER: &str = "oldtimer";
 pub const MD5_PASSWORD: &str = "old-secret";
-/// The server lets it in without a question.
+/// A user that the server accepts without a password.
 pub const TRUSTED_USER: &str = "trusted";
 
 const HBA: &str = "local all all scram-sha-256\n\
@@ -107,7 +107,7 @@ const FIRST_SQL: &str = "CREATE ROLE app LOGIN PASSWORD :'app';\n\
     CREATE DATABASE app OWNER app;\n\
     GRANT app TO oldtimer, trusted;\n";
 
-/// How a server differs from the usual one.
+/// How a server differs from the default one.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The server offers TLS with a certificate of its own CA.
@@ -159,7 +159,7 @@ impl Postgres {
     /// When the server does not come up.
     pub fn up(&mut self) {
         let data = self.directory.path().join("data");
-        // A server that was killed leaves it, and would refuse to start if the number is in use again.
+        // A killed server leaves this file, and would refuse to start if its process id is in use again.
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
         let mut settings = vec![
             format!("port={}", self.port),
@@ -203,7 +203,7 @@ impl Postgres {
         });
     }
 
-    /// Immediate shutdown: for its clients and its files what a crash is.
+    /// Immediate shutdown: the same as a crash for its clients and its files.
     pub fn down(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         process.signal(libc::SIGQUIT);
@@ -381,14 +381,14 @@ fn template(version: Version) -> PathBuf {
     let ran = login.psql_with_input(&["-v", "ON_ERROR_STOP=1", "-v", &app, "-v", &old], FIRST_SQL);
     control(&["-m", "fast", "stop"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    // Another process may have been quicker; its directory is as good.
+    // Another process may have been first; its directory is as good.
     if std::fs::rename(&data, &ready).is_err() {
         assert!(ready.join("PG_VERSION").is_file(), "{} cannot be made", ready.display());
     }
     ready
 }
 
-/// As [`must_run`], without pipes: a server it starts would keep them open.
+/// As [`must_run`], without pipes: a started server would keep them open.
 fn must_run_detached(mut command: Command) {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.is_ok_and(|status| status.success()), "{command:?} failed");

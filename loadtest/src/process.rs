@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A directory removed with its guard.
+/// A directory that is removed with its guard.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
@@ -32,16 +32,16 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // A failed test keeps its logs long enough to be read in its message, not on disk.
+        // The logs of a failed test are in its message, so they need not stay on disk.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 /// Lowest and highest port tried: below the range the kernel gives to outgoing connections, so that a server can be stopped and
-/// started again on its port without a client having taken it meanwhile.
+/// started again on its port without a client taking it meanwhile.
 const PORTS: std::ops::Range<u32> = 15_000..32_000;
 
-/// A port nobody listens on, never given twice by this process.
+/// A port on which nothing listens, never returned twice by this process.
 ///
 /// # Panics
 /// When every port of the range is taken.
@@ -97,7 +97,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill takes no pointer; the child is ours and not reaped, so its number is not reused.
+        // SAFETY: kill takes no pointer; the child is not reaped, so its number is not reused.
         unsafe {
             libc::kill(self.child.id().cast_signed(), signal);
         }
@@ -139,7 +139,7 @@ impl Drop for Running {
     }
 }
 
-/// Has the kernel kill the child when the thread that starts it ends.
+/// Makes the kernel kill the child when the thread that starts it ends.
 pub fn die_with_parent(command: &mut Command) {
     die_with_parent_by(command, libc::SIGKILL);
 }

@@ -1,4 +1,4 @@
-//! Clients that read keys of every type and every way of being read, and count what was answered with an error.
+//! Clients that read keys of every type in every way, and count error replies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,7 +58,7 @@ impl Readers {
         Self { stop, answered, threads }
     }
 
-    /// What went wrong: errors of the connection, or that should not have been errors.
+    /// What went wrong: connection errors, and unexpected error replies.
     ///
     /// # Panics
     /// When a reader panicked.
@@ -84,7 +84,7 @@ fn read(port: u16, reader: usize, rounds: usize, stop: &AtomicBool, answered: &A
     let mut number = reader;
     while !stop.load(Ordering::Relaxed) && wrong.len() < 5 {
         let mut pipe = redis::pipe();
-        // Some at once, so that the order of replies is at stake.
+        // Several at once, so that the order of replies is tested.
         for at in 0..8 {
             number += 7;
             let line = READS[(number + at) % READS.len()].replace("{n}", &(number % rounds).to_string());

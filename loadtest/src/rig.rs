@@ -56,7 +56,7 @@ impl Rig {
         ]);
     }
 
-    /// By hand, phase after phase, approvals included; returns once the phase is entered.
+    /// Advances phase by phase, with approvals; returns once the phase is entered.
     pub fn advance_to(&self, phase: &str) {
         for next in ["analyze", "compare", "test", "migrate"] {
             if next == "migrate" {
@@ -90,9 +90,9 @@ impl Rig {
         self.authority("source")
     }
 
-    /// Nothing dirty, in flight or uncopied.
+    /// Waits until nothing is dirty, in flight or uncopied.
     pub fn drained(&self) -> Json {
-        // A status is up to 100 ms old: only one from after the last write counts.
+        // A status is up to 100 ms old: only a status from after the last write counts.
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
@@ -117,7 +117,7 @@ impl Rig {
     }
 }
 
-/// Clients that append unique tokens and count, through the proxy, and know what was acknowledged.
+/// Clients that append unique tokens and count, through the proxy, and remember what was acknowledged.
 #[derive(Debug)]
 pub struct Writers {
     stop: Arc<AtomicBool>,
@@ -126,7 +126,7 @@ pub struct Writers {
     threads: Vec<JoinHandle<Known>>,
 }
 
-/// What one writer knows. The last write of a lost connection may or may not have happened.
+/// What one writer has recorded. The last write of a lost connection may or may not have happened.
 #[derive(Debug, Default, Clone)]
 pub struct Known {
     pub worker: usize,
@@ -219,7 +219,7 @@ fn write(worker: usize, port: u16, stop: &AtomicBool, acknowledged: &AtomicU64, 
     known
 }
 
-/// What of the acknowledged writes is not there, in words.
+/// The acknowledged writes that are missing, as sentences.
 ///
 /// # Panics
 /// When the server cannot be read.
@@ -259,7 +259,7 @@ pub fn losses(connection: &mut redis::Connection, known: &[Known]) -> Vec<String
     lost
 }
 
-/// One key of every type and encoding, `rounds` times, straight into a server.
+/// One key of every type and encoding, `rounds` times, directly into a server.
 ///
 /// # Panics
 /// When the server refuses one.

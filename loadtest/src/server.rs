@@ -20,10 +20,10 @@ pub fn repository() -> PathBuf {
 }
 
 impl Kind {
-    /// The binary, or why there is none.
+    /// The path of the binary, or why there is none.
     ///
     /// # Errors
-    /// What to do about it.
+    /// How to install it.
     pub fn binary(self) -> Result<PathBuf, String> {
         match self {
             Self::Redis => Ok(PathBuf::from("redis-server")),
@@ -89,7 +89,7 @@ impl RealServer {
             let answer = client.get_connection().and_then(|mut c| redis::cmd("PING").query::<String>(&mut c));
             match answer {
                 Ok(_) => Ok(()),
-                // A server that wants a password is up.
+                // A server that asks for a password is up.
                 Err(error) if error.to_string().to_uppercase().contains("AUTH") => Ok(()),
                 Err(error) => {
                     Err(format!("{error}; {}", self.process.as_ref().map_or(String::new(), |p| p.log_tail(3))))

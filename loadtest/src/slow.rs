@@ -1,4 +1,4 @@
-//! A TCP proxy in user space that delays what passes through it: "the target is slow", without root.
+//! A TCP proxy in user space that delays the traffic to a server: simulates a slow target without root.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -40,7 +40,7 @@ impl SlowProxy {
         Self { port, delay_us, stop, acceptor: Some(acceptor) }
     }
 
-    /// From now on every piece that goes to the server waits this long.
+    /// From now on every piece sent to the server is delayed by this time.
     pub fn delay(&self, delay: Duration) {
         self.delay_us.store(delay.as_micros() as u64, Ordering::Relaxed);
     }
@@ -49,7 +49,7 @@ impl SlowProxy {
 fn forward(from: &TcpStream, to: &TcpStream, delay_us: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let (delay_us, stop) = (Arc::clone(delay_us), Arc::clone(stop));
-    // Looks up now and then so that it ends with the guard.
+    // Wakes up from time to time so that it ends with the guard.
     let _ = from.set_read_timeout(Some(Duration::from_millis(100)));
     std::thread::spawn(move || {
         let mut buffer = vec![0; 16 * 1024];

@@ -1,10 +1,10 @@
-//! Waiting for events. Never a plain sleep: a condition, a deadline, and words for what did not happen.
+//! Waiting for events. Never a plain sleep: a condition, a deadline, and a description of what did not happen.
 
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Polls until `condition` gives something.
+/// Polls until `condition` returns a value.
 ///
 /// # Panics
 /// When the deadline passes; the message holds `what` and the last `Err`.

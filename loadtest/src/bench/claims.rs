@@ -1,5 +1,5 @@
 //! From samples to verdicts. Pure. Values are compared within a repetition, where both were measured within seconds of each other, and
-//! the median of those comparisons is judged.
+//! the median of those comparisons decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub struct Sample {
     pub failed: Option<String>,
 }
 
-/// Of several values.
+/// Median and spread of several values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -34,7 +34,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` of nothing.
+    /// `None` when there are no values.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
@@ -101,8 +101,8 @@ pub fn compare(how: How, of: &BTreeMap<u32, f64>, over: &BTreeMap<u32, f64>) -> 
     }
 }
 
-/// Every claim of a scenario; a scenario that cannot be measured, or was left out, gives one line that says so. `absent` says why a
-/// contestant is not there.
+/// The verdict on every claim of a scenario; one that cannot be measured, or was left out, gives a line with the reason. `absent` says why a
+/// contestant is missing.
 #[must_use]
 pub fn judge(
     scenario: &Scenario,

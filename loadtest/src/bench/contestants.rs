@@ -1,5 +1,5 @@
-//! Starts who is compared on Redis: the server itself, Crossfade in several configurations, HAProxy, twemproxy. All on free loopback
-//! ports, in a directory each, stopped when dropped. A peer that is not installed is no error: it is absent, with a reason.
+//! Starts the contestants on Redis: the server itself, Crossfade in several configurations, HAProxy, twemproxy. All on free loopback
+//! ports, in a directory each, stopped when dropped. A peer that is not installed is not an error: it is absent, with a reason.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,13 +15,13 @@ use crate::server::connect;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A program with its directory. Asked to stop when dropped, then killed.
+/// A program with its directory. When dropped it is asked to stop, then killed.
 #[derive(Debug)]
 pub struct Program {
     process: Running,
     stop_signal: i32,
     pub port: u16,
-    /// Of Crossfade.
+    /// Port of the admin API, for Crossfade.
     pub admin_port: u16,
     directory: TempDir,
 }
@@ -37,7 +37,7 @@ impl Drop for Program {
 }
 
 impl Program {
-    /// Starts `command`, which is to listen on `port`, and waits until `ready`.
+    /// Starts `command`, which must listen on `port`, and waits until `ready`.
     ///
     /// # Errors
     /// Why it does not come up, with the end of its log.
@@ -50,7 +50,7 @@ impl Program {
     ) -> Result<Self, String> {
         let name = command.get_program().to_string_lossy().into_owned();
         let log = directory.path().join("log");
-        // The kernel stops it when this process dies, whatever kills it.
+        // The kernel stops it when this process dies, for any reason.
         let process =
             Running::start_dying_by(command, &log, stop_signal).map_err(|error| format!("{name}: {error}"))?;
         let mut program = Self { process, stop_signal, port, admin_port, directory };
@@ -85,7 +85,7 @@ impl Program {
         self.directory.path()
     }
 
-    /// One command line of Crossfade against this program.
+    /// Runs a Crossfade command line against this program.
     ///
     /// # Errors
     /// What it said.
@@ -100,7 +100,7 @@ impl Program {
         Err(format!("crossfade {}: {} {}", args.join(" "), text(&output.stdout), text(&output.stderr)))
     }
 
-    /// GET of Crossfade's admin API: starting a program for each look would be load by itself.
+    /// GET of Crossfade's admin API: starting a program for each request would itself be a load.
     ///
     /// # Errors
     /// When there is no answer or it is no JSON.
@@ -120,7 +120,7 @@ fn get_json(port: u16, path: &str) -> Result<Json, String> {
     serde_json::from_str(body).map_err(|error| format!("{error}: {body:.200}"))
 }
 
-/// The first of these that exists: Debian puts servers where not every PATH looks.
+/// The first of these that exists: Debian installs servers in folders that are not in every PATH.
 ///
 /// # Errors
 /// That it is not installed.
@@ -164,7 +164,7 @@ pub struct Crossfade<'a> {
     pub cores: u32,
     pub source: u16,
     pub target: Option<u16>,
-    /// More lines of the interlay's table.
+    /// More lines for the interlay's table.
     pub more: &'a str,
 }
 
@@ -227,7 +227,7 @@ fn nutcracker(server: u16) -> Result<Program, String> {
 
 const NO_POLICIES: &str = "[interlays.bench.policies]\nmirror = \"none\"\ncompare = \"none\"\nrollback = \"none\"\n";
 
-/// Starts a contestant in front of the Redis on `server`. `direct` and those in dual operation are not started here.
+/// Starts a contestant in front of the Redis on `server`; not `direct` and not those in dual operation.
 ///
 /// # Errors
 /// Why it is absent.
@@ -248,7 +248,7 @@ pub fn start(name: &str, binary: &Path, server: u16) -> Result<Program, String> 
     }
 }
 
-/// A client of a Redis that is up.
+/// Connects to a running Redis.
 #[must_use]
 pub fn client(port: u16) -> redis::Connection {
     connect(port)

@@ -1,4 +1,4 @@
-//! Two Redis servers with a migration between them: what dual operation, a first pass and changes of authority are measured on.
+//! Two Redis servers with a migration between them: for measuring dual operation, a first pass and changes of authority.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl Dual {
         Ok(dual)
     }
 
-    /// A few reads through the proxy: gates want to have seen some.
+    /// A few reads through the proxy: gates need some.
     ///
     /// # Errors
     /// The server's.
@@ -70,7 +70,7 @@ impl Dual {
         Ok(())
     }
 
-    /// Advances when the gates allow it.
+    /// Advances as soon as the gates are met.
     ///
     /// # Errors
     /// The last refusal.
@@ -97,7 +97,7 @@ impl Dual {
         self.proxy.admin(&format!("/api/v1/migrations/{ID}"))
     }
 
-    /// Looks every 20 ms until `done`.
+    /// Polls every 20 ms until `done`.
     ///
     /// # Errors
     /// When it never is.
@@ -124,7 +124,7 @@ impl Dual {
         self.until("a complete copy", copied).map(drop)
     }
 
-    /// Waits until the servers have changed roles, in either direction.
+    /// Waits until the servers have exchanged roles, in either direction.
     ///
     /// # Errors
     /// When they never do.
@@ -133,7 +133,7 @@ impl Dual {
     }
 }
 
-/// Nothing is left to copy, and the lane has been told so.
+/// Whether nothing is left to copy and the lane knows it.
 fn copied(now: &Json) -> bool {
     now["backfill"]["complete"] == true && now["uncopied"] == false && now["lane"].is_object()
 }

@@ -1,8 +1,8 @@
 //! Drives connections from due times (open loop) or from replies (closed loop). One thread per engine, epoll, no locks.
 //!
-//! In the open loop a request is sent when it is due, whatever is outstanding, and its latency counts from the due time, also when
+//! In the open loop a request is sent when it is due, however many are outstanding, and its latency counts from the due time, even when
 //! the socket was full or this thread was late. In the closed loop each connection sends a batch, waits for all of it, and sends the next:
-//! that measures throughput, as redis-benchmark does; its latencies say nothing about a given load.
+//! that measures throughput, as redis-benchmark does; its latencies do not apply to a given load.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -41,23 +41,23 @@ pub struct Settings {
     pub warmup: Duration,
     pub duration: Duration,
     pub seed: u64,
-    /// Set from outside: the window ends now instead of after `duration`.
+    /// Set by another thread to end the window now instead of after `duration`.
     pub stop: Arc<AtomicBool>,
 }
 
 /// How long replies are waited for after the last request.
 const DRAIN_NS: u64 = 5_000_000_000;
-/// Rendered and not yet taken by the socket, per connection; what is due beyond waits as a due time.
+/// Bytes rendered and not yet taken by the socket, per connection; further due requests wait as due times.
 const OUT_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 256 << 10;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// Longest wait without looking at the clock.
+/// Longest wait without reading the clock.
 const WAIT_NS_MAX: u64 = 50_000_000;
 
 /// Runs to its end.
 ///
 /// # Errors
-/// When connections cannot be made, are all lost, or the peer does not speak RESP.
+/// When connections cannot be opened, are all lost, or the peer does not speak RESP.
 pub fn run(settings: &Settings) -> io::Result<Outcome> {
     let threads = settings.threads.clamp(1, settings.connections.max(1));
     // All connections before any request: a slow accept must not shorten the window.
@@ -203,7 +203,7 @@ impl Engine {
         Ok(self.outcome)
     }
 
-    /// Stopped early. A stop within the warm-up leaves an empty window.
+    /// Ends early. A stop within the warm-up leaves an empty window.
     fn end_at(&mut self, now_ns: u64) {
         self.end_ns = now_ns.max(self.from_ns + 1);
         self.outcome.seconds = (self.end_ns - self.from_ns) as f64 / 1e9;
@@ -229,7 +229,7 @@ impl Engine {
         (self.from_ns..self.end_ns).contains(&ns)
     }
 
-    /// Renders what is due and gives the socket what it takes.
+    /// Renders the due requests and writes what the socket takes.
     fn flush(&mut self, token: usize, now_ns: u64) -> io::Result<()> {
         let window = self.from_ns..self.end_ns;
         let connection = &mut self.connections[token];
@@ -308,12 +308,12 @@ impl Engine {
         }
     }
 
-    /// The connection is gone: what it owes counts as errors, and as long as was waited. Others carry on.
+    /// The connection is lost: its outstanding requests count as errors, with the time waited. Other connections continue.
     fn lost(&mut self, token: usize, why: &str, now_ns: u64) -> io::Result<()> {
         let window = self.from_ns..self.end_ns;
         let connection = &mut self.connections[token];
         connection.alive = false;
-        // A socket that hung up would be reported for ever.
+        // epoll would report a closed socket for ever.
         self.poll.remove(&connection.stream)?;
         let owed: Vec<u64> = connection.sent.drain(..).chain(connection.waiting.drain(..)).collect();
         self.outcome.errors += owed.len() as u64;
@@ -329,7 +329,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What has not been answered counts with the time that was waited.
+    /// Unanswered requests count with the time waited.
     fn give_up(&mut self, now_ns: u64) {
         let window = self.from_ns..self.end_ns;
         for connection in &mut self.connections {

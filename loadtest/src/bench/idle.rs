@@ -1,4 +1,4 @@
-//! Connections that do nothing, so that what each costs a proxy can be read from /proc. Blocking, one thread.
+//! Idle connections, so that their cost to a proxy can be read from /proc. Blocking, one thread.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::bench::poll::open_files_limit;
 
-/// Files a process has open beside its connections.
+/// Files that a process has open besides its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Connections that were each answered once and then left alone; closed when dropped.
+/// Connections that each got one reply and are idle since; closed when dropped.
 #[derive(Debug)]
 pub struct Idle(Vec<TcpStream>);
 

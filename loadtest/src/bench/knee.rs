@@ -1,22 +1,22 @@
 //! The highest rate a server sustains: doubled until it fails, then bisected. Pure: a probe is an argument.
 
-/// What a probe at one rate showed.
+/// The result of a probe at one rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     pub asked_per_s: f64,
-    /// Due within the window, per second: what Poisson arrivals made of what was asked.
+    /// Requests due within the window, per second: Poisson arrivals differ from the requested rate.
     pub due_per_s: f64,
     pub reached_per_s: f64,
     pub p99_us: f64,
     pub errors: u64,
 }
 
-/// What "sustains" means.
+/// The definition of "sustains".
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// p99 from the intended send time.
     pub p99_us_max: f64,
-    /// Share of what was due that may be missing.
+    /// Share of the due requests that may be missing.
     pub behind_max: f64,
     /// Where doubling stops.
     pub rate_max: f64,
@@ -24,7 +24,7 @@ pub struct Bounds {
     pub tolerance: f64,
 }
 
-/// How far is still "keeps up": one in a hundred.
+/// Share that may be missing while a server still "keeps up": one in a hundred.
 pub const BEHIND_MAX: f64 = 0.01;
 
 impl Bounds {
@@ -36,7 +36,7 @@ impl Bounds {
     }
 }
 
-/// The search with all it saw.
+/// The result of the search, with all probes.
 #[derive(Debug, Clone)]
 pub struct Knee {
     /// The highest rate that was sustained; `None` when even the first was not.
@@ -46,7 +46,7 @@ pub struct Knee {
     pub steps: Vec<Step>,
 }
 
-/// Searches from `start` on. A rate has failed when it fails twice: on a machine with neighbours one bad second is no knee.
+/// Searches from `start` on. A rate has failed when it fails twice: on a shared machine one bad second is not a knee.
 ///
 /// # Errors
 /// The probe's, at once.
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_second_is_no_knee_and_errors_are_never_sustained() {
+    fn one_bad_second_is_not_a_knee_and_errors_are_never_sustained() {
         let mut calls = 0;
         let flaky = found(1000.0, &Bounds { rate_max: 8000.0, ..BOUNDS }, |rate| {
             calls += 1;

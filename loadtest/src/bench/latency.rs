@@ -1,9 +1,9 @@
-//! What became of requests: an HDR histogram of latencies from the intended send time, and counts. Pure.
+//! The outcome of requests: an HDR histogram of latencies from the intended send time, and counts. Pure.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value as Json, json};
 
-/// Longest latency kept apart: an hour; what is longer is counted as that.
+/// Longest latency recorded: an hour; longer ones count as an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
@@ -18,7 +18,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Of a request that was due at `due_ns` and answered at `now_ns`.
+    /// Records a request that was due at `due_ns` and answered at `now_ns`.
     pub fn record(&mut self, due_ns: u64, now_ns: u64) {
         self.0.saturating_record(now_ns.saturating_sub(due_ns).max(1));
     }
@@ -63,27 +63,27 @@ impl Latencies {
     }
 }
 
-/// To nanoseconds: the histogram knows no more.
+/// Rounded to nanoseconds, the histogram's unit.
 fn round(us: f64) -> f64 {
     (us * 1000.0).round() / 1000.0
 }
 
-/// What one run, or one thread of it, has seen in its measured window.
+/// The outcome of one run, or of one of its threads, in the measured window.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Seconds measured.
     pub seconds: f64,
     /// Requests due within the window.
     pub due: u64,
-    /// Replies that came within the window, whatever they answer.
+    /// Replies that arrived within the window, errors included.
     pub answered: u64,
-    /// Of requests due within the window, from the intended send time. What never came counts as long as was waited.
+    /// Of requests due within the window, from the intended send time. Requests without a reply count with the time waited.
     pub latencies: Latencies,
-    /// From the intended to the actual hand-over to the kernel: the generator's own part, and waiting for a full socket.
+    /// From the intended to the actual hand-over to the kernel: the generator's own delay, and waiting for a full socket.
     pub lateness: Latencies,
     pub errors: u64,
     pub first_error: Option<String>,
-    /// GETs of keys that are not there.
+    /// GETs of keys that do not exist.
     pub misses: u64,
     /// Due within the window and not answered when the run gave up.
     pub unanswered: u64,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_recorded_is_zero_and_a_clock_that_goes_back_is_no_panic() {
+    fn nothing_recorded_is_zero_and_a_clock_that_goes_back_does_not_panic() {
         let mut latencies = Latencies::default();
         assert_eq!((latencies.us(0.99), latencies.max_us()), (0.0, 0.0));
         latencies.record(10, 5);

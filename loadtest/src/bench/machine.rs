@@ -1,4 +1,4 @@
-//! What /proc and the installed programs say: CPU time and memory of processes, and what a result was measured on. Reads only.
+//! What /proc and the installed programs say: CPU time and memory of processes, and the machine of a result. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -11,8 +11,8 @@ type Stats = BTreeMap<u32, (u32, u64, u64)>;
 
 /// User and system time in microseconds of a process, of its children that ended and of those that live.
 ///
-/// /proc is not read in one instant: a child that is waited for between the look at its parent and the look at itself would be in
-/// neither. So the family must be the same in two looks; one that never rests is taken as it is.
+/// /proc is not read in one instant: a child that is reaped between the reading of its parent and its own would be in
+/// neither. So the family must be the same in two readings; one that keeps changing is used as it is.
 #[must_use]
 pub fn cpu_us(pid: u32) -> f64 {
     let mut last = family(&look(), pid);
@@ -41,7 +41,7 @@ fn look() -> Stats {
     stats
 }
 
-/// Who descends from `pid`, itself included, and their ticks together.
+/// `pid` and its descendants, and the sum of their ticks.
 fn family(stats: &Stats, pid: u32) -> (BTreeSet<u32>, u64) {
     let (mut members, mut ticks, mut next) = (BTreeSet::new(), 0, vec![pid]);
     while let Some(member) = next.pop() {
@@ -65,7 +65,7 @@ fn parse_stat(text: &str) -> Option<(u32, u64, u64)> {
     Some((u32::try_from(number(1)?).ok()?, number(11)? + number(12)?, number(13)? + number(14)?))
 }
 
-/// Resident memory of the process's own, not of files, in bytes.
+/// Anonymous resident memory of the process, in bytes.
 ///
 /// # Errors
 /// When the process is gone.
@@ -91,7 +91,7 @@ fn field(path: &str, name: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.trim().to_owned())
 }
 
-/// The load average over the last minute: what else this machine did.
+/// The load average over the last minute: shows what else the machine did.
 #[must_use]
 pub fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_everybody_below_with_what_the_ended_used() {
+    fn a_family_is_all_descendants_with_the_time_of_ended_ones() {
         let stats = Stats::from([(10, (1, 5, 100)), (11, (10, 7, 0)), (12, (11, 1, 0)), (13, (1, 1000, 0))]);
         assert_eq!(family(&stats, 10), (BTreeSet::from([10, 11, 12]), 113));
         assert_eq!(family(&stats, 99), (BTreeSet::new(), 0));

@@ -1,4 +1,4 @@
-//! One load on one contestant: runs the tool, reads /proc before and after, gives numbers and the command that made them.
+//! One load on one contestant: runs the tool, reads /proc before and after, returns numbers and the command that produced them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use crate::bench::postgres_side::login;
 use crate::bench::scenario::Load;
 use crate::process::die_with_parent;
 
-/// Programs, and how long everything takes.
+/// The programs to use, and the durations.
 #[derive(Debug, Clone)]
 pub struct Tools {
     pub crossfade: PathBuf,
@@ -22,7 +22,7 @@ pub struct Tools {
     pub quick: bool,
 }
 
-/// Where load goes, and whose time counts.
+/// Where the load goes, and whose CPU time counts.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub port: u16,
@@ -31,7 +31,7 @@ pub struct Target {
     pub servers: Vec<u32>,
 }
 
-/// What one measurement gave.
+/// The result of one measurement.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub metrics: BTreeMap<String, f64>,
@@ -45,19 +45,19 @@ impl Measured {
     }
 }
 
-/// Requests per second of direct in a closed loop, by load: what an open loop takes a share of.
+/// Requests per second of direct in a closed loop, by load; the rate of an open loop is a share of it.
 pub type Rates = BTreeMap<String, f64>;
 
 /// Loads of Redis that need only a port.
 ///
 /// # Errors
-/// When the tool fails or says what cannot be read; nothing was measured then.
+/// When the tool fails or its output cannot be read; nothing was measured then.
 pub fn on_port(load: &Load, name: &str, target: &Target, tools: &Tools, rates: &Rates) -> Result<Measured, String> {
     match load {
         Load::RedisBenchmark { .. } => redis_benchmark(load, target, tools),
         Load::OpenLoop { share_of_direct, connections, value_bytes, keys, read_share, seconds, seconds_quick } => {
             let direct = rates.get(name).ok_or("the rate of direct is not known")?;
-            // Two digits: a rate that can be typed again.
+            // Two digits, so that the rate is easy to type again.
             let rate = two_digits(direct * share_of_direct);
             let seconds = if tools.quick { seconds_quick } else { seconds };
             let words = format!(
@@ -82,7 +82,7 @@ pub fn on_port(load: &Load, name: &str, target: &Target, tools: &Tools, rates: &
     }
 }
 
-/// Runs `work`, and puts what proxy and servers used of the processor per request into its numbers.
+/// Runs `work` and adds the CPU time per request of proxy and servers to its numbers.
 fn with_cpu(target: &Target, work: impl FnOnce() -> Result<(Measured, f64), String>) -> Result<Measured, String> {
     let proxy = || target.proxy.map_or(0.0, cpu_us);
     let servers = || target.servers.iter().copied().map(cpu_us).sum::<f64>();
@@ -106,7 +106,7 @@ fn output_of(mut command: Command) -> Result<(String, String), String> {
     if output.status.success() { Ok((out, shown)) } else { Err(format!("{shown}: {} {out} {err}", output.status)) }
 }
 
-/// As somebody would type it.
+/// The command as one would type it.
 fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
@@ -178,13 +178,13 @@ fn open_loop(words: &str, target: &Target, tools: &Tools) -> Result<Measured, St
         measured.set("unanswered", number(&told["unanswered"])?);
         measured.curve = Some(told["curve"].clone());
         measured.command.clone_from(&command);
-        // With the warm-up: the time was used for it too.
+        // Includes the warm-up, whose CPU time is included too.
         let all = number(&told["due_per_s"])? * (number(&told["measured_s"])? + number(&told["warmup_s"])?);
         Ok((measured, all))
     })
 }
 
-/// The closed-loop rate of direct that an open loop takes a share of.
+/// The closed-loop rate of direct, of which an open loop uses a share.
 ///
 /// # Errors
 /// When loadgen fails.
@@ -205,11 +205,11 @@ fn two_digits(rate: f64) -> f64 {
     (rate / unit).floor() * unit
 }
 
-/// How long connections are left alone before memory is read: what was needed to accept them is given back by then.
+/// How long connections are idle before memory is read: memory needed only to accept them is freed by then.
 const SETTLE: Duration = Duration::from_secs(1);
 
 fn idle(connections: usize, target: &Target, tools: &Tools) -> Result<Measured, String> {
-    let who = target.proxy.or(target.servers.first().copied()).ok_or("nobody to look at")?;
+    let who = target.proxy.or(target.servers.first().copied()).ok_or("no process to measure")?;
     let before = resident_bytes(who)?;
     let mut command = loadgen_command(&format!("--idle {connections} --hold 60"), target.port, tools);
     let mut measured = Measured { command: shown(&command), ..Measured::default() };
@@ -296,7 +296,7 @@ pub fn backfill(load: &Load, tools: &Tools) -> Result<Measured, String> {
     Ok(measured)
 }
 
-/// Changes of authority under load, there and back: what Crossfade says the pause was, and the longest any client waited.
+/// Changes of authority under load, there and back: the pause as reported by Crossfade, and the longest wait of any client.
 ///
 /// # Errors
 /// What did not work.
@@ -345,7 +345,7 @@ pub fn flips(load: &Load, tools: &Tools) -> Result<Measured, String> {
     measured.set("still_max_ms", still);
     for (name, values) in [("pause", &mut pauses_ms), ("client_max", &mut client_max_ms)] {
         values.sort_by(f64::total_cmp);
-        // Of so few values the 99th percentile is the largest.
+        // With so few values the 99th percentile is the largest.
         measured.set(&format!("{name}_p99_ms"), values.last().copied().unwrap_or(f64::NAN));
         measured.set(&format!("{name}_p50_ms"), values[values.len() / 2]);
     }
@@ -353,7 +353,7 @@ pub fn flips(load: &Load, tools: &Tools) -> Result<Measured, String> {
     Ok(measured)
 }
 
-/// Runs `work` under loadgen and gives the longest latency from an intended send time, in milliseconds.
+/// Runs `work` under loadgen and returns the longest latency from an intended send time, in milliseconds.
 fn under_load(
     words: &str,
     dual: &Dual,
@@ -364,7 +364,7 @@ fn under_load(
     let shown = shown(&command);
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| format!("{shown}: {error}"))?;
-    // Past the warm-up, so that the change falls into what is measured.
+    // After the warm-up, so that the change happens in the measured window.
     std::thread::sleep(Duration::from_millis(500));
     let worked = work();
     std::thread::sleep(Duration::from_millis(300));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn pgbench_with_a_failed_transaction_is_no_measurement() {
+    fn pgbench_with_a_failed_transaction_is_not_a_measurement() {
         let text = "number of transactions actually processed: 1234\nnumber of failed transactions: 0 (0.000%)\nlatency average = 1 ms\n\
             tps = 617.25 (without initial connection time)\n";
         assert_eq!(parse_pgbench(text), Some((617.25, 1234.0)));

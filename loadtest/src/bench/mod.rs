@@ -1,7 +1,7 @@
-//! The measuring tools. `loadgen` (src/bin/loadgen.rs) sends requests at due times and tells latencies from those times;
-//! `bench` (src/bin/bench.rs) runs the scenarios of `loadtest/scenarios` against Crossfade and its peers and judges their claims.
+//! The measuring tools. `loadgen` (src/bin/loadgen.rs) sends requests at due times and reports latencies from those times;
+//! `bench` (src/bin/bench.rs) runs the scenarios of `loadtest/scenarios` against Crossfade and its peers and checks their claims.
 //!
-//! What decides (pacing, replies, the knee, statistics, scenarios, claims, plots) does no I/O and is tested here; what starts and
+//! The logic (pacing, replies, the knee, statistics, scenarios, claims, plots) does no I/O and is tested here; the code that starts and
 //! measures processes is in `engine`, `idle`, `contestants`, `postgres_side`, `measure` and `dual`.
 
 pub mod claims;

@@ -13,7 +13,7 @@ pub const HELP: &str = "loadgen --port PORT [options]: GET and SET at due times;
   --spacing S          poisson (default) or uniform
   --find-knee          open loop: doubles the rate from --rate, then bisects, until p99 or the reached rate breaks a bound
   --p99-bound-us N     of --find-knee (1000)        --rate-max N    where doubling stops (10000000)
-  --idle N             opens N connections, one PING on each, says so, holds them until its standard input ends or --hold passes
+  --idle N             opens N connections, one PING on each, reports it, holds them until its standard input ends or --hold passes
   --hold SECONDS       of --idle (600)
   --until-eof          ends the run, not only --idle, when standard input ends
   --fill               writes all keys first, not measured
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// # Errors
-/// What is wrong with the words.
+/// What is wrong with the arguments.
 pub fn parse(words: &[String]) -> Result<Options, String> {
     let mut raw = Raw::default();
     let mut words = words.iter();
@@ -52,7 +52,7 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
                 let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
                 raw.set(name, value)?;
             }
-            other => return Err(format!("what is {other:?}? See --help")),
+            other => return Err(format!("unknown argument {other:?}: see --help")),
         }
     }
     raw.finish()
@@ -111,7 +111,7 @@ impl Default for Raw {
 }
 
 fn number<T: std::str::FromStr + PartialOrd>(name: &str, text: &str, least: T, most: T) -> Result<T, String> {
-    let value = text.parse::<T>().map_err(|_| format!("{name}: {text:?} is no number of its kind"))?;
+    let value = text.parse::<T>().map_err(|_| format!("{name}: {text:?} is not a valid number"))?;
     if value >= least && value <= most { Ok(value) } else { Err(format!("{name}: {text} is out of range")) }
 }
 
@@ -141,13 +141,13 @@ impl Raw {
             "--duration" => self.duration = number(name, value, 0.01, 86_400.0)?,
             "--warmup" => self.warmup = number(name, value, 0.0, 86_400.0)?,
             "--seed" => self.seed = number(name, value, 0, u64::MAX)?,
-            other => return Err(format!("what is {other}? See --help")),
+            other => return Err(format!("unknown option {other}: see --help")),
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Options, String> {
-        let host = self.host.parse().map_err(|_| format!("--host: {:?} is no address", self.host))?;
+        let host = self.host.parse().map_err(|_| format!("--host: {:?} is not an address", self.host))?;
         let port = match self.port {
             Some(port) => port,
             None if self.help => 0,
@@ -158,7 +158,7 @@ impl Raw {
             (true, ..) => Task::Help,
             (_, Some(_), true, _) => return Err("--idle and --find-knee exclude each other".to_owned()),
             (_, Some(connections), ..) => Task::Idle { connections, hold: Duration::from_secs_f64(self.hold) },
-            (_, _, true, None) => return Err("--find-knee needs --rate, where it begins".to_owned()),
+            (_, _, true, None) => return Err("--find-knee needs --rate, the rate to begin with".to_owned()),
             (_, _, true, Some(start)) => {
                 let bounds = Bounds {
                     p99_us_max: self.p99_us_max,

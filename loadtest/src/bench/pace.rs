@@ -1,10 +1,10 @@
-//! When requests are due. Pure: a seed and a rate give due times in nanoseconds from the start; whether anybody keeps up is no
-//! concern of this file, which is what makes the loop open.
+//! When requests are due. Pure: a seed and a rate give due times in nanoseconds from the start; this file does
+//! not know whether replies keep up, which is what makes the loop open.
 
 /// How arrivals are spaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spacing {
-    /// Independent arrivals: exponential gaps, as many users who know nothing of each other make.
+    /// Independent arrivals with exponential gaps, like those of many independent users.
     Poisson,
     /// Equal gaps.
     Uniform,
@@ -17,7 +17,7 @@ pub struct Random(u64);
 impl Random {
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        // The state must not be zero, and near seeds must not give near numbers.
+        // The state must not be zero, and similar seeds must not give similar numbers.
         let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         Self(mixed | 1)
     }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(pacer.take(999_999, u64::MAX), None);
         assert_eq!(pacer.take(1_000_000, u64::MAX), Some(1_000_000));
         assert_eq!(pacer.take(1_000_000, u64::MAX), None);
-        // A stall of 10 ms: ten are owed, each with the time at which it was due.
+        // After a stall of 10 ms ten requests are due, each with its own due time.
         let owed: Vec<u64> = std::iter::from_fn(|| pacer.take(11_000_000, u64::MAX)).collect();
         assert_eq!(owed.len(), 10);
         assert_eq!((owed[0], owed[9]), (2_000_000, 11_000_000));

@@ -58,7 +58,7 @@ impl Drawing {
         self.y += 12.0;
     }
 
-    /// Horizontal bars, grouped by load, with whiskers from the least to the most. With a `mark` all share a scale, otherwise each load has
+    /// Horizontal bars, grouped by load, with whiskers from the least to the most. With a `mark` all loads share a scale, otherwise each load has
     /// its own.
     fn bars(
         &mut self,
@@ -166,7 +166,7 @@ pub fn svg(run: &Run) -> String {
     drawing.text(10.0, 40.0, "font-size=\"12\"", &machine);
     drawing.y = 44.0;
     let cells = run.cells();
-    // At a fixed rate everybody who keeps up reaches the same.
+    // At a fixed rate all contestants that keep up reach the same throughput.
     let ratio = |cell: &Cell<'_>| cell.ratio.filter(|_| !cell.metrics.contains_key("p99_us"));
     drawing.bars(
         "Throughput over that of direct (or, without it, of pass-through) in the same repetition",

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// What is ready.
+/// A ready descriptor.
 #[derive(Debug, Clone, Copy)]
 pub struct Ready {
     pub token: usize,
@@ -11,7 +11,7 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// What is waited for beside readability.
+/// What to wait for besides readability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     Read,
@@ -35,7 +35,7 @@ impl Poll {
     /// # Errors
     /// The operating system's.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: takes no pointer; the descriptor it gives is owned by nobody else.
+        // SAFETY: takes no pointer; nothing else owns the descriptor it returns.
         let epoll = unsafe { OwnedFd::from_raw_fd(checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
         // By default the kernel may wake this thread 50 µs late, which would be measured as latency.
         // SAFETY: takes no pointer.
@@ -74,14 +74,14 @@ impl Poll {
     /// Waits at most `timeout_ns` and replaces what is in `ready`.
     ///
     /// # Errors
-    /// The operating system's; an interrupted wait is none.
+    /// The operating system's; an interrupted wait is not an error.
     pub fn wait(&mut self, timeout_ns: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         let timeout = libc::timespec {
             tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
         };
-        // SAFETY: the buffer has room for as many events as are asked for, and both pointers live until the call returns. By number,
+        // SAFETY: the buffer has room for as many events as are asked for, and both pointers live until the call returns. Called by number,
         // because C libraries older than this kernel lack the function.
         let count = unsafe {
             libc::syscall(
@@ -111,7 +111,7 @@ impl Poll {
     }
 }
 
-/// Raises the limit of open files as far as is allowed and gives it.
+/// Raises the limit of open files as far as allowed and returns it.
 #[must_use]
 pub fn open_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,4 +1,4 @@
-//! Starts who is compared on PostgreSQL: the server, Crossfade, PgBouncer in two modes, pgpool-II. All ask for SCRAM on both sides.
+//! Starts the contestants on PostgreSQL: the server, Crossfade, PgBouncer in two modes, pgpool-II. All ask for SCRAM on both sides.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ const DATABASE: &str = "app";
 /// pgbench's accounts are this times 100 000.
 const SCALE: &str = "10";
 
-/// A PostgreSQL 15 with pgbench's tables. Settings that differ from the default are here; without flushes, because the disk is not
+/// A PostgreSQL 15 with pgbench's tables. The settings here differ from the default; no flushes, because the disk is not
 /// what is compared.
 #[derive(Debug)]
 pub struct Server(Postgres);
@@ -35,14 +35,14 @@ impl Server {
         self.0.port
     }
 
-    /// Of the postmaster, whose children serve the clients.
+    /// Process id of the postmaster, whose children serve the clients.
     #[must_use]
     pub fn pid(&self) -> u32 {
         let text = std::fs::read_to_string(self.0.directory().join("data/postmaster.pid")).unwrap_or_default();
         text.lines().next().and_then(|line| line.trim().parse().ok()).unwrap_or(u32::MAX)
     }
 
-    /// Starts a contestant in front of it.
+    /// Starts a contestant in front of the server.
     ///
     /// # Errors
     /// Why it is absent.
@@ -126,7 +126,7 @@ impl Server {
     }
 }
 
-/// Who pgbench logs in as.
+/// The user that pgbench logs in as.
 #[must_use]
 pub fn login(port: u16) -> Login {
     Login::new(port, SUPERUSER, SUPERUSER_PASSWORD, DATABASE)
@@ -137,7 +137,7 @@ fn answers(port: u16) -> Result<(), String> {
     if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
 }
 
-/// PgBouncer and pgpool refuse root, as PostgreSQL does: root runs them as `postgres`, who gets their directory.
+/// PgBouncer and pgpool refuse root, as PostgreSQL does: when run as root, they run as `postgres`, which gets their directory.
 fn as_postgres(mut command: Command, directory: &TempDir) -> Result<Command, String> {
     // SAFETY: takes nothing and always succeeds.
     if unsafe { libc::geteuid() } != 0 {

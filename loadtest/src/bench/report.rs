@@ -1,4 +1,4 @@
-//! What a run says: a table for people, JSON for machines. Pure. Nothing is left out: what failed, was absent or was missed is there.
+//! The report of a run: a table for people, JSON for machines. Pure. Complete: failures, absences and missed targets are included.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,7 +19,7 @@ pub struct Run {
     pub load_before: f64,
     pub load_after: f64,
     pub seconds: f64,
-    /// What an open loop's rate was taken from: the rate of direct, and the command.
+    /// The base of an open loop's rate: the rate of direct, and the command.
     pub rates: BTreeMap<String, (f64, String)>,
     /// Contestants that could not be started, and why.
     pub absent: BTreeMap<String, String>,
@@ -27,7 +27,7 @@ pub struct Run {
     pub judged: Vec<Judged>,
 }
 
-/// Processes that waited for a processor before the run began; more than this and figures are those of a busy machine.
+/// Processes that waited for a processor before the run began; with more than this, the figures are those of a busy machine.
 pub const LOAD_QUIET_MAX: f64 = 0.5;
 
 /// A generator that hands requests over later than this does not measure tens of microseconds.
@@ -46,7 +46,7 @@ pub struct Cell<'a> {
 }
 
 impl Cell<'_> {
-    /// The load; and whether each contestant was started for its turn.
+    /// The load, and whether each contestant was started only for its turn.
     #[must_use]
     pub fn title(&self) -> String {
         if self.alone { format!("{} (one at a time)", self.load) } else { self.load.to_owned() }
@@ -76,7 +76,7 @@ impl Run {
         order.into_iter().map(|(load, alone, contestant)| self.cell(load, alone, contestant)).collect()
     }
 
-    /// Whom the others are divided by: direct, or pass-through where direct was not measured.
+    /// The base of the ratios: direct, or pass-through where direct was not measured.
     #[must_use]
     pub fn base(&self, load: &str, alone: bool) -> Option<&'static str> {
         let there = |name: &str| {
@@ -322,7 +322,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_bad_is_said_aloud() {
+    fn problems_are_shown_prominently() {
         let text = example().text();
         for words in [
             "MISSED",

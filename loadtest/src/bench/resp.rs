@@ -2,7 +2,7 @@
 
 use crate::bench::pace::Random;
 
-/// What is asked for: GET and SET over a key space.
+/// The workload: GET and SET over a key space.
 #[derive(Debug, Clone)]
 pub struct Workload {
     pub keys: u64,
@@ -80,7 +80,7 @@ pub struct Replies {
     pub first_error: Option<String>,
 }
 
-/// Of a line only this much is kept; longer ones are simple strings and errors.
+/// Bytes of a line that are kept; longer lines are simple strings and errors.
 const LINE_KEPT: usize = 200;
 
 impl Replies {
@@ -152,7 +152,7 @@ impl Replies {
             b'*' | b'~' | b'%' | b'>' | b'|' => match (line[0], count()?) {
                 (_, -1) => kind = Reply::Null,
                 (b'%', pairs) if pairs >= 0 => more = pairs.unsigned_abs() * 2,
-                // An attribute precedes the element it belongs to and is none itself.
+                // An attribute precedes its element and is not an element itself.
                 (b'|', pairs) if pairs >= 0 => more = pairs.unsigned_abs() * 2 + 1,
                 (_, items) if items >= 0 => more = items.unsigned_abs(),
                 _ => return Err(bad()),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_is_one_reply_and_a_push_is_none() {
+    fn every_type_is_one_reply_and_a_push_is_not() {
         assert_eq!(read(&[TRANSCRIPT]).unwrap(), expected());
     }
 

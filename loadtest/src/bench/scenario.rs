@@ -1,4 +1,4 @@
-//! Scenario files: what is claimed, and which loads on which contestants show it. Pure: text to values.
+//! Scenario files: what is claimed, and the loads and contestants that show it. Pure: text to values.
 //!
 //! `loadtest/scenarios/loads.toml` names every load once; each other file there is one row of the target table. Loads that several rows
 //! need are measured once.
@@ -61,7 +61,7 @@ pub enum Load {
 }
 
 impl Load {
-    /// Keys and bytes that must be on the Redis server before.
+    /// Keys and bytes that must be on the Redis server beforehand.
     #[must_use]
     pub fn fill(&self) -> Option<(u64, usize)> {
         match self {
@@ -78,7 +78,7 @@ impl Load {
     }
 }
 
-/// How two measured values become one.
+/// How two measured values are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -115,13 +115,13 @@ pub struct Scenario {
     pub contestants: Vec<String>,
     #[serde(default)]
     pub loads: Vec<String>,
-    /// Each contestant is started for its turn and stopped after it, because it works also when nobody asks it anything.
+    /// Each contestant is started for its turn and stopped after it, because it uses the processor even when idle.
     #[serde(default)]
     pub alone: bool,
     /// Left out of a quick run.
     #[serde(default)]
     pub full_only: bool,
-    /// Why nothing can be measured; then there are no loads.
+    /// Why nothing can be measured; there are no loads then.
     pub not_measured: Option<String>,
     #[serde(default)]
     pub claim: Vec<Claim>,
@@ -277,7 +277,7 @@ mod tests {
         let unused: Vec<&String> = book.loads.keys().filter(|name| !used.contains(name)).collect();
         assert!(unused.is_empty(), "loads that no scenario uses: {unused:?}");
         let rows: BTreeSet<&str> = book.scenarios.iter().map(|scenario| scenario.row.as_str()).collect();
-        assert_eq!(rows.len(), book.scenarios.len(), "a row is there twice");
+        assert_eq!(rows.len(), book.scenarios.len(), "a row is listed twice");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_file() {
+    fn errors_name_the_file() {
         for (from, to, word) in [
             ("\"get\"]", "\"put\"]", "no load put"),
             ("\"direct\", ", "\"redis\", ", "no contestant redis"),

@@ -1,5 +1,5 @@
-//! Runs the scenarios of `loadtest/scenarios`: everything on loopback, contestants in turns, every repetition in another order.
-//! `scripts/bench.sh` calls it. One thread; what it starts ends with it.
+//! Runs the scenarios of `loadtest/scenarios`: everything on loopback, contestants in turns, each repetition in a different order.
+//! Called by `scripts/bench.sh`. One thread; the processes it starts end with it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             "--results" => options.results = value()?.into(),
             "--name" => options.name.clone_from(value()?),
-            other => return Err(format!("what is {other:?}?\n{HELP}")),
+            other => return Err(format!("unknown argument {other:?}\n{HELP}")),
         }
     }
     if options.repetitions == 0 {
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         let beside = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("loadgen");
         for (what, path) in [("the product: cargo build --release", &crossfade), ("loadgen", &beside)] {
             if !path.is_file() {
-                return Err(format!("{} is not there; it is {what}", path.display()));
+                return Err(format!("{} does not exist; it is {what}", path.display()));
             }
         }
         let run = Run {
@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
         let is_postgres = |block: &Block| block.loads.iter().any(|load| self.loads[load].is_postgres());
         let (postgres, redis): (Vec<&Block>, Vec<&Block>) = blocks.iter().partition(|block| is_postgres(block));
         let (alone, shared): (Vec<&Block>, Vec<&Block>) = redis.into_iter().partition(|block| block.alone);
-        // One group after the other, so that nobody idles beside what is measured who is not part of it.
+        // One group after the other, so that only the contestants being measured are running.
         if !shared.is_empty() {
             self.redis(&shared)?;
         }
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Each contestant for itself, from its start to its end.
+    /// Each contestant alone, from its start to its end.
     fn alone(&mut self, block: &Block, repetition: u32) {
         for name in rotated(&block.contestants, repetition as usize) {
             if self.run.absent.contains_key(name) {
@@ -330,7 +330,7 @@ fn with_log(why: String, program: Option<&Program>) -> String {
     program.map_or(why.clone(), |program| format!("{why}\n{}", program.log_tail(3)))
 }
 
-/// Whoever is first changes each time.
+/// A different contestant is first each time.
 fn rotated(names: &[String], by: usize) -> impl Iterator<Item = &String> {
     let count = names.len().max(1);
     (0..names.len()).map(move |at| &names[(at + by) % count])
@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_is_first_once_in_as_many_repetitions_and_never_left_out() {
+    fn each_contestant_is_first_once_in_as_many_repetitions() {
         let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
         let firsts: Vec<&String> = (0..3).map(|by| rotated(&names, by).next().unwrap()).collect();
         assert_eq!(firsts, ["a", "b", "c"]);

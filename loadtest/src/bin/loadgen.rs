@@ -102,7 +102,7 @@ fn shown(step: &Step, bounds: &Bounds) -> Json {
     })
 }
 
-/// Returns when standard input ends, so that whoever started this ends it by going away; or when `hold` has passed.
+/// Returns when standard input ends, so that this process ends with its parent; or when `hold` has passed.
 fn until_input_ends(hold: Duration) {
     let (ended, wait) = mpsc::channel::<()>();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Whatever is wrong is named, with the fix; nothing changes.
+//! Every wrong input is named in the error, with the fix; nothing changes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crossfade_loadtest::process::{TempDir, free_port};
 use crossfade_loadtest::rig::{MIGRATION, Rig};
 use crossfade_loadtest::server::{Kind, RealServer, run};
 
-/// A configuration that would work, with one thing replaced.
+/// A working configuration with one thing replaced.
 fn serve_with(server_port: u16, from: &str, to: &str) -> (i32, String) {
     let directory = TempDir::make("config");
     let text = format!(
@@ -90,7 +90,7 @@ fn a_wrong_password_is_named_and_not_shown() {
     assert!(!said.contains("hunter2"), "{said}");
 }
 
-/// A raw request, so that no client library mends it.
+/// A raw request, so that no client library corrects it.
 fn http(port: u16, text: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -160,7 +160,7 @@ fn creating_twice_and_advancing_past_a_gate_are_refused() {
 }
 
 #[test]
-fn broken_frames_get_a_redis_error_and_no_one_else_suffers() {
+fn broken_frames_get_a_redis_error_and_affect_no_other_client() {
     let server = RealServer::start(Kind::Redis);
     let proxy = crossfade_loadtest::crossfade::Crossfade::start(&server.url(), None);
     let mut other = proxy.connection();

@@ -93,7 +93,7 @@ fn redis_cli_says_the_same_through_the_proxy_as_directly() {
         });
         assert_eq!(through, direct, "{line:?}");
     }
-    // As a person would use it: one connection, a transaction, another database.
+    // As a person would use redis-cli: one connection, a transaction, another database.
     let session = "SET a 1\nMULTI\nINCR a\nGET a\nEXEC\nSELECT 2\nSET b 2\nDBSIZE\nCLIENT SETNAME me\nCLIENT GETNAME\n";
     let [through, direct] = [proxy.port, server.port].map(|port| {
         redis_cli(server.port, &["FLUSHALL"], None);
@@ -103,7 +103,7 @@ fn redis_cli_says_the_same_through_the_proxy_as_directly() {
 }
 
 #[test]
-fn redis_py_uses_everything_it_has() {
+fn redis_py_features_work() {
     let library = repository().join(".tools/py");
     if !library.join("redis").is_dir() {
         skip!("redis-py is not in .tools/py: run scripts/install-test-servers.sh");
@@ -154,7 +154,7 @@ fn a_blocked_client_is_woken_by_another() {
         redis::cmd("BLPOP").arg("jobs").arg(20).query::<(String, String)>(&mut connection)
     });
     let mut connection = proxy.connection();
-    // The push may come before the other blocks: both orders are right.
+    // The push may come before the other client blocks: both orders are right.
     let _: i64 = run(&mut connection, "RPUSH jobs one");
     assert_eq!(blocked.join().unwrap().unwrap(), ("jobs".to_owned(), "one".to_owned()));
     let nothing: Option<(String, String)> = redis::cmd("BLPOP").arg("jobs").arg("0.05").query(&mut connection).unwrap();
@@ -173,7 +173,7 @@ fn two_thousand_idle_connections_stay_open() {
     for (n, connection) in idle.iter_mut().enumerate() {
         assert_eq!(run::<String>(connection, &format!("SET idle:{n} {n}")), "OK");
     }
-    // Others work meanwhile, and every idle one still does.
+    // Other clients are served meanwhile, and every idle connection still works.
     assert_eq!(run::<usize>(&mut proxy.connection(), "DBSIZE"), COUNT);
     for (n, connection) in idle.iter_mut().enumerate() {
         assert_eq!(run::<usize>(connection, &format!("GET idle:{n}")), n);
@@ -222,21 +222,21 @@ fn clients_with_tls_and_without_it_on_one_interlay() {
     };
     let value = "x".repeat(300_000);
     assert_eq!(redis_cli(&["--tls", "--cacert", &ca, "SET", "secret", "kept"]), "OK");
-    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "in the clear, as require is false");
+    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "without TLS, as require is false");
     assert!(redis_cli(&["--tls", "--cacert", "/etc/ssl/certs/ca-certificates.crt", "PING"]).contains("verify failed"));
     let mut connection = proxy.connection();
     redis::cmd("SET").arg("large").arg(&value).exec(&mut connection).unwrap();
     assert_eq!(redis_cli(&["--tls", "--cacert", &ca, "GET", "large"]), value);
-    assert_eq!(goodbye_and_more(proxy.port, &made), 0, "the connection is closed");
-    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "and nobody else is held up by it");
+    assert_eq!(bytes_after_close(proxy.port, &made), 0, "the connection is closed");
+    assert_eq!(redis_cli(&["GET", "secret"]), "kept", "and no other client is affected");
     let load =
         ["-q", "-n", "2000", "-t", "get,set", "-P", "16", "--tls", "--cacert", &ca, "-h", "127.0.0.1", "-p", &port];
     let output = Command::new("redis-benchmark").args(load).output().expect("redis-benchmark runs");
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A client that ends its TLS and goes on talking; how many bytes it is told after that.
-fn goodbye_and_more(port: u16, made: &Certificates) -> usize {
+/// A client that closes its TLS session and keeps sending; returns how many bytes it receives after that.
+fn bytes_after_close(port: u16, made: &Certificates) -> usize {
     use std::io::{Read, Write};
     let config = std::sync::Arc::new(crossfade_loadtest::pg_rust::trusting(Some(&made.ca)));
     let mut tls = rustls::ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
@@ -256,7 +256,7 @@ fn goodbye_and_more(port: u16, made: &Certificates) -> usize {
     tls.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
 }
 
-/// 32 MB of replies are more than all buffers between hold, so the proxy has to keep what the socket does not take, and go on where it was.
+/// 32 MB of replies exceed all buffers in between, so the proxy has to keep what the socket does not take, and continue from there.
 #[test]
 fn a_client_that_reads_late_gets_every_reply_in_order() {
     use std::io::{BufRead, BufReader, Read, Write};
@@ -273,7 +273,7 @@ fn a_client_that_reads_late_gets_every_reply_in_order() {
     for reply in 0..REPLIES {
         write!(stream, "*2\r\n$3\r\nGET\r\n$1\r\n{}\r\n", reply % VALUES).expect("small requests are taken");
     }
-    // Whoever else is there is served meanwhile.
+    // Other clients are served meanwhile.
     let length: usize = redis::cmd("STRLEN").arg(0).query(&mut proxy.connection()).expect("served");
     assert_eq!(length, BYTES);
     let mut reader = BufReader::new(stream);

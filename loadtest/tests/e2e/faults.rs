@@ -49,7 +49,7 @@ fn kill_9_of_the_proxy_after_the_flip_keeps_the_authority() {
     assert_eq!(losses(&mut rig.target.connection(), &known), Vec::<String>::new());
 }
 
-/// The proxy is killed while it flips, there and back, at whatever point of the procedure that happens to be.
+/// The proxy is killed while it flips, there and back, at random points of the procedure.
 #[test]
 fn kill_9_in_the_middle_of_flips_loses_nothing() {
     let mut rig = Rig::start(Kind::Redis);
@@ -65,7 +65,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
         if now["authority"] == "target" {
             let _ = rig.proxy.cli(&["migration", "rollback", MIGRATION, "--reason", "test"]);
         } else {
-            // What was measured died with the process, so the passage begins at `compare` again.
+            // Measurements are lost with the process, so the run begins at `compare` again.
             for phase in ["compare", "test", "migrate"] {
                 if phase == "migrate" {
                     rig.approve("migrate");
@@ -93,7 +93,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
 }
 
 /// Both servers are reached through proxies that can be slowed, so that a flip must wait for the shadow while it holds writes. The
-/// process is killed in that wait: seen from outside as writers that stand still between two servers that answer.
+/// process is killed in that wait: seen from outside as writers that wait although both servers answer.
 #[test]
 fn kill_9_while_a_flip_holds_writes_loses_nothing() {
     const DELAY: Duration = Duration::from_millis(150);
@@ -121,7 +121,7 @@ fn kill_9_while_a_flip_holds_writes_loses_nothing() {
             rig.proxy.kill();
             shadow.delay(Duration::ZERO);
             rig.proxy.up();
-            // Held, and the authority did not change: the process died between the beginning of the hold and its end.
+            // Writes were held and the authority did not change: the process died between the beginning of the hold and its end.
             let same = rig.proxy.show(MIGRATION)["authority"] == before["authority"];
             in_hold[usize::from(to_source)] += usize::from(held && same);
             writers.progress(50);
@@ -137,7 +137,7 @@ fn kill_9_while_a_flip_holds_writes_loses_nothing() {
     eprintln!("kills in a hold, to the target and back: {in_hold:?}, in {tries} tries");
 }
 
-/// Brings the migration to where its authority changes by itself as soon as the gates are met.
+/// Brings the migration to the state in which its authority changes automatically as soon as the gates are met.
 fn make_a_flip_due(rig: &Rig, now: &serde_json::Value) {
     match (now["phase"].as_str().unwrap_or_default(), now["authority"].as_str().unwrap_or_default()) {
         ("migrate", "source") | ("rollback", "target") => {}
@@ -183,7 +183,7 @@ fn a_target_that_goes_down_harms_no_client_and_catches_up() {
     rig.drained();
     rig.target.down();
     writers.progress(500);
-    // It comes back empty: nothing of what it had may be assumed.
+    // It comes back empty: no key may be assumed to be there.
     rig.target.up();
     writers.progress(200);
     let known = writers.finish();
@@ -235,7 +235,7 @@ fn a_restarted_source_shows_clients_a_lost_connection_and_no_more() {
     rig.advance_to("compare");
     writers.progress(100);
     rig.source.down();
-    // Down is answered, not waited out: within Redis' own reaction to a dead server.
+    // A server that is down is reported at once, not after a timeout: as fast as Redis' own clients notice a dead server.
     let started = Instant::now();
     let answer = crossfade_loadtest::server::try_connect(rig.proxy.port)
         .and_then(|mut connection| try_run::<String>(&mut connection, "GET string:1"));

@@ -1,6 +1,6 @@
 //! Random histories on a hot keyspace: every kind of write, short lives, pipelines, blocks, scripts, blocked clients, flips both ways,
-//! and (in one variant) connections killed under the lane. At the end both servers must hold the same; and on the way each client gives
-//! commands with one possible answer, on keys that nobody else touches, to a server of its own as well: both must answer alike.
+//! and (in one variant) connections killed under the lane. At the end both servers must hold the same; and on the way each client sends
+//! commands with one possible reply, on keys that no other client uses, to a server of its own as well: both must reply alike.
 //!
 //! `CROSSFADE_SEED` repeats a history's choice of commands; the seed is printed.
 
@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-/// Writes; `{s}` and `{t}` are keys of the type the letter stands for, `{v}` a value, `{n}` a small number, `{ms}` a short life.
+/// Writes; `{s}`, `{l}` and so on are keys of one type each, `{v}` a value, `{n}` a small number, `{ms}` a short life.
 const COMMANDS: &[&str] = &[
     "SET {s} {v}",
     "SET {s} {v} PX {ms}",
@@ -156,13 +156,13 @@ fn request(random: &mut Random, template: &str, keys: u64) -> redis::Cmd {
     command
 }
 
-/// Errors that Redis itself gives to such a mix.
+/// Errors that Redis itself returns for such a mix.
 fn is_redis_own(error: &redis::RedisError) -> bool {
     let text = error.to_string();
     !text.contains("Crossfade") && !text.contains("LOADING") && !error.is_io_error() && !error.is_connection_dropped()
 }
 
-/// Reads with one possible answer.
+/// Reads with one possible reply.
 const READS: &[&str] = &[
     "GET {s}",
     "STRLEN {s}",
@@ -187,7 +187,7 @@ const READS: &[&str] = &[
     "EXISTS {s} {l} {h}",
 ];
 
-/// Whether a command has one possible answer: no chance, no clock, no blocking, no ids made by the server.
+/// Whether a command has one possible reply: no chance, no clock, no blocking, no ids made by the server.
 fn is_determined(template: &str) -> bool {
     const CHANCE_OR_TIME: &[&str] =
         &["{ms}", "SPOP", "spop", " * ", "XADD", "EXPIRE", "TTL", "SETEX", "px", "SMEMBERS", "HGETALL", "ALPHA", "PF"];
@@ -196,11 +196,11 @@ fn is_determined(template: &str) -> bool {
         && !template.starts_with("BZ")
 }
 
-/// A client's own keys, and a server of its own that is told the same: what a Redis would answer.
+/// A client's own keys, and a server of its own that gets the same commands: the reference for replies.
 struct Judge {
     reference: redis::Connection,
     worker: u64,
-    /// Another set of keys after a command with an unknown outcome.
+    /// A new set of keys after a command with an unknown outcome.
     generation: u64,
     judged: u64,
 }
@@ -268,7 +268,7 @@ impl Load {
         });
     }
 
-    /// Commands, and of those the ones whose answers were judged.
+    /// Number of commands, and of those whose replies were checked.
     fn finish(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         let judged = self
@@ -280,7 +280,7 @@ impl Load {
     }
 }
 
-/// How many answers were judged.
+/// How many replies were checked.
 fn work(
     port: u16,
     mut judge: Judge,
@@ -345,7 +345,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Kills the lane's connections on one server, as a broken network would.
+/// Kills the lane's connections on one server, as a network failure would.
 fn kill_lane(port: u16) {
     let mut connection = connect(port);
     let list: String = run(&mut connection, "CLIENT LIST");
@@ -387,12 +387,12 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
     }
     load.progress(2000);
     let (commands, judged) = load.finish();
-    assert!(judged > commands / 10, "{judged} answers judged of {commands}");
+    assert!(judged > commands / 10, "{judged} replies checked of {commands}");
     let now = rig.drained();
     settle_deadlines(&rig);
     let keys = rig.assert_equal();
     eprintln!(
-        "{commands} commands, {judged} answers judged, {keys} keys equal, {} flips, dirtied {}, reads compared {}, divergent reads {}",
+        "{commands} commands, {judged} replies checked, {keys} keys equal, {} flips, dirtied {}, reads compared {}, divergent reads {}",
         now["flips"].as_array().map_or(0, Vec::len),
         now["lane"]["dirtied"],
         now["lane"]["reads_compared"],
@@ -400,11 +400,11 @@ fn random_history(target: Kind, flips: usize, kills: bool) {
     );
     if !kills {
         let named = rig.proxy.cli(&["migration", "divergences", MIGRATION]);
-        assert_eq!(now["lane"]["read_divergences"], 0, "a comparison cried wolf: {named:?}");
+        assert_eq!(now["lane"]["read_divergences"], 0, "a comparison reported a false difference: {named:?}");
     }
 }
 
-/// Short lives have ended on both servers, so that none ends while the two are read one after the other.
+/// Waits until short-lived keys have expired on both servers, so that none expires between reading one and the other.
 fn settle_deadlines(rig: &Rig) {
     const NEAR_MS: i64 = 20_000;
     crossfade_loadtest::wait::until("short lives to end", Duration::from_secs(30), || {

@@ -1,4 +1,4 @@
-//! Migrations driven by hand with the command line, under load, judged by a digest the product has no part in.
+//! Migrations driven by hand with the command line, under load, verified by a digest independent of the product.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crossfade_loadtest::server::{Kind, run, try_run};
 use crossfade_loadtest::skip;
 use crossfade_loadtest::wait::until;
 
-/// redis-benchmark in rounds until told to stop; any complaint is returned.
+/// redis-benchmark in rounds until stopped; any error is returned.
 struct Benchmark {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Result<u32, String>>>,
@@ -154,7 +154,7 @@ fn a_key_corrupted_on_the_target_is_named_by_verification() {
     rig.create();
     rig.advance_to("compare");
     rig.drained();
-    // On purpose, behind the proxy's back.
+    // On purpose, without the proxy's knowledge.
     let mut target = rig.target.connection();
     run::<redis::Value>(&mut target, "HSET hash:7 f corrupted");
     run::<redis::Value>(&mut target, "DEL intset:9");

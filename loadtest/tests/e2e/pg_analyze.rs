@@ -1,4 +1,4 @@
-//! What an operator is told of the traffic: statements by kind and fingerprint, state that sessions keep, findings against a target.
+//! What an operator sees of the traffic: statements by kind and fingerprint, state that sessions keep, findings against a target.
 
 use crossfade_loadtest::pg_rig::{Options, PG_INTERLAY, PgRig, without_proxy};
 use crossfade_loadtest::postgres::{Postgres, Version, versions};
@@ -23,7 +23,7 @@ fn sessions_with(analysis: &Json, state: &str) -> u64 {
 #[test]
 fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
     if without_proxy() {
-        skip!("PG_DIRECT: nobody analyzes");
+        skip!("PG_DIRECT: there is no proxy to analyze");
     }
     let rig = PgRig::start(Version::V15);
     initialise(&rig.direct(), 1);
@@ -53,7 +53,7 @@ fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
         let one = kinds.iter().find(|one| one["kind"].as_str().is_some_and(|own| own.eq_ignore_ascii_case(kind)));
         one.and_then(|one| one["share"].as_f64()).unwrap_or(0.0)
     };
-    // Shares are estimated from samples: five standard deviations of a fair draw of as many, so that only a wrong estimate fails.
+    // Shares are estimated from samples: the bound is five standard deviations of a fair draw, so that only a wrong estimate fails.
     let samples = found["samples"].as_f64().expect("a number");
     assert!(samples >= 50.0, "{found:#}");
     for (kind, of_seven) in [("update", 3.0), ("insert", 1.0), ("select", 1.0)] {
@@ -82,11 +82,11 @@ fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
 #[test]
 fn findings_say_what_a_target_lacks() {
     if without_proxy() {
-        skip!("PG_DIRECT: nobody analyzes");
+        skip!("PG_DIRECT: there is no proxy to analyze");
     }
     let Some(newest) = versions().into_iter().max_by_key(|version| version.number()).filter(|one| one.number() > 15)
     else {
-        skip!("only PostgreSQL 15 is here: nothing to go back from");
+        skip!("only PostgreSQL 15 is installed: there is no newer source");
     };
     let older = Postgres::start(Version::V15);
     let more_config = format!("[endpoints.older]\nkind = \"postgres\"\nurl = \"{}\"\n", older.url("postgres"));

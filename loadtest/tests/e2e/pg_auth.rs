@@ -1,4 +1,4 @@
-//! Who may log in, and what those who may not are told: the server's own words. And what happens when the server is not there.
+//! Which clients may log in, and which errors the others get: the server's own texts. And what happens when the server is down.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crossfade_loadtest::wait::until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What psql says of a log-in that fails, without the port.
+/// psql's error for a log-in that fails, without the port.
 fn refusal(login: &Login) -> String {
     let ran: Ran = login.psql(&["-c", "SELECT 1"]);
     assert_eq!(ran.code, 2, "should be refused: {ran:?}");
@@ -23,7 +23,7 @@ fn refusal(login: &Login) -> String {
 fn refused_with(login: &Login) -> (String, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let error = runtime.block_on(connect(login, "refused")).expect_err("should be refused");
-    let db = error.as_db_error().unwrap_or_else(|| panic!("no error of the protocol: {error:?}"));
+    let db = error.as_db_error().unwrap_or_else(|| panic!("not an error of the protocol: {error:?}"));
     (db.code().code().to_owned(), db.message().to_owned())
 }
 
@@ -41,7 +41,7 @@ fn scram_with_a_file_of_verifiers_and_by_query() {
                 let (code, text) = refused_with(&through);
                 assert_eq!((code, text), refused_with(&direct), "{auth:?} {user}");
             }
-            // A database and a setting only the server can judge.
+            // A database and a setting that only the server can check.
             let nowhere = |login: Login| refusal(&login.database("nowhere"));
             assert_eq!(nowhere(rig.through()), nowhere(rig.direct()));
             // libpq tries once more when this error comes after AuthenticationOk and not when it comes before: only the last line
@@ -77,7 +77,7 @@ fn users_made_after_the_start_are_found_by_query() {
     });
 }
 
-/// PgBouncer's quoting, plain passwords, and lines that are no users.
+/// PgBouncer's quoting, plain passwords, and lines without users.
 #[test]
 fn an_auth_file_may_hold_plain_and_quoted_entries() {
     let more = "\n; a comment\n\"odd\"\"name\" \"pass\"\"word: é\" ignored\n".to_owned();
@@ -113,7 +113,7 @@ fn mapped_logs_in_as_the_endpoints_user() {
 }
 
 #[test]
-fn md5_for_those_of_whom_only_a_hash_is_known() {
+fn md5_for_users_with_only_a_hash() {
     for version in versions() {
         let rig = PgRig::with(version, &Options::auth(Auth::Md5));
         let old = |login: Login, password: &str| login.user(MD5_USER, password);
@@ -129,17 +129,17 @@ fn trust_asks_nobody() {
     let rig = PgRig::with(Version::V15, &Options::auth(Auth::Trust));
     assert_eq!(rig.through().user(TRUSTED_USER, "").sql("SELECT session_user"), TRUSTED_USER, "{}", rig.proxy_says());
     if without_proxy() {
-        skip!("PG_DIRECT: the server asks those of whom the proxy knows the secret");
+        skip!("PG_DIRECT: the server asks for passwords that the proxy knows");
     }
     // Known by its md5 hash, which is enough to log in to the server.
     assert_eq!(rig.through().user(MD5_USER, "").sql("SELECT session_user"), MD5_USER);
-    // A verifier is not enough, and that is said.
+    // A verifier is not enough, and the error says so.
     let said = refusal(&rig.through().user(USER, ""));
     assert!(said.contains("FATAL") && said.contains(USER), "{said}");
 }
 
 #[test]
-fn relay_lets_the_server_ask() {
+fn relay_lets_the_server_check() {
     for version in versions() {
         let rig = PgRig::with(version, &Options::auth(Auth::Relay));
         assert_eq!(rig.through().sql(WHO), "app|app", "{}", rig.proxy_says());
@@ -165,7 +165,7 @@ fn tls_that_is_required_is_required() {
     assert!(said.contains("fatal") && (said.contains("tls") || said.contains("ssl")), "{said}");
     let (code, _) = refused_with(&plain);
     assert!(code.starts_with("28") || code.starts_with("08"), "{code}");
-    // As psql does by default: TLS when it is there.
+    // As psql does by default: TLS when it is offered.
     assert_eq!(plain.with("PGSSLMODE", "prefer").sql("SELECT 1"), "1");
     let stranger = PgRig::with(Version::V15, &Options { tls: ProxyTls::Required, ..Options::default() });
     let theirs = &stranger.certificates().expect("made").ca;
@@ -173,13 +173,13 @@ fn tls_that_is_required_is_required() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_said_by_name() {
+fn a_server_that_is_down_is_named() {
     for version in versions() {
         let mut rig = PgRig::start(version);
         assert_eq!(rig.through().sql("SELECT 1"), "1");
         rig.server.down();
         if without_proxy() {
-            skip!("PG_DIRECT: nobody is there to say it");
+            skip!("PG_DIRECT: there is no proxy to report it");
         }
         let began = Instant::now();
         let (code, text) = refused_with(&rig.through());

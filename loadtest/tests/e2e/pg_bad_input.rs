@@ -1,4 +1,4 @@
-//! Hostile, broken and merely odd bytes on a PostgreSQL interlay: an error of the protocol or an end, and no one else suffers.
+//! Hostile, broken and merely odd bytes on a PostgreSQL interlay: they get an error of the protocol or a close, and no other client is affected.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn resident_kib(rig: &PgRig) -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }
 
-/// Someone who behaves, connected all the time.
+/// A well-behaved client, connected all the time.
 struct Bystander {
     wire: Wire,
     port: u16,
@@ -39,7 +39,7 @@ impl Bystander {
         Self { wire, port, resident_kib: resident_kib(rig) }
     }
 
-    /// Is still served, and so is a newcomer; the proxy has not grown.
+    /// Checks that this client is still served, and a new one too, and that the proxy has not grown.
     fn is_served(&mut self, rig: &PgRig, after: &str) {
         self.wire.send(&query("SELECT 'fine'")).unwrap();
         let answer =
@@ -100,7 +100,7 @@ fn encryption_requests_are_answered_and_the_connection_goes_on() {
 }
 
 #[test]
-fn startup_packets_that_are_none() {
+fn invalid_startup_packets() {
     for version in versions() {
         let rig = trusting(version);
         let mut bystander = Bystander::of(&rig);
@@ -129,7 +129,7 @@ fn startup_packets_that_are_none() {
         for (major, minor) in [(1, 0), (2, 0), (4, 0)] {
             let mut wire = Wire::connect(port);
             wire.send(&startup(major << 16 | minor, &[("user", TRUSTED_USER)])).unwrap();
-            // Clients older than 3.0 are told in their own, unframed way.
+            // Clients older than 3.0 get the error in their own, unframed format.
             let rest = wire.rest().unwrap_or_else(|| panic!("version {major}.{minor} is not ended"));
             let text = String::from_utf8_lossy(&rest).into_owned();
             assert!(
@@ -157,7 +157,7 @@ fn a_newer_minor_version_and_unknown_options_are_negotiated() {
 }
 
 #[test]
-fn half_a_startup_packet_holds_nobody_up() {
+fn half_a_startup_packet_affects_no_other_client() {
     let rig = trusting(Version::V15);
     let mut bystander = Bystander::of(&rig);
     let whole = startup(VERSION_3_0, &[("user", TRUSTED_USER), ("database", "app")]);
@@ -170,7 +170,7 @@ fn half_a_startup_packet_holds_nobody_up() {
             bystander.is_served(&rig, "half a startup packet");
         }
     }
-    // And those who leave after a part.
+    // Clients that disconnect after a part.
     for n in 0..whole.len() {
         let mut wire = Wire::connect(bystander.port);
         wire.send(&whole[..n]).unwrap();
@@ -185,7 +185,7 @@ fn half_a_startup_packet_holds_nobody_up() {
 }
 
 #[test]
-fn frames_that_are_none_after_the_log_in() {
+fn invalid_frames_after_the_log_in() {
     for version in versions() {
         let rig = trusting(version);
         let mut bystander = Bystander::of(&rig);
@@ -202,7 +202,7 @@ fn frames_that_are_none_after_the_log_in() {
         for (name, bytes) in &cases {
             let mut wire = Wire::log_in_trusted(port, TRUSTED_USER, "app").unwrap();
             let _ = wire.send(bytes);
-            // An error, an end, or both; for what the server itself takes as a broken query, an answer.
+            // An error, a close, or both; a reply for what the server itself treats as a broken query.
             let mut end = Vec::new();
             let outcome = loop {
                 match wire.message() {
@@ -217,12 +217,12 @@ fn frames_that_are_none_after_the_log_in() {
             assert!(!waited, "{name}: neither an answer nor an end: {}", rig.proxy_says());
             bystander.is_served(&rig, name);
         }
-        // A frame announced with 900 MB, of which a little comes: held by nobody in memory.
+        // A frame announced with 900 MB, of which a little comes: not held in memory.
         let mut wire = Wire::log_in_trusted(port, TRUSTED_USER, "app").unwrap();
         wire.send(&[&b"Q"[..], &900_000_000u32.to_be_bytes(), &vec![b'x'; 2_000_000]].concat()).unwrap();
         bystander.is_served(&rig, "a frame of 900 MB");
         drop(wire);
-        // Cut anywhere and left: the server's session must end too, seen below.
+        // Frames cut anywhere, then a disconnect: the server's session must end too, checked below.
         for n in 1..whole.len() {
             let mut wire = Wire::log_in_trusted(port, TRUSTED_USER, "app").unwrap();
             wire.send(&whole[..n]).unwrap();
@@ -237,7 +237,7 @@ fn frames_that_are_none_after_the_log_in() {
     }
 }
 
-/// What the server ignores or takes apart itself must reach it: byte by byte, all at once, out of place.
+/// What the server ignores or parses itself must reach it: byte by byte, all at once, out of place.
 #[test]
 fn odd_but_right_conversations_get_the_servers_answers() {
     let copy_in = query("CREATE TEMP TABLE t (n int); COPY t FROM STDIN");

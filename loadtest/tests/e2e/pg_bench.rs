@@ -21,7 +21,7 @@ pub fn initialise(login: &Login, scale: u32) {
     assert_eq!(ran.code, 0, "{} {}", ran.stdout, ran.stderr);
 }
 
-/// Nothing failed, nothing was said on stderr but greetings; gives the number of transactions.
+/// Checks that nothing failed and that stderr has only greetings; returns the number of transactions.
 pub fn judge(ran: &crossfade_loadtest::crossfade::Ran, what: &str) -> u64 {
     let complaint = ran.stderr.lines().find(|line| {
         let line = line.to_lowercase();

@@ -1,4 +1,4 @@
-//! The PostgreSQL harness itself, without a proxy: what the other tests rely on is true of the servers they run against.
+//! The PostgreSQL harness itself, without a proxy: checks what the other tests assume of their servers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The gate by itself: a pause that really waits, says who holds it up, lets nothing through, and that no client sees but as time.
+//! Pauses: they really wait, name the sessions they wait for, let nothing through, and clients notice nothing but the delay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,7 @@ fn a_hundred_pauses_under_load_lose_nothing_and_no_client_sees_an_error() {
         for cycle in 0..CYCLES {
             let began = Instant::now();
             if cycle % 10 == 0 {
-                // As an operator types it.
+                // As an operator would type it.
                 let ran = rig.cli(&["interlay", "pause", PG_INTERLAY, "--deadline", "10s"]);
                 assert_eq!(ran.code, 0, "cycle {cycle}: {ran:?}\n{}", rig.proxy_says());
                 waits.push(began.elapsed());
@@ -140,11 +140,11 @@ fn while_paused_no_statement_reaches_the_server() {
         let written = || rig.server.superuser("app").sql("SELECT count(*) FROM ledger_tokens");
         let tokens = written();
         for _ in 0..40 {
-            assert_eq!(activity(&rig), before, "a statement came through a closed gate");
+            assert_eq!(activity(&rig), before, "a statement reached the server during the pause");
             assert_eq!(written(), tokens);
         }
         let hold = began.elapsed();
-        // The gate is closed, and says so.
+        // The interlay is paused, and its state says so.
         let sessions = rig.cli_json(&["interlay", "sessions", PG_INTERLAY]);
         assert!(sessions.to_string().contains("\"held\""), "{sessions}");
         let told = resume(&rig);
@@ -154,7 +154,7 @@ fn while_paused_no_statement_reaches_the_server() {
         clients.progress(200);
         let known = clients.finish();
         assert_whole(&rig, &known);
-        // Latency is what they saw.
+        // Clients saw nothing but latency.
         assert!(known.iter().all(|client| client.latency_max >= hold / 4), "{hold:?}: {known:?}");
     }
 }
@@ -181,7 +181,7 @@ fn an_open_transaction_makes_the_pause_fail_and_is_named() {
         for word in ["month end report", "app", "idle in transaction"] {
             assert!(said.contains(word), "{word:?} is missing: {ran:?}");
         }
-        // Traffic goes on by itself.
+        // Traffic continues without a resume.
         clients.progress(200);
         assert_eq!(forgetful.ask("SELECT 8;"), "8");
 
@@ -197,7 +197,7 @@ fn an_open_transaction_makes_the_pause_fail_and_is_named() {
         assert!(session["age_ms"].as_u64().is_some_and(|age| age >= 400) && !session["id"].is_null(), "{body}");
         assert!(session["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{body}");
 
-        // Once it ends while the pause waits, the pause succeeds.
+        // If the transaction ends while the pause waits, the pause succeeds.
         let deciding = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pause(&rig, 20_000));
             assert_eq!(forgetful.ask("COMMIT;"), "");
@@ -210,7 +210,7 @@ fn an_open_transaction_makes_the_pause_fail_and_is_named() {
     }
 }
 
-/// A running statement and a COPY hold a pause up as a transaction does; what merely sits there does not.
+/// A running statement and a COPY hold a pause up as a transaction does; idle sessions with state do not.
 #[test]
 fn what_holds_a_pause_up_and_what_does_not() {
     if without_proxy() {
@@ -218,7 +218,7 @@ fn what_holds_a_pause_up_and_what_does_not() {
     }
     let rig = PgRig::start(Version::V15);
     rig.direct().execute("CREATE TABLE t (n int)");
-    // Idle with state: none of it is in the way.
+    // An idle session with state does not hold a pause up.
     let mut keeper = rig.through().with("PGAPPNAME", "keeper").terminal();
     keeper.ask("LISTEN news;\nCREATE TEMP TABLE mine (n int);\nPREPARE p AS SELECT 1;\nSELECT pg_advisory_lock(7);\nSET my.own = 'x';");
     let (status, body) = pause(&rig, 5_000);
@@ -258,9 +258,9 @@ fn what_holds_a_pause_up_and_what_does_not() {
     }
 }
 
-/// Two idle clients pay nothing; a pause that nobody ends, ends itself; both commands can be repeated.
+/// A pause without a resume ends automatically; both commands can be repeated.
 #[test]
-fn a_pause_ends_by_itself_and_commands_can_be_repeated() {
+fn a_pause_ends_automatically_and_commands_can_be_repeated() {
     if without_proxy() {
         skip!("PG_DIRECT: nothing to pause");
     }
@@ -270,7 +270,7 @@ fn a_pause_ends_by_itself_and_commands_can_be_repeated() {
     let began = Instant::now();
     assert_eq!(rig.through().sql("SELECT 1"), "1");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    // Resuming what is open is no failure of the proxy: a sentence, and traffic goes on.
+    // A resume without a pause gives an error message, and traffic continues.
     let ran = rig.cli(&["interlay", "resume", PG_INTERLAY]);
     assert!(ran.code == 0 || !ran.stderr.is_empty(), "{ran:?}");
     assert_eq!(rig.through().sql("SELECT 1"), "1");

@@ -56,14 +56,14 @@ fn meta_commands_and_errors_look_the_same() {
         let (through, direct) = (transcript(&rig.through()), transcript(&rig.direct()));
         assert_same(&through, &direct);
         assert!(direct.contains("after a failed copy") && direct.contains("touched tea"), "{direct}");
-        // Names the port, so it cannot be the same; it must be right.
+        // This output names the port, so it differs; it must be right.
         let login = rig.through();
         let said = login.psql(&["-c", "\\conninfo"]).stdout;
         assert!(said.contains(&login.port.to_string()) && said.contains("\"app\""), "{said}");
     }
 }
 
-/// With the first line that differs.
+/// Compares, and reports the first line that differs.
 pub fn assert_same(through: &str, direct: &str) {
     let differing = through.lines().zip(direct.lines()).position(|(a, b)| a != b);
     let nth = |text: &str, n: usize| text.lines().skip(n.saturating_sub(2)).take(5).collect::<Vec<_>>().join("\n    ");
@@ -119,7 +119,7 @@ fn notifications_go_from_one_session_to_another() {
     }
 }
 
-/// The dump tool refuses a newer server, so the one version there is a dump tool for.
+/// The dump tool refuses a newer server, so this runs on the version of the installed dump tool only.
 #[test]
 fn a_dump_restored_through_the_proxy_gives_the_same_dump() {
     let rig = PgRig::start(Version::V15);
@@ -207,7 +207,7 @@ fn a_cancel_with_a_wrong_key_does_no_harm() {
             let mut wire = Wire::connect(port);
             wire.send(&untyped(CANCEL_REQUEST, key)).unwrap();
             let rest = wire.rest();
-            // A cancel has no answer, right or wrong; what is none may be told so before the end.
+            // A cancel has no reply, right or wrong; an invalid one may get an error before the close.
             assert!(rest.as_ref().is_some_and(|rest| rest.is_empty() || !is_one), "{key:?}: {rest:?}");
             if let Some(told) = rest.filter(|rest| !rest.is_empty()) {
                 eprintln!("a cancel of {} bytes: {}", key.len(), String::from_utf8_lossy(&told));

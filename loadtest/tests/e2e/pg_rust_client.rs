@@ -1,4 +1,4 @@
-//! What tokio-postgres sees, as a transcript that holds nothing accidental: no pids, no oids of new objects, no times.
+//! What tokio-postgres sees, as a repeatable transcript: no pids, no oids of new objects, no times.
 
 use std::fmt::Write as _;
 use std::pin::pin;
@@ -10,7 +10,7 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Error, IsolationLevel, SimpleQueryMessage};
 
-/// The same bytes direct and through, or the proxy changed something.
+/// The transcript, which must be the same direct and through the proxy.
 ///
 /// # Panics
 /// When the runtime cannot be made.
@@ -184,7 +184,7 @@ async fn copying(client: &Client, text: &mut String) -> Result<(), Error> {
     sink.send(bytes::Bytes::from_static(b"1\tx\nwrong\ty\n")).await?;
     let refused = sink.finish().await.err().map(|error| told(&error));
     let _ = writeln!(text, "{refused:?}");
-    // A COPY that the client gives up: dropping the sink sends CopyFail.
+    // A COPY that the client abandons: dropping the sink sends CopyFail.
     {
         let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>("COPY copied FROM STDIN").await?);
         sink.send(bytes::Bytes::from_static(b"1\tx\n")).await?;

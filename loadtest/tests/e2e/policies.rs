@@ -30,7 +30,7 @@ fn policies(proxy: &Crossfade) -> Json {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
 }
 
-/// Waits until what one filter has counted itself is so: the cores tell once a second.
+/// Waits for a value of a filter's own counters: the cores report once a second.
 fn counted(proxy: &Crossfade, slot: &str, filter: &str, id: &str, enough: impl Fn(u64) -> bool) {
     until(&format!("{id} of {filter}"), STEP, || {
         let seen = stats(proxy, slot, filter);
@@ -38,7 +38,7 @@ fn counted(proxy: &Crossfade, slot: &str, filter: &str, id: &str, enough: impl F
     });
 }
 
-/// What one filter has done in one place.
+/// The statistics of one filter in one slot.
 fn stats(proxy: &Crossfade, slot: &str, filter: &str) -> Json {
     let all = policies(proxy);
     let found = all["stats"].as_array().into_iter().flatten().find(|s| s["slot"] == slot && s["filter"] == filter);
@@ -49,7 +49,7 @@ fn choose(proxy: &Crossfade, slot: &str, args: &[&str]) {
     proxy.must(&[&["migration", "policy", MIGRATION, slot], args].concat());
 }
 
-/// In `compare`, everything copied, and a little traffic.
+/// A migration in `compare`, with everything copied and some traffic.
 fn comparing(rounds: usize) -> Rig {
     let rig = Rig::start(Kind::Redis);
     fill(&mut rig.source.connection(), rounds);
@@ -69,7 +69,7 @@ fn resident_kb(proxy: &Crossfade) -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }
 
-/// Round trips of one client until told to stop.
+/// Round trips of one client until stopped.
 fn latencies(port: u16, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
     std::thread::spawn(move || {
         let mut connection = crossfade_loadtest::server::connect(port);
@@ -98,7 +98,7 @@ fn measured(port: u16, during: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_filter_is_replaced_under_load_and_nobody_notices() {
+fn a_filter_is_replaced_under_load_without_a_client_error() {
     let replacements = number("POLICY_REPLACEMENTS", 60);
     let rig = comparing(300);
     let proxy = &rig.proxy;
@@ -169,12 +169,12 @@ fn every_guest_that_breaks_a_rule_is_refused_or_contained_under_traffic() {
         let loaded = proxy.cli(&["filter", "load", &name, &file.display().to_string()]);
         let chosen = (loaded.code == 0)
             .then(|| proxy.cli(&["migration", "policy", MIGRATION, "mirror", "--filter", &name, "--mode", "block"]));
-        // What a module does when it is made and configured shows when it is given a place.
+        // Faults while a module is instantiated and configured appear when it is put in a slot.
         let refused = loaded.code != 0 || chosen.as_ref().is_some_and(|ran| ran.code != 0);
         if must.starts_with("refused") {
             assert!(refused, "{name}: {must}, but it was loaded: {}", loaded.stdout);
             let said = if loaded.code != 0 { &loaded } else { chosen.as_ref().expect("tried") };
-            // A refusal names the module and the rule it broke; one of the API's own limits names what was given.
+            // A refusal names the module and the broken rule; a refusal by one of the API's limits names the field.
             let named = said.stderr.contains(&name) || said.stderr.contains("module");
             let ruled = said.stderr.trim().len() > "crossfade: ".len() + name.len();
             assert!(named && ruled && !said.stderr.contains("panicked"), "{name}: {}", said.stderr);
@@ -198,7 +198,7 @@ fn every_guest_that_breaks_a_rule_is_refused_or_contained_under_traffic() {
     }
     assert!(tried >= 60, "only {tried} guests");
     let wrong = readers.finish();
-    // A guest that refuses does what it may: its text comes as an error. What is Crossfade's own says so, or is no answer.
+    // A guest may refuse commands: its text arrives as an error. Any other error of Crossfade is a failure.
     let wrong: Vec<_> =
         wrong.into_iter().filter(|text| text.contains("Crossfade") || !text.starts_with("ResponseError")).collect();
     assert_eq!(wrong, Vec::<String>::new());
@@ -210,7 +210,7 @@ fn every_guest_that_breaks_a_rule_is_refused_or_contained_under_traffic() {
 }
 
 #[test]
-fn an_endless_loop_costs_a_deadline_a_second_and_is_then_taken_away() {
+fn an_endless_loop_costs_a_deadline_a_second_and_is_then_unloaded() {
     let mut rig = comparing(50);
     let file = repository().join("filters/conformance/loops.wat").display().to_string();
     rig.proxy.must(&["filter", "load", "loops", &file]);
@@ -251,13 +251,13 @@ fn ledger(proxy: &Crossfade) -> Json {
     serde_json::from_str(&ran.stdout).expect("JSON")
 }
 
-/// What the ledger says of a key.
+/// The ledger's entry for a key.
 fn divergence(proxy: &Crossfade, key: &str) -> Option<Json> {
     ledger(proxy)["entries"].as_array().into_iter().flatten().find(|entry| entry["key"] == key).cloned()
 }
 
 #[test]
-fn comparing_every_read_does_not_cry_wolf_and_finds_each_kind_of_damage() {
+fn comparing_every_read_reports_no_false_difference_and_finds_each_kind_of_damage() {
     let seconds = number("WOLF_SECONDS", 10);
     let rounds = 400;
     let rig = comparing(rounds);
@@ -299,7 +299,7 @@ fn comparing_every_read_does_not_cry_wolf_and_finds_each_kind_of_damage() {
         let _: redis::Value = run(&mut client, read);
         let found = until(&format!("{key} to be named"), STEP, || divergence(&rig.proxy, key).ok_or_else(String::new));
         eprintln!("{key}: {} ({} / {})", found["class"], found["source"], found["target"]);
-        // The full comparison that runs all the time may have been first; it has words of its own for some.
+        // The full comparison in the background may have been first; it uses different words for some classes.
         let classes = [class, "value", "extra", "missing", "ttl"];
         assert!(classes.iter().any(|word| found["class"] == *word), "{key}: {found}");
         assert!(!found["source"].as_str().unwrap_or_default().is_empty(), "{found}");
@@ -308,7 +308,7 @@ fn comparing_every_read_does_not_cry_wolf_and_finds_each_kind_of_damage() {
 }
 
 #[test]
-fn a_target_that_became_slow_makes_the_policy_go_back_and_nothing_is_lost() {
+fn a_target_that_became_slow_makes_the_policy_roll_back_and_nothing_is_lost() {
     let (source, target) = (RealServer::start(Kind::Redis), RealServer::start(Kind::Redis));
     let slow = SlowProxy::start(target.port);
     let policy = "[interlays.orders.policies.rollback]\nfilter = \"builtin:rollback-threshold\"\nmode = \"block\"\n\
@@ -354,7 +354,7 @@ fn modes_decide_whether_a_refusal_is_carried_out_and_choices_survive_kill_9() {
     let refused = until("the loaded filter to decide again", STEP, || {
         match try_run::<String>(&mut rig.proxy.connection(), "FLUSHALL") {
             Err(error) if error.to_string().contains("switched off") => Ok(error.to_string()),
-            // Not FLUSHALL's own success: that would be the loss this test is about.
+            // FLUSHALL must not succeed: that would be the loss this test is about.
             other => Err(format!("{other:?}")),
         }
     });
@@ -364,12 +364,12 @@ fn modes_decide_whether_a_refusal_is_carried_out_and_choices_survive_kill_9() {
     assert!(try_run::<redis::Value>(&mut client, "KEYS x").is_err());
     let bad = rig.proxy.cli(&["migration", "policy", MIGRATION, "mirror", "--config", r#"{"commands": 7}"#]);
     assert!(bad.code == 1 && bad.stderr.contains("commands"), "{}", bad.stderr);
-    assert!(try_run::<redis::Value>(&mut client, "KEYS x").is_err(), "the old configuration goes on");
+    assert!(try_run::<redis::Value>(&mut client, "KEYS x").is_err(), "the old configuration stays in force");
     choose(&rig.proxy, "mirror", &["--inherit"]);
     let _: redis::Value = run(&mut client, "KEYS nothing*");
 }
 
-/// Values that begin with `!` become `?`, keys that begin with `x` stay behind.
+/// Values that begin with `!` become `?`, keys that begin with `x` are dropped.
 const REDACT: &str = r#"(module
   (func (export "cf_abi_v1"))
   (memory (export "memory") 2)
@@ -436,7 +436,7 @@ fn a_records_policy_sees_every_value_before_the_target_does() {
     assert_eq!(now["lane"]["read_divergences"], 0, "what differs on purpose is not compared: {now}");
 }
 
-/// What `make filters` has built by following filters/README.md to the letter, in three languages.
+/// The filters that `make filters` has built by following filters/README.md exactly, in three languages.
 #[test]
 fn a_filter_written_from_the_guide_is_tested_loaded_and_acts() {
     let guide = repository().join("target/filter-guide");
@@ -446,7 +446,7 @@ fn a_filter_written_from_the_guide_is_tested_loaded_and_acts() {
             let file = guide.join(language).join("large_values.wasm");
             if !file.is_file() {
                 eprintln!(
-                    "SKIPPED: the guide's filter in {language}: {} is not there; run `make filters`",
+                    "SKIPPED: the guide's filter in {language}: {} does not exist; run `make filters`",
                     file.display()
                 );
             }
@@ -472,5 +472,5 @@ fn a_filter_written_from_the_guide_is_tested_loaded_and_acts() {
         counted(&rig.proxy, "mirror", language, "refused", |refused| refused == 1);
     }
     choose(&rig.proxy, "mirror", &["--inherit"]);
-    redis::cmd("SET").arg("large").arg(&large).query::<String>(&mut client).expect("no policy stands in the way");
+    redis::cmd("SET").arg("large").arg(&large).query::<String>(&mut client).expect("no policy refuses it");
 }

@@ -13,7 +13,7 @@ fn a_value_of_512_mb_passes_both_ways_and_others_are_served_meanwhile() {
     const LENGTH: usize = 512 * 1024 * 1024;
     let (proxy, server) = in_front();
     let mut connection = proxy.connection();
-    // A pattern with a long period, so that a shifted or repeated block shows.
+    // A pattern with a long period, so that a shifted or repeated block is detected.
     let value: Vec<u8> = (0..LENGTH).map(|at| ((at >> 8) ^ at) as u8).collect();
     redis::cmd("SET").arg("big").arg(&value).exec(&mut connection).expect("SET of 512 MB");
     let port = proxy.port;

@@ -1,4 +1,4 @@
-//! The engine against servers that misbehave on purpose: stalls, closed connections, answers that are no RESP.
+//! The engine against servers that misbehave on purpose: stalls, closed connections, answers that are not RESP.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Drive, Settings, fill, run};
 use crate::bench::pace::Spacing;
 
-/// Answers every request of 16-byte keys (GET 38 bytes) with `+OK`, but nothing while `stalled` says so; ends with its client.
+/// Answers every request of 16-byte keys (GET 38 bytes) with `+OK`, but nothing while `stalled` is true; ends with its client.
 fn server(
     connections: usize,
     stalled: impl Fn(Duration) -> bool + Copy + Send + 'static,
@@ -110,7 +110,7 @@ fn error_replies_are_counted_and_the_first_is_kept() {
 }
 
 #[test]
-fn nonsense_and_lost_connections_end_the_run_with_words() {
+fn nonsense_and_lost_connections_end_the_run_with_an_error() {
     let nonsense = run(&settings(server(4, |_| false, b"HTTP/1.1 200\r\n"), open(500.0))).unwrap_err();
     assert!(nonsense.to_string().contains("not a RESP line"), "{nonsense}");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -125,7 +125,7 @@ fn nonsense_and_lost_connections_end_the_run_with_words() {
 }
 
 #[test]
-fn a_refused_fill_says_so() {
+fn a_refused_fill_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
