@@ -227,7 +227,7 @@ impl<'a, K: Iterator<Item = &'a [u8]> + Clone> RequestFacts<'a, K> {
     }
 }
 
-/// What is to be copied to the shadow. The plan may allow less.
+/// What the shadow gets of a command. The plan may allow less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirroring {
     Forward,
@@ -438,7 +438,7 @@ impl PairSeat {
 
 // ---- records --------------------------------------------------------------------------------------------------------
 
-/// What is to be copied of one record.
+/// What is copied of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordVerdict {
     Keep,

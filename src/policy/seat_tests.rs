@@ -110,7 +110,7 @@ fn a_memo_saves_the_call_until_the_view_context_changes() {
 }
 
 #[test]
-fn samples_are_drawn_anew_and_evenly() {
+fn samples_are_drawn_for_each_command_and_evenly() {
     let instance = shipped(&host(), "mirror_reads", r#"{"sample_percent": 25}"#);
     let mut seat = RequestSeat::new(setup(instance, PolicyMode::Observe, OnFault::FailOpen));
     let compared = (0..4000).filter(|_| seat.decide(facts(1, &[]), 0) == RequestDecision::Send(Mirroring::Compare));

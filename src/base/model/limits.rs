@@ -127,7 +127,7 @@ pub const PG_LOG_IN_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PARSE_GATHERED_BYTES_MAX: usize = 128 * 1024;
 /// The part of a Bind that holds the names of portal and statement (63 bytes each in PostgreSQL; drivers' are longer).
 pub const BIND_NAMES_BYTES_MAX: usize = 1024;
-/// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is looked at: status, tag, severity.
+/// The part of a ReadyForQuery, CommandComplete or ErrorResponse that is examined: status, tag, severity.
 pub const SERVER_BODY_LOOKED_AT_BYTES: usize = 64;
 const _: () = assert!(
     PARSE_GATHERED_BYTES_MAX + 5 < SESSION_BUFFER_SOFT_BYTES,

@@ -143,7 +143,7 @@ mod tests {
                           WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
     #[test]
-    fn secrets_are_told_apart() {
+    fn kinds_of_secrets_are_distinguished() {
         let StoredSecret::Scram(verifier) = StoredSecret::parse(PENCIL).expect("good") else { panic!("not SCRAM") };
         assert_eq!((verifier.iterations, verifier.salt.len()), (4096, 16));
         assert_eq!(verifier.to_string(), PENCIL);

@@ -92,7 +92,7 @@ fn marker(name: &str, types: &types::TypesRef<'_>) -> Result<(), Refused> {
         None => {}
     }
     if let Some((other, _)) = exported(types).find(|(export, _)| export.starts_with(names::MARKER_STEM)) {
-        let text = format!("policy {name} speaks {}; this host speaks {}", quoted(other), names::MARKER);
+        let text = format!("policy {name} is for ABI {}; this host supports {}", quoted(other), names::MARKER);
         return Err(refused("version", text));
     }
     let text = format!("policy {name} exports no {}: it is not a Crossfade policy", names::MARKER);
@@ -227,7 +227,10 @@ fn exports(name: &str, types: &types::TypesRef<'_>) -> Result<([bool; 4], bool),
             continue;
         }
         let Some(signature) = export_signature(export) else {
-            let text = format!("policy {name} exports {}, which is no export of a policy: misspelt?", quoted(export));
+            let text = format!(
+                "policy {name} exports {}, which is not an export of a policy: check its spelling",
+                quoted(export)
+            );
             return Err(refused("export", text));
         };
         if !is_function(types, entity, signature) {

@@ -17,7 +17,7 @@ pub struct RequestProgress {
 }
 
 impl RequestProgress {
-    /// The first byte not yet looked at: how much of the buffer is known to belong to the request.
+    /// The first byte not yet scanned: how much of the buffer is known to belong to the request.
     #[must_use]
     pub fn position(&self) -> usize {
         self.at

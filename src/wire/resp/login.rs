@@ -99,7 +99,7 @@ impl Dialogue {
         Self { missing, ..Self::default() }
     }
 
-    /// The replies, once all are there.
+    /// The replies, once all are complete.
     ///
     /// # Errors
     /// The bytes are not RESP, more than the expected replies, or larger than any reply Crossfade expects.

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_duplicates_and_disorder_are_told_apart() {
+    fn losses_duplicates_and_disorder_are_distinguished() {
         for (found, lost, surplus) in [("a b c", 0, 0), ("a c", 1, 0), ("a b b c", 0, 1), ("b a c", 1, 0), ("", 3, 0)] {
             let mut result = ReadBack::default();
             result.collection(b"k", &tokens("a b c"), &tokens(found));

@@ -29,7 +29,7 @@ pub struct Rig {
     pub proxy: Running,
     pub proxy_port: u16,
     pub admin: Admin,
-    /// In front of the target, if that is to be slowed.
+    /// In front of the target, in the variant that slows it.
     pub slow_proxy: Option<SlowProxy>,
     pub target: Server,
     pub source: Server,
