@@ -62,14 +62,14 @@ impl Movers {
                 Ok::<_, String>((interlay, Rc::new(Mover::new(spec, &cores, &events)?)))
             };
             let movers = interlays.into_iter().map(mover).collect::<Result<BTreeMap<_, _>, _>>();
-            // From here on only the movers have senders of events.
-            drop(events);
             match movers {
                 Ok(movers) => {
                     // `start` waits for this.
                     let _ = ready.send(Ok(()));
                     let serving = serve(Rc::new(Floor { movers }), work_receiver, news_receiver);
                     LocalSet::new().block_on(&runtime, serving);
+                    // Until here, although not every kind of mover tells events: that there is no sender means that the thread has ended.
+                    drop(events);
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn what_a_mover_cannot_do_is_typed_and_has_a_reason() {
         run(async {
-            let (movers, _events, _core) = started(ProtocolKind::Postgres, None);
+            let (movers, mut events, _core) = started(ProtocolKind::Postgres, None);
             let refused = [
                 movers.keep_in_step(&orders(), route()).await,
                 movers.exchange(&orders(), route()).await,
@@ -346,6 +346,13 @@ mod tests {
                 );
             }
             assert_eq!(movers.leave_alone(&orders()).await, Ok(()));
+            let nothing_yet = events.try_recv();
+            assert!(
+                matches!(nothing_yet, Err(mpsc::error::TryRecvError::Empty)),
+                "the thread is alive: {nothing_yet:?}"
+            );
+            drop(movers);
+            assert!(events.recv().await.is_none(), "the thread has ended");
         });
     }
 
