@@ -62,17 +62,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
     for round in 0..6u64 {
         // Wait until a flip can be due, then ask for it and kill a few writes later, each round a little further on.
         let now = rig.drained();
-        if now["authority"] == "target" {
-            let _ = rig.proxy.cli(&["migration", "rollback", MIGRATION, "--reason", "test"]);
-        } else {
-            // Measurements are lost with the process, so the run begins at `compare` again.
-            for phase in ["compare", "test", "migrate"] {
-                if phase == "migrate" {
-                    rig.approve("migrate");
-                }
-                rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
-            }
-        }
+        make_a_flip_due(&rig, &now);
         writers.progress(1 + round * 25);
         rig.proxy.kill();
         rig.proxy.up();
