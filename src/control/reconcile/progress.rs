@@ -64,7 +64,8 @@ fn missing_approval(record: &MigrationRecord, gates: &[Gate], seen: &mut Observe
 fn running_jobs(seen: &Observed) -> Vec<Event> {
     let pass = seen.shadow.pass.as_ref().filter(|pass| !pass.done);
     let told = |job, progress: &Progress| {
-        let (done, total, rate_per_second) = (progress.done(), progress.total(), progress.rate_per_second().round() as u64);
+        let (done, total, rate_per_second) =
+            (progress.done(), progress.total(), progress.rate_per_second().round() as u64);
         ShadowEvent::JobProgress { job, done, total, rate_per_second }.into()
     };
     let pass = pass.map(|pass| told(RunningJob::Backfill, &pass.progress));

@@ -173,7 +173,9 @@ impl Rig {
 
     /// A migration in phase migrate, with everything measured that a flip needs.
     async fn at_the_flip(&self) -> Rc<Migration> {
-        let decisions = base::model::Decisions { manual_approval: false, ..base::model::Decisions::default() };
+        let mut decisions = base::model::Decisions { manual_approval: false, ..base::model::Decisions::default() };
+        // A busy machine may take long to answer a hold; budgets have tests of their own.
+        decisions.thresholds.fence_budget_ms = base::model::limits::FENCE_BUDGET_MAX_MS;
         let request = CreateRequest {
             id: id(),
             interlay: name(),

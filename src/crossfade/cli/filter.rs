@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::{FilterCommand, Output, PolicyArgs};
 use super::{Console, Done, print, put, text, to_json};
-use control::api::types::{Filter, FilterBench, FilterTest, LoadFilter, Migration, Policy};
+use control::api::types::{
+    FILTER_CASES_BYTES_MAX, FILTER_MODULE_BYTES_MAX, Filter, FilterBench, FilterTest, LoadFilter, Migration, Policy,
+};
 
 impl Console {
     pub(super) fn filter(&self, command: FilterCommand) -> Done {
@@ -77,16 +79,31 @@ fn read_json(text: &str) -> Result<Value, String> {
 }
 
 fn load_body(file: &Path, cases: Option<&Path>) -> Result<LoadFilter, String> {
-    let unreadable = |path: &Path, error: std::io::Error| format!("{} cannot be read: {error}", path.display());
-    let module = std::fs::read(file).map_err(|error| unreadable(file, error))?;
+    let module = read_up_to(file, "a module", FILTER_MODULE_BYTES_MAX)?;
     let beside = file.with_extension("cases.jsonl");
     let cases: Option<PathBuf> = cases.map(Path::to_owned).or_else(|| beside.is_file().then_some(beside));
     let cases = match cases {
-        Some(path) => Some(std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?),
+        Some(path) => {
+            let text = read_up_to(&path, "recorded cases", FILTER_CASES_BYTES_MAX)?;
+            Some(String::from_utf8(text).map_err(|_| format!("{} is not UTF-8 text", path.display()))?)
+        }
         None => None,
     };
     let file = Some(file.display().to_string());
     Ok(LoadFilter { module_base64: STANDARD.encode(module), cases, file })
+}
+
+/// Reads a file that the proxy would refuse if it were longer; a longer one is not sent.
+fn read_up_to(path: &Path, what: &str, bytes_max: usize) -> Result<Vec<u8>, String> {
+    use std::io::Read as _;
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > bytes_max {
+        return Err(format!("{} is longer than {bytes_max} bytes, the most that {what} may have", path.display()));
+    }
+    Ok(bytes)
 }
 
 fn path(name: &str) -> String {
@@ -149,6 +166,18 @@ mod tests {
         assert!(error.contains("name one with --filter"), "{error}");
         let error = policy_body(&policy_args("--filter a --config {"), None).expect_err("not JSON");
         assert!(error.contains("--config is not JSON"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_named_and_not_sent() {
+        let path = std::env::temp_dir().join(format!("crossfade-too-long-{}.wasm", std::process::id()));
+        std::fs::write(&path, vec![0; FILTER_MODULE_BYTES_MAX + 1]).unwrap();
+        let error = load_body(&path, None).expect_err("too long");
+        std::fs::write(&path, vec![0; FILTER_MODULE_BYTES_MAX]).unwrap();
+        let fits = load_body(&path, None);
+        std::fs::remove_file(&path).unwrap();
+        assert!(error.contains("crossfade-too-long") && error.contains("1048576 bytes"), "{error}");
+        assert!(fits.is_ok(), "{fits:?}");
     }
 
     #[test]

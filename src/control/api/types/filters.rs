@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub use base::model::limits::{FILTER_CASES_BYTES_MAX, FILTER_MODULE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
