@@ -325,8 +325,11 @@ impl ReplyFeed {
 fn whole_simple(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'+' | b'-' | b':' => Some(memchr(b'\n', bytes)? + 1),
-        b'$' if bytes.get(1).is_some_and(u8::is_ascii_digit) => match header(bytes, 0, "") {
-            Header::Number { end, value: Some(length @ 0..=0xffff_ffff) } if bytes[end - 1] == b'\n' => {
+        b'$' => match header(bytes, 0, "") {
+            // "-0" is a number too, and no length.
+            Header::Number { end, value: Some(length @ 0..=0xffff_ffff) }
+                if bytes[end - 1] == b'\n' && bytes[1] != b'-' =>
+            {
                 let whole = end + length as usize + 2;
                 (whole <= bytes.len()).then_some(whole)
             }
