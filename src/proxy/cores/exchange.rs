@@ -14,7 +14,7 @@ impl Core {
     pub fn receive(&mut self, message: CoreMessage, now: Now) -> usize {
         match message {
             CoreMessage::ToCompanion { interlay, from, message } => {
-                self.to_companion(interlay, from, message, now);
+                self.hand_to_companion(interlay, from, message, now);
                 interlay
             }
             CoreMessage::ToRelay { interlay, message } => {
@@ -37,7 +37,7 @@ impl Core {
                 let (id, now) = (self.id, self.now());
                 for message in messages {
                     if owner == id {
-                        self.to_companion(index, id, message, now);
+                        self.hand_to_companion(index, id, message, now);
                     } else {
                         self.send(owner, CoreMessage::ToCompanion { interlay: index, from: id, message });
                     }
@@ -49,7 +49,7 @@ impl Core {
                 return;
             }
             for (to, message) in answers {
-                self.to_relay(index, to, message);
+                self.hand_to_relay(index, to, message);
             }
             for event in events {
                 self.report_event(index, event);
@@ -57,7 +57,7 @@ impl Core {
         }
     }
 
-    fn to_companion(&mut self, index: usize, from: CoreId, message: ToCompanion, now: Now) {
+    fn hand_to_companion(&mut self, index: usize, from: CoreId, message: ToCompanion, now: Now) {
         match self.interlays[index].companion.as_mut() {
             Some(companion) => companion.message(from, message, now),
             None => {
@@ -66,7 +66,7 @@ impl Core {
         }
     }
 
-    fn to_relay(&mut self, index: usize, to: CoreId, message: ToRelay) {
+    fn hand_to_relay(&mut self, index: usize, to: CoreId, message: ToRelay) {
         if to == self.id {
             self.interlays[index].relay.companion_message(message);
         } else {

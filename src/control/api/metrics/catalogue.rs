@@ -19,6 +19,10 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+type CoreMetric = (Metric, fn(&CoreCounters) -> u64);
+type MigrationMetric = (Metric, fn(&MigrationView) -> Option<u64>);
+type PolicyMetric = (Metric, fn(&SeatStats) -> u64);
+
 const CORE: &[&str] = &["core"];
 const INTERLAY: &[&str] = &["interlay"];
 const MIGRATION: &[&str] = &["migration", "interlay"];
@@ -34,7 +38,7 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
 
 pub const BUILD_INFO: Metric = gauge("build_info", &["version", "driver"], "Version and input/output driver");
 /// The metrics of one core, with how each value is read.
-pub const CORE_METRICS: &[(Metric, fn(&CoreCounters) -> u64)] = &[
+pub const CORE_METRICS: &[CoreMetric] = &[
     (counter("connections_accepted_total", CORE, "Client connections accepted"), |c| c.connections_accepted),
     (gauge("connections_open", CORE, "Open client connections"), |c| c.connections_open),
     (counter("connections_refused_total", CORE, "Client connections refused"), |c| c.connections_refused),
@@ -64,7 +68,7 @@ pub const PAUSE_FAILURES: Metric =
 pub const MIGRATION_PHASE: Metric =
     gauge("migration_phase", &["migration", "interlay", "phase"], "1 for the phase the migration is in");
 /// The metrics of one migration, with how each value is read; without a value there is no line.
-pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
+pub const MIGRATION_METRICS: &[MigrationMetric] = &[
     (gauge("migration_authority_target", MIGRATION, "1 when the target is authoritative"), |m| {
         Some(u64::from(m.record.authority.side == Side::Target))
     }),
@@ -108,7 +112,7 @@ pub const MIGRATION_METRICS: &[(Metric, fn(&MigrationView) -> Option<u64>)] = &[
     }),
 ];
 /// The metrics of one filter in one slot, with how each value is read.
-pub const POLICY_METRICS: &[(Metric, fn(&SeatStats) -> u64)] = &[
+pub const POLICY_METRICS: &[PolicyMetric] = &[
     (counter("policy_calls_total", FILTER, "Calls of a filter's hook"), |s| s.calls),
     (counter("policy_memo_hits_total", FILTER, "Commands decided by a filter's remembered answer"), |s| s.memo_hits),
     (counter("policy_absent_total", FILTER, "Calls answered as on_fault says while an instance was replaced"), |s| {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::client::{Client, PushStream, Watch};
+use super::client::{Client, PushStream};
 use super::path::{Path, Step, Wait};
 use super::session::{ChangeKind, ReplyMode, Session, SessionChange};
 use super::shared::Shared;
@@ -221,7 +221,7 @@ impl Client {
         self.session = Session::new(self.session.id);
         self.transaction = None;
         self.pushes = PushStream::default();
-        let watch = std::mem::replace(&mut self.watch, Watch::default());
+        let watch = std::mem::take(&mut self.watch);
         if let Some(upstream) = self.pinned.take() {
             shared.close_upstream(upstream);
         }
