@@ -137,7 +137,7 @@ impl Companion for FakeCompanion {
     fn message(&mut self, from: CoreId, message: ToCompanion, _: Now) {
         let client = samples::client(&message);
         self.state.borrow_mut().got.push((from.0, client));
-        self.answers.push((from, samples::hand_to_relay(client)));
+        self.answers.push((from, samples::to_relay(client)));
     }
     fn tick(&mut self, _: Now) {}
     fn link_opened(&mut self, _: LinkKey, _: Now) {}
@@ -234,7 +234,7 @@ fn at(mono_us: u64) -> Now {
 #[test]
 fn on_its_own_core_a_companion_is_asked_and_answers_at_once() {
     let mut rig = rig(0);
-    rig.relay.borrow_mut().messages = vec![samples::hand_to_companion(1), samples::hand_to_companion(2)];
+    rig.relay.borrow_mut().messages = vec![samples::to_companion(1), samples::to_companion(2)];
     rig.core.exchange_with_companion(0);
     assert_eq!(rig.companion.borrow().got, [(0, 1), (0, 2)]);
     assert_eq!(rig.relay.borrow().answers, [1, 2]);
