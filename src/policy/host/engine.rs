@@ -64,18 +64,27 @@ impl Host {
     /// # Errors
     /// The memory for so many instances, or a thread for their clock, is not available.
     pub fn new(options: HostOptions) -> Result<Self, Refused> {
-        Self::with_idle(options, limits::POLICY_CLOCK_IDLE)
+        Self::with_clock(options, limits::POLICY_TICK, limits::POLICY_CLOCK_IDLE)
     }
 
-    /// `idle`: the deadline clock sleeps after this time without a call.
-    pub(super) fn with_idle(options: HostOptions, idle: Duration) -> Result<Self, Refused> {
+    /// A host whose calls never reach a deadline: only for counting their instructions under an emulator, which slows a
+    /// call fifty times and cannot follow the engine when it abandons one.
+    ///
+    /// # Errors
+    /// As for [`Host::new`].
+    pub fn without_deadlines(options: HostOptions) -> Result<Self, Refused> {
+        Self::with_clock(options, Duration::MAX, limits::POLICY_CLOCK_IDLE)
+    }
+
+    /// The deadline clock advances each `tick`, and sleeps after the time `idle` without a call.
+    pub(super) fn with_clock(options: HostOptions, tick: Duration, idle: Duration) -> Result<Self, Refused> {
         let refused = |error: &dyn fmt::Display| Refused {
             rule: "host",
             text: format!("the host of policies cannot be created for {} instances: {error}", options.instances_max),
         };
         let engine = Engine::new(&configuration(&options)).map_err(|error| refused(&format!("{error:#}")))?;
         let linker = linker(&engine).map_err(|error| refused(&error))?;
-        let ticker = TickerThread::start(&engine, idle).map_err(|error| refused(&error))?;
+        let ticker = TickerThread::start(&engine, tick, idle).map_err(|error| refused(&error))?;
         let cache = options.cache_dir.clone().map(|folder| Cache::new(folder, &engine));
         Ok(Self(Arc::new(Inner { engine, linker, ticker, clock: options.clock, cache })))
     }

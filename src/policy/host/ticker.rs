@@ -46,9 +46,11 @@ pub(super) struct Waker {
 }
 
 impl TickerThread {
+    /// `tick`: the time between two advances of the epoch. `idle`: the thread sleeps after this time without a call.
+    ///
     /// # Errors
     /// No thread could be started.
-    pub fn start(engine: &Engine, idle: Duration) -> std::io::Result<Self> {
+    pub fn start(engine: &Engine, tick: Duration, idle: Duration) -> std::io::Result<Self> {
         let ticker = Arc::new(Ticker {
             used: AtomicBool::new(false),
             running: AtomicBool::new(true),
@@ -62,7 +64,7 @@ impl TickerThread {
         let (own, engine) = (Arc::clone(&ticker), engine.clone());
         let thread = std::thread::Builder::new()
             .name("policy-clock".to_owned())
-            .spawn(move || own.run(idle_ticks, || engine.increment_epoch()))?;
+            .spawn(move || own.run(tick, idle_ticks, || engine.increment_epoch()))?;
         Ok(Self { ticker, thread: thread.thread().clone() })
     }
 
@@ -131,14 +133,14 @@ impl Waker {
 }
 
 impl Ticker {
-    fn run(&self, idle_ticks: u64, tick: impl Fn()) {
+    fn run(&self, tick: Duration, idle_ticks: u64, advance: impl Fn()) {
         loop {
             for _ in 0..idle_ticks {
-                std::thread::sleep(limits::POLICY_TICK);
+                std::thread::sleep(tick);
                 if self.ended.load(Ordering::SeqCst) {
                     return;
                 }
-                tick();
+                advance();
             }
             if !self.used.swap(false, Ordering::SeqCst) {
                 // From here on a call that needs the clock wakes it; calls that began before are checked once more below.

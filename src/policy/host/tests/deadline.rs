@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use base::model::limits;
 
 const LOOP: &str = "(loop $again (br $again)) (i64.const 0x10)";
 
@@ -24,7 +25,7 @@ const LOOPS_ON_FLAG: &str =
 
 #[test]
 fn a_loop_is_stopped_even_if_the_clock_was_asleep() {
-    let host = Host::with_idle(options(), Duration::from_millis(5)).expect("a host");
+    let host = Host::with_clock(options(), limits::POLICY_TICK, Duration::from_millis(5)).expect("a host");
     let module = load(&host, "guest", &request_guest("", LOOPS_ON_FLAG));
     for _ in 0..20 {
         let mut instance = module.instantiate("{}", 1).expect("an instance");
@@ -38,7 +39,7 @@ fn a_loop_is_stopped_even_if_the_clock_was_asleep() {
 
 #[test]
 fn the_first_call_of_an_instance_wakes_the_clock_and_idleness_puts_it_to_sleep_again() {
-    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let host = Host::with_clock(options(), limits::POLICY_TICK, Duration::from_millis(1)).expect("a host");
     until("the clock falls asleep", || host.clock_is_asleep());
     let mut instance = begin(&host, &request_guest("", "(i64.const 0x10)"));
     for _ in 0..3 {
@@ -51,7 +52,7 @@ fn the_first_call_of_an_instance_wakes_the_clock_and_idleness_puts_it_to_sleep_a
 
 #[test]
 fn the_clock_stays_awake_while_a_call_is_in_overtime() {
-    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let host = Host::with_clock(options(), limits::POLICY_TICK, Duration::from_millis(1)).expect("a host");
     let waker = host.waker();
     until("the clock falls asleep", || host.clock_is_asleep());
     waker.overtime_begins();
@@ -68,7 +69,7 @@ fn the_clock_stays_awake_while_a_call_is_in_overtime() {
 
 #[test]
 fn a_loop_while_loading_is_stopped_even_with_a_short_idle_time() {
-    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let host = Host::with_clock(options(), limits::POLICY_TICK, Duration::from_millis(1)).expect("a host");
     let hook = "(func (export \"cf_on_request\") (param i32) (result i64) (i64.const 0x10))";
     let wat = guest("", &format!("{hook} (func $start (loop $again (br $again))) (start $start)"));
     for _ in 0..3 {
@@ -92,7 +93,7 @@ fn calls_that_take_long_together_are_not_mistaken_for_one() {
 
 #[test]
 fn many_threads_at_once_all_have_their_deadline() {
-    let host = Host::with_idle(options(), Duration::from_millis(1)).expect("a host");
+    let host = Host::with_clock(options(), limits::POLICY_TICK, Duration::from_millis(1)).expect("a host");
     let module = load(&host, "guest", &request_guest("", LOOPS_ON_FLAG));
     std::thread::scope(|scope| {
         for _ in 0..4 {
