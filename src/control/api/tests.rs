@@ -167,7 +167,7 @@ fn a_filter_is_loaded_chosen_shown_and_unloaded() {
         let (status, _, text) = ask(port, "PUT /api/v1/filters/deny", &body(&wrong)).await;
         let problem: Problem = serde_json::from_str(&text).unwrap();
         assert_eq!((status, problem.kind.as_str()), (422, "urn:crossfade:problem:filter-refused"), "{text}");
-        assert!(problem.detail.contains("generation 1 of deny goes on"), "{text}");
+        assert!(problem.detail.contains("generation 1 of deny stays in use"), "{text}");
         let large = body(&"x".repeat(limits::FILTER_BODY_BYTES_MAX));
         assert_eq!(ask(port, "PUT /api/v1/filters/deny", &large).await.0, 413);
 

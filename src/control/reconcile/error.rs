@@ -23,7 +23,7 @@ pub enum ControlError {
     Invalid(String),
     /// This version cannot do it; nothing changed.
     Unsupported(String),
-    /// A filter breaks a rule, fails a case or refuses its configuration; what was loaded before goes on.
+    /// A filter breaks a rule, fails a case or refuses its configuration; what was loaded before stays in use.
     FilterRefused(String),
     /// Another server could not be reached or answered nonsense.
     Upstream(String),

@@ -1,7 +1,7 @@
 //! Pause and resume of an interlay by an operator: holds its clients, waits until nothing is outstanding, and releases them. Control thread.
 //!
 //! A pause either holds or did not happen: when the deadline passes every client is released and the sessions in the way are named. A
-//! pause that is not ended by a resume ends by itself.
+//! pause that is not ended by a resume ends automatically.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl Control {
         let (control, watched) = (Rc::clone(self), Rc::clone(interlay));
         tokio::task::spawn_local(async move {
             if watched.pause.outlasts(number, hold).await {
-                tracing::warn!(interlay = %watched.name(), "the pause was not resumed in its time and ends by itself");
+                tracing::warn!(interlay = %watched.name(), "the pause was not resumed in its time and ends automatically");
                 control.end_pause(&watched, PauseEnd::TimeRanOut).await;
             }
         });

@@ -26,7 +26,7 @@ pub struct Paused {
     /// Tells one pause from the next.
     pub number: u64,
     pub since: Timestamp,
-    /// When it ends by itself.
+    /// When it ends automatically.
     pub until: Timestamp,
     pub drained_in_us: u64,
     pub began: Instant,

@@ -84,7 +84,7 @@ impl Handle {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(ControlError::Unavailable("the proxy is stopping".to_owned())),
             Err(_) => Err(ControlError::Unavailable(format!(
-                "no answer within {} s; the request goes on: look at the migration before trying again",
+                "no answer within {} s; the request is still being processed: look at the migration before trying again",
                 limits::ADMIN_REQUEST_TIMEOUT.as_secs()
             ))),
         }
@@ -191,7 +191,7 @@ impl Handle {
     /// Returns when every core that uses the name has the new filter.
     ///
     /// # Errors
-    /// [`ControlError`]; what was loaded before goes on.
+    /// [`ControlError`]; what was loaded before stays in use.
     pub async fn load_filter(&self, load: LoadFilter) -> Result<FilterView, ControlError> {
         self.ask(|reply| Request::LoadFilter(Box::new(load), reply)).await
     }

@@ -96,7 +96,7 @@ pub struct PauseView {
     pub interlay: String,
     pub drained_in_us: u64,
     pub paused_at: Timestamp,
-    /// When it ends by itself.
+    /// When it ends automatically.
     pub resumes_at: Timestamp,
 }
 
@@ -187,7 +187,7 @@ impl Control {
                 PauseState::Pausing => Some(format!("interlay {name} is being paused")),
                 PauseState::Resuming => Some(format!("interlay {name} is being resumed")),
                 PauseState::Paused(paused) => Some(format!(
-                    "interlay {name} is paused; it resumes by itself in {} s",
+                    "interlay {name} is paused; it resumes automatically in {} s",
                     paused.until.0.saturating_sub(now().0) / 1000
                 )),
             }

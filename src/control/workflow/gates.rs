@@ -85,7 +85,7 @@ fn policy_gate(evidence: &Evidence) -> Option<Gate> {
     match &evidence.rollback_policy {
         PolicyWord::NoPolicy => None,
         PolicyWord::Unknown => Some(unknown(NAME, "it has not judged a whole second yet", THRESHOLD)),
-        PolicyWord::GoesOn => Some(gate(NAME, true, "goes on", THRESHOLD)),
+        PolicyWord::GoesOn => Some(gate(NAME, true, "continue", THRESHOLD)),
         PolicyWord::Holds(why) => Some(gate(NAME, false, format!("holds: {why}"), THRESHOLD)),
     }
 }

@@ -39,7 +39,7 @@ impl Control {
     /// Compiled, tested with its cases, tried with every configuration it is used with, made durable, put in place.
     ///
     /// # Errors
-    /// [`ControlError`]; what was loaded before goes on.
+    /// [`ControlError`]; what was loaded before stays in use.
     pub(in crate::reconcile) async fn load_filter(&self, load: LoadFilter) -> Result<FilterView, ControlError> {
         let name = load.name.clone();
         shipped_stays(&name)?;
@@ -123,7 +123,7 @@ impl Control {
             "nothing used it".to_owned()
         } else {
             let records = view.uses.iter().any(|one| one.slot == PolicySlot::Records);
-            let becomes = if records { "; no record is copied" } else { "; the built-in default stands in" };
+            let becomes = if records { "; no record is copied" } else { "; the built-in default is used instead" };
             format!("it has left {}{becomes}", places.join(", "))
         };
         let unloaded = PolicyEvent::FilterUnloaded { filter: name.clone(), left };
@@ -221,7 +221,7 @@ impl Control {
 
     fn refused(&self, name: &FilterName, why: String) -> ControlError {
         let goes_on = match self.filters.get(name) {
-            Some(old) => format!("generation {} of {name} goes on", old.generation),
+            Some(old) => format!("generation {} of {name} stays in use", old.generation),
             None => "nothing was loaded".to_owned(),
         };
         ControlError::FilterRefused(format!("{why}; {goes_on}"))

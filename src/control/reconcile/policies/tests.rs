@@ -264,7 +264,7 @@ fn a_filter_is_loaded_and_replaced_under_traffic_and_a_failed_load_leaves_the_ol
         let before = rig.handle.filter(filter("mine")).await.unwrap();
         let sets = rig.log.borrow().iter().filter(|seen| matches!(seen, Seen::Set { .. })).count();
         let cases = [
-            (load("mine", b"\0asm garbage".to_vec(), None), "generation 1 of mine goes on"),
+            (load("mine", b"\0asm garbage".to_vec(), None), "generation 1 of mine stays in use"),
             (
                 load("mine", guest("request", MIRRORS), Some(&case("forward"))),
                 "fails 1 of its 1 cases; the first is \"a write\"",
