@@ -394,3 +394,15 @@ pub const POLICY_WARNINGS_PER_SECOND_MAX: u32 = 3;
 pub const RECORD_REFUSAL_TOLD_US: u64 = 60_000_000;
 /// Altered keys kept by id: 17 bytes each, as for clean ones; beyond it every key counts as altered.
 pub const ALTERED_KEYS_MAX: usize = 16 * 1024 * 1024;
+
+// ---- snapshots ------------------------------------------------------------------------------------------------------
+
+/// Longest key of an RDB stream that is read; a server accepts no longer one ([`BULK_BYTES_MAX`]).
+pub const RDB_KEY_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Longest value of an RDB stream that is put together in memory; a longer one is handed on in pieces. RESTORE of this size takes a server
+/// a few milliseconds.
+pub const RDB_WHOLE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest operand of an RDB opcode: the code of a function library, by far the longest, is written by people.
+pub const RDB_OPERAND_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const _: () = assert!(RDB_KEY_BYTES_MAX as u64 == BULK_BYTES_MAX && RDB_WHOLE_BYTES_MAX < RDB_KEY_BYTES_MAX);
