@@ -6,21 +6,13 @@ use std::fmt;
 use std::time::Duration;
 
 use base::model::InterlayName;
+pub use follow::error::{ServerError, ServerFault};
 
 /// Why a job ended early. Trying again is safe after every one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobError {
     Cancelled,
-    /// A server could not be reached, was lost, or refused the login. `server` is "endpoint NAME (ADDRESS)".
-    Server {
-        server: String,
-        cause: ServerFault,
-    },
-    /// A server answered something that no server should.
-    Answer {
-        server: String,
-        what: String,
-    },
+    Server(ServerError),
     /// The data plane did not take or not answer an order.
     Order {
         interlay: InterlayName,
@@ -33,28 +25,6 @@ pub enum JobError {
     NotInStep(InterlayName),
     /// The movers' thread has ended, or the job ended without a result.
     Stopped,
-}
-
-/// What kept a job from its server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerFault {
-    /// Url, TLS or socket path do not fit.
-    Settings(String),
-    /// The endpoint is of another kind than this work is done on.
-    Kind(String),
-    Connect(String),
-    ConnectTimeout(Duration),
-    LoginRefused(String),
-    /// The server's own words to something that should work.
-    Refused(String),
-    Lost(String),
-    Closed,
-    ReplyTimeout(Duration),
-    /// It was tried so often; the last cause.
-    Repeated {
-        attempts: u32,
-        last: Box<ServerFault>,
-    },
 }
 
 /// What became of an order to the data plane.
@@ -84,28 +54,17 @@ impl std::error::Error for Unsupported {}
 
 impl JobError {
     pub(crate) fn server(server: impl Into<String>, cause: ServerFault) -> Self {
-        Self::Server { server: server.into(), cause }
+        Self::Server(ServerError::unusable(server, cause))
     }
 
     pub(crate) fn answer(server: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Answer { server: server.into(), what: what.into() }
+        Self::Server(ServerError::answer(server, what))
     }
 }
 
-impl fmt::Display for ServerFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Settings(why) | Self::Kind(why) | Self::Refused(why) => f.write_str(why),
-            Self::Connect(why) => write!(f, "cannot connect: {why}"),
-            Self::ConnectTimeout(after) => {
-                write!(f, "no answer within {} s: is the address right and the server up?", after.as_secs())
-            }
-            Self::LoginRefused(why) => write!(f, "login refused: {why}"),
-            Self::Lost(why) => write!(f, "the connection was lost: {why}"),
-            Self::Closed => f.write_str("the server closed the connection"),
-            Self::ReplyTimeout(after) => write!(f, "no reply within {} s", after.as_secs()),
-            Self::Repeated { attempts, last } => write!(f, "{last} (after {attempts} attempts)"),
-        }
+impl From<ServerError> for JobError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
     }
 }
 
@@ -113,8 +72,7 @@ impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cancelled => f.write_str("cancelled"),
-            Self::Server { server, cause } => write!(f, "{server}: {cause}"),
-            Self::Answer { server, what } => write!(f, "{server}: {what}"),
+            Self::Server(error) => error.fmt(f),
             Self::Order { interlay, order, cause } => match cause {
                 OrderFault::Full => {
                     write!(f, "interlay {interlay}: the core takes no more orders, so the {order} was not sent")

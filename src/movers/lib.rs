@@ -15,7 +15,7 @@ pub use contract::{
     Ability, Applied, Behind, Check, Copied, Drained, Finding, FreshFacts, HeldClients, HoldError, MoverEvent, OwnGate,
     PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec, WriteProbe,
 };
-pub use error::{JobError, OrderFault, ServerFault, Unsupported};
+pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};
 pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look, own_gates, session_state, supports};
 pub use news::News;
 pub use postgres::facts::PostgresFacts;

@@ -176,6 +176,18 @@ pub const JOB_RECONNECTS_MAX: u32 = 8;
 /// First wait before reconnecting; doubles up to [`JOB_RECONNECT_PAUSE_MAX`].
 pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// One read of a replication stream or snapshot, and one piece of a spill.
+pub const FOLLOW_READ_BYTES: usize = 256 * 1024;
+/// A primary lets its replicas hear something every `repl-ping-replica-period`, 10 s by default, and while it prepares a snapshot every second.
+pub const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often a replica acknowledges; as Redis' own do.
+pub const FOLLOW_ACK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same until the first byte of the stream, which a primary may send only after an acknowledgement.
+pub const FOLLOW_ACK_FIRST: Duration = Duration::from_millis(50);
+/// A stream whose end was just read is continued there at once, unless the server fails over in between.
+pub const FOLLOW_PRIME_TRIES: u32 = 5;
+/// How often a server that has just got its first replica is asked whether it keeps a stream now.
+pub const FOLLOW_PRIME_PAUSE: Duration = Duration::from_millis(5);
 /// Jobs and orders waiting for the movers' thread to start them; control has a handful for each interlay.
 pub const MOVER_WORK_LEN: usize = 256;
 /// Reports of companions and holds waiting for the movers' thread; as long as the bus that feeds it.

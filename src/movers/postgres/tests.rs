@@ -13,7 +13,7 @@ use super::facts::PostgresFacts;
 use super::facts::check;
 use super::findings::{compatibility, judge};
 use crate::postgres::client::PostgresClient;
-use crate::{JobError, ServerFault, Severity};
+use crate::{JobError, ServerError, ServerFault, Severity};
 use base::model::{Endpoint, EndpointName, ProtocolKind};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -261,7 +261,7 @@ fn jobs_of_one_kind_refuse_servers_of_the_other() {
         let probe = crate::WriteProbe::Forbidden;
         let error = crate::compatibility(&redis, &postgres, probe).await.expect_err("kinds differ");
         assert!(
-            matches!(&error, JobError::Server { cause: ServerFault::Kind(why), .. } if why.contains("nothing moves")),
+            matches!(&error, JobError::Server(ServerError::Unusable { cause: ServerFault::Kind(why), .. }) if why.contains("nothing moves")),
             "{error}"
         );
         let error = check(&postgres).await.expect_err("nothing listens").to_string();

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::client::RedisClient;
 use super::clock::now_ms;
 use crate::error::{JobError, ServerFault};
 use base::model::Endpoint;
+use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
 /// What one look at a server found.

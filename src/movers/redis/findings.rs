@@ -3,12 +3,12 @@
 //! Lives on the movers' thread. Writes only reserved keys (`__crossfade:*`), which it removes. A finding blocks nothing by itself:
 //! the workflow's gates read its severity.
 
-use super::client::RedisClient;
 use super::clock::now_ms;
 use super::facts::{EndpointFacts, check_endpoint};
 use crate::contract::{Finding, Severity, WriteProbe};
 use crate::error::JobError;
 use base::model::{Endpoint, limits};
+use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
 fn finding(name: &str, severity: Severity, detail: impl Into<String>) -> Finding {

@@ -1,7 +1,6 @@
 //! Moves Redis and Valkey servers. Lives on the movers' thread.
 
 pub mod backfill;
-pub mod client;
 mod clock;
 mod content;
 pub mod digest;

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use tokio::time::sleep;
 
-use super::client::RedisClient;
 use super::facts::{Info, read_info};
 use crate::RESERVED_PREFIX;
-use crate::error::{JobError, ServerFault};
+use crate::error::{JobError, ServerError, ServerFault};
 use base::model::{Endpoint, EndpointProtocol, limits};
+use follow::redis::client::RedisClient;
 use wire::resp::value::{Value, encode_request};
 
 /// Some keys of one logical database.
@@ -65,7 +65,7 @@ impl NameScan {
     /// The next keys, never none of them; `None` when every database is through.
     ///
     /// # Errors
-    /// [`JobError::Server`] when the server stays out of reach, [`JobError::Answer`] when it refuses SCAN.
+    /// [`JobError::Server`] when the server stays out of reach, [`ServerError::Answer`] when it refuses SCAN.
     pub(super) async fn next_batch(&mut self) -> Result<Option<Batch>, JobError> {
         while let Some(&database) = self.databases.front() {
             let cursor = self.cursor.clone();
@@ -150,7 +150,7 @@ impl NameScan {
 
     /// After a failure: forgets the connection and waits longer each time; gives the error back when it has been too often.
     async fn pause(&mut self, error: JobError) -> Result<(), JobError> {
-        let JobError::Server { server, cause } = error else { return Err(error) };
+        let JobError::Server(ServerError::Unusable { server, cause }) = error else { return Err(error) };
         self.connection = None;
         self.failures += 1;
         if self.failures > limits::JOB_RECONNECTS_MAX {

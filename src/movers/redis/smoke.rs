@@ -2,10 +2,10 @@
 //!
 //! Lives on the movers' thread. It asks whether the server can hold and give back every type, not whether it holds the right data.
 
-use super::client::RedisClient;
 use super::clock::now_ms;
 use crate::error::JobError;
 use base::model::Endpoint;
+use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
 /// Large enough to cross every buffer on the way, small enough to do no harm.

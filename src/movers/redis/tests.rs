@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backfill::{BackfillSpec, backfill};
-use super::client::RedisClient;
 use super::facts::check_endpoint;
 use super::findings::compatibility;
 use super::lane_client::LaneClient;
@@ -19,6 +18,7 @@ use crate::contract::{PassKind, VerifySpec, WriteProbe};
 use crate::{JobError, Progress, compare_servers, digest_server};
 use base::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, EndpointProtocol, InterlayName, Secret};
 use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox};
+use follow::redis::client::RedisClient;
 use wire::resp::value::{Value, decode, encode_request};
 
 struct Server {

@@ -1,6 +1,6 @@
 //! A plain RESP2 client for jobs: one connection, pipelined, every wait bounded.
 //!
-//! Not for the data path and not a pool. Lives on the movers' thread (or on any thread with a tokio runtime).
+//! Not for the data path and not a pool. Lives on any thread with a tokio runtime.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::error::{JobError, ServerFault};
+use crate::error::{ServerError, ServerFault};
 use base::model::{Address, Endpoint, EndpointProtocol, limits};
 use wire::resp::value::{Extent, Value, decode_whole, encode_request};
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 /// One logged-in connection. After an `Err` it is of no more use: connect again.
@@ -33,22 +33,22 @@ impl RedisClient {
     /// Connects, logs in and selects the endpoint's database.
     ///
     /// # Errors
-    /// [`JobError::Server`] naming the endpoint, the reason and what to look at.
-    pub async fn connect(endpoint: &Endpoint) -> Result<Self, JobError> {
+    /// [`ServerError::Server`] naming the endpoint, the reason and what to look at.
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self, ServerError> {
         let who = format!("endpoint {} ({})", endpoint.name, endpoint.address);
         let EndpointProtocol::Redis { database } = endpoint.protocol else {
             let kind = endpoint.kind().as_str();
             let why = format!("it is of kind {kind}, and this is done on Redis servers only");
-            return Err(JobError::server(who, ServerFault::Kind(why)));
+            return Err(ServerError::unusable(who, ServerFault::Kind(why)));
         };
         match timeout(limits::JOB_CONNECT_TIMEOUT, Self::connect_within(endpoint, database, &who)).await {
             Ok(result) => result,
-            Err(_) => Err(JobError::server(who, ServerFault::ConnectTimeout(limits::JOB_CONNECT_TIMEOUT))),
+            Err(_) => Err(ServerError::unusable(who, ServerFault::ConnectTimeout(limits::JOB_CONNECT_TIMEOUT))),
         }
     }
 
-    async fn connect_within(endpoint: &Endpoint, database: u32, who: &str) -> Result<Self, JobError> {
-        let lost = |error: std::io::Error| JobError::server(who, ServerFault::Connect(error.to_string()));
+    async fn connect_within(endpoint: &Endpoint, database: u32, who: &str) -> Result<Self, ServerError> {
+        let lost = |error: std::io::Error| ServerError::unusable(who, ServerFault::Connect(error.to_string()));
         let stream: Box<dyn Duplex> = match &endpoint.address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(lost)?;
@@ -63,7 +63,7 @@ impl RedisClient {
         Ok(client)
     }
 
-    async fn log_in(&mut self, endpoint: &Endpoint, database: u32) -> Result<(), JobError> {
+    async fn log_in(&mut self, endpoint: &Endpoint, database: u32) -> Result<(), ServerError> {
         if let Some(login) = &endpoint.credentials {
             let password = login.password.expose();
             let reply = match &login.user {
@@ -71,15 +71,21 @@ impl RedisClient {
                 None => self.call(&[b"AUTH", password]).await?,
             };
             if let Some(error) = reply.error() {
-                return Err(JobError::server(&self.who, ServerFault::LoginRefused(error)));
+                return Err(ServerError::unusable(&self.who, ServerFault::LoginRefused(error)));
             }
         }
         let reply = self.call(&[b"PING"]).await?;
         if let Some(error) = reply.error() {
             let hint = if error.starts_with("NOAUTH") { ": put user and password into the endpoint's url" } else { "" };
-            return Err(JobError::server(&self.who, ServerFault::Refused(format!("{error}{hint}"))));
+            return Err(ServerError::unusable(&self.who, ServerFault::Refused(format!("{error}{hint}"))));
         }
         if database == 0 { Ok(()) } else { self.select(database).await }
+    }
+
+    /// The connection itself, with the bytes that came and were not asked for: for what is not request and reply.
+    pub(super) fn into_parts(self) -> Parts {
+        let ReplyReader { stream, buffer, begin, .. } = self.reader;
+        Parts { reader: stream, writer: self.writer, unread: buffer[begin..].to_vec(), who: self.who }
     }
 
     #[must_use]
@@ -88,12 +94,12 @@ impl RedisClient {
     }
 
     /// # Errors
-    /// [`JobError::Server`] when the server refuses the database or is lost.
-    pub async fn select(&mut self, database: u32) -> Result<(), JobError> {
+    /// [`ServerError::Server`] when the server refuses the database or is lost.
+    pub async fn select(&mut self, database: u32) -> Result<(), ServerError> {
         let reply = self.call(&[b"SELECT", database.to_string().as_bytes()]).await?;
         match reply.error() {
             Some(error) => {
-                Err(JobError::server(&self.who, ServerFault::Refused(format!("SELECT {database}: {error}"))))
+                Err(ServerError::unusable(&self.who, ServerFault::Refused(format!("SELECT {database}: {error}"))))
             }
             None => Ok(()),
         }
@@ -102,22 +108,22 @@ impl RedisClient {
     /// One command, one reply; an error reply is `Ok(Value::Error)`.
     ///
     /// # Errors
-    /// [`JobError::Server`] when the connection is lost, [`JobError::Answer`] when the reply is not RESP.
-    pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
+    /// [`ServerError::Server`] when the connection is lost, [`ServerError::Answer`] when the reply is not RESP.
+    pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, ServerError> {
         let mut replies = self.pipeline(&encode_request(args), 1).await?;
-        replies.pop().ok_or_else(|| JobError::answer(&self.who, "no reply"))
+        replies.pop().ok_or_else(|| ServerError::answer(&self.who, "no reply"))
     }
 
     /// As [`Self::call`], but an error reply is an error too.
     ///
     /// # Errors
-    /// As [`Self::call`], and [`JobError::Answer`] naming the command and the reply.
-    pub async fn must(&mut self, args: &[&[u8]]) -> Result<Value, JobError> {
+    /// As [`Self::call`], and [`ServerError::Answer`] naming the command and the reply.
+    pub async fn must(&mut self, args: &[&[u8]]) -> Result<Value, ServerError> {
         let reply = self.call(args).await?;
         match reply.error() {
             Some(error) => {
                 let command = args.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
-                Err(JobError::answer(&self.who, format!("{command}: {error}")))
+                Err(ServerError::answer(&self.who, format!("{command}: {error}")))
             }
             None => Ok(reply),
         }
@@ -127,12 +133,12 @@ impl RedisClient {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn pipeline(&mut self, requests: &[u8], count: usize) -> Result<Vec<Value>, JobError> {
+    pub async fn pipeline(&mut self, requests: &[u8], count: usize) -> Result<Vec<Value>, ServerError> {
         let who = &self.who;
         let writer = &mut self.writer;
         let reader = &mut self.reader;
         let write = async {
-            let lost = |error: std::io::Error| JobError::server(who, ServerFault::Lost(error.to_string()));
+            let lost = |error: std::io::Error| ServerError::unusable(who, ServerFault::Lost(error.to_string()));
             writer.write_all(requests).await.map_err(lost)?;
             writer.flush().await.map_err(lost)
         };
@@ -141,11 +147,19 @@ impl RedisClient {
             while replies.len() < count {
                 replies.push(reader.next(who).await?);
             }
-            Ok::<_, JobError>(replies)
+            Ok::<_, ServerError>(replies)
         };
         let ((), replies) = tokio::try_join!(write, read)?;
         Ok(replies)
     }
+}
+
+/// What a connection consists of.
+pub(super) struct Parts {
+    pub reader: ReadHalf<Box<dyn Duplex>>,
+    pub writer: WriteHalf<Box<dyn Duplex>>,
+    pub unread: Vec<u8>,
+    pub who: String,
 }
 
 /// The receiving half: a buffer that replies are cut from.
@@ -164,8 +178,8 @@ impl ReplyReader {
         Self { stream, buffer: Vec::new(), begin: 0, extent: Extent::default() }
     }
 
-    async fn next(&mut self, who: &str) -> Result<Value, JobError> {
-        let broken = |why: wire::resp::value::Invalid| JobError::answer(who, why.to_string());
+    async fn next(&mut self, who: &str) -> Result<Value, ServerError> {
+        let broken = |why: wire::resp::value::Invalid| ServerError::answer(who, why.to_string());
         loop {
             let found = self.extent.find(&self.buffer[self.begin..], limits::JOB_REPLY_BYTES_MAX).map_err(broken)?;
             if let Some(length) = found {
@@ -179,17 +193,17 @@ impl ReplyReader {
         }
     }
 
-    async fn fill(&mut self, who: &str, patience: Duration) -> Result<(), JobError> {
+    async fn fill(&mut self, who: &str, patience: Duration) -> Result<(), ServerError> {
         if self.begin > 0 {
             self.buffer.drain(..self.begin);
             self.begin = 0;
         }
         self.buffer.reserve(READ_BYTES);
         match timeout(patience, self.stream.read_buf(&mut self.buffer)).await {
-            Ok(Ok(0)) => Err(JobError::server(who, ServerFault::Closed)),
+            Ok(Ok(0)) => Err(ServerError::unusable(who, ServerFault::Closed)),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(JobError::server(who, ServerFault::Lost(error.to_string()))),
-            Err(_) => Err(JobError::server(who, ServerFault::ReplyTimeout(patience))),
+            Ok(Err(error)) => Err(ServerError::unusable(who, ServerFault::Lost(error.to_string()))),
+            Err(_) => Err(ServerError::unusable(who, ServerFault::ReplyTimeout(patience))),
         }
     }
 
