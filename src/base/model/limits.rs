@@ -159,6 +159,8 @@ pub const REPAIR_RETRY_US: u64 = 200_000;
 pub const DEADLINE_DOUBT_MS: i64 = 50;
 /// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
 pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Copy, probe and repair orders that wait for the lane while a side is away: a pass and a comparison have at most a few dozen outstanding.
+pub const LANE_ORDERS_PARKED_MAX: usize = 1024;
 /// Interval of lane status reports, microseconds.
 pub const LANE_STATUS_US: u64 = 100_000;
 /// Safety net for blocked clients: every waiting command is retried this often, microseconds. Ordinary wake-ups come with the write itself.

@@ -32,7 +32,11 @@ impl fmt::Display for InterlayEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused { drained_in_us, hold } => {
-                write!(f, "paused; drained in {drained_in_us} us; resumes automatically after {:.1} s", hold.as_secs_f64())
+                write!(
+                    f,
+                    "paused; drained in {drained_in_us} us; resumes automatically after {:.1} s",
+                    hold.as_secs_f64()
+                )
             }
             Self::Resumed { why, paused_for_us, held, longest_hold_us } => {
                 let why = match why {

@@ -13,27 +13,76 @@ const POLICY_TEXT_CHARS: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MigrationEvent {
-    Created { source: EndpointName, target: EndpointName, strategy: Strategy },
+    Created {
+        source: EndpointName,
+        target: EndpointName,
+        strategy: Strategy,
+    },
     PreTestPassed,
-    RunStarted { run: u32, phase: Phase },
-    RunDrivesItself { through: AutoThrough },
-    RunPaused { phase: Phase },
-    RunResumed { phase: Phase },
-    PhaseChanged { from: Phase, to: Phase, authority: Side },
-    GatesPassed { step: String, gates: Vec<Gate> },
+    RunStarted {
+        run: u32,
+        phase: Phase,
+    },
+    RunDrivesItself {
+        through: AutoThrough,
+    },
+    RunPaused {
+        phase: Phase,
+    },
+    RunResumed {
+        phase: Phase,
+    },
+    PhaseChanged {
+        from: Phase,
+        to: Phase,
+        authority: Side,
+    },
+    GatesPassed {
+        step: String,
+        gates: Vec<Gate>,
+    },
     GateChanged(Gate),
-    ApprovalRequested { gate: &'static str, migration: MigrationId },
+    ApprovalRequested {
+        gate: &'static str,
+        migration: MigrationId,
+    },
     ApprovalGiven(Approval),
     FindingWaived(Waiver),
-    Rehearsed { pause_us: u64 },
-    SmokeChecked { checks: u32, failed: usize },
-    FlipPostponed { budget_ms: u64, reason: String },
-    AuthorityChanged { to: Side, epoch: Epoch },
-    WritesReleased { to: Side, pause_us: u64 },
-    RollbackTriggered { reason: String },
-    CommitForced { reason: String, unmet: Vec<&'static str> },
-    Abandoned { phase: Phase, reason: String },
-    PolicySet { slot: PolicySlot, choice: Option<PolicyChoice> },
+    Rehearsed {
+        pause_us: u64,
+    },
+    SmokeChecked {
+        checks: u32,
+        failed: usize,
+    },
+    /// `budget_ms`: of the hold, where it was the time that did not suffice.
+    FlipPostponed {
+        budget_ms: Option<u64>,
+        reason: String,
+    },
+    AuthorityChanged {
+        to: Side,
+        epoch: Epoch,
+    },
+    WritesReleased {
+        to: Side,
+        pause_us: u64,
+    },
+    RollbackTriggered {
+        reason: String,
+    },
+    CommitForced {
+        reason: String,
+        unmet: Vec<&'static str>,
+    },
+    Abandoned {
+        phase: Phase,
+        reason: String,
+    },
+    PolicySet {
+        slot: PolicySlot,
+        choice: Option<PolicyChoice>,
+    },
 }
 
 impl MigrationEvent {
@@ -74,7 +123,7 @@ impl fmt::Display for MigrationEvent {
             Self::Created { source, target, strategy } => write!(f, "{source} to {target}, {strategy}"),
             Self::PreTestPassed => f.write_str("both servers answer and the target was exercised"),
             Self::RunStarted { run, phase } => write!(f, "run {run} in {phase}"),
-            Self::RunDrivesItself { through } => write!(f, "drives itself through {through}"),
+            Self::RunDrivesItself { through } => write!(f, "advances automatically up to {through}"),
             Self::RunPaused { phase } => write!(f, "in {phase}; both sides stay in step"),
             Self::RunResumed { phase } => write!(f, "in {phase}"),
             Self::PhaseChanged { from, to, authority } => write!(f, "{from} to {to}; authority {authority}"),
@@ -96,10 +145,13 @@ impl fmt::Display for MigrationEvent {
                 write!(f, "{by} waives {finding}: {reason}")
             }
             Self::CommitForced { reason, unmet } => write!(f, "{reason}; unmet: [{}]", unmet.join(", ")),
-            Self::Rehearsed { pause_us } => write!(f, "fence and release without a change: {pause_us} us"),
+            Self::Rehearsed { pause_us } => write!(f, "writes were held for {pause_us} us; nothing changed"),
             Self::SmokeChecked { checks, failed } => write!(f, "{checks} checks, {failed} failed"),
             Self::FlipPostponed { budget_ms, reason } => {
-                write!(f, "not within {budget_ms} ms: {reason}; nothing changed, trying again")
+                if let Some(budget_ms) = budget_ms {
+                    write!(f, "not within {budget_ms} ms: ")?;
+                }
+                write!(f, "{reason}; nothing changed, trying again")
             }
             Self::AuthorityChanged { to, epoch } => write!(f, "to the {to}, epoch {}", epoch.0),
             Self::WritesReleased { to, pause_us } => write!(f, "to the {to} after {pause_us} us"),

@@ -104,7 +104,9 @@ impl fmt::Display for PolicyEvent {
             Self::Stopped { slot, why } => {
                 let becomes = match slot {
                     PolicySlot::Records => "no record is copied",
-                    PolicySlot::Mirror | PolicySlot::Compare | PolicySlot::Rollback => "the built-in default is used instead",
+                    PolicySlot::Mirror | PolicySlot::Compare | PolicySlot::Rollback => {
+                        "the built-in default is used instead"
+                    }
                 };
                 write!(f, "{slot}: {why}; {becomes} until a filter is loaded or chosen again")
             }

@@ -65,7 +65,7 @@ impl fmt::Display for ShadowEvent {
                     PassKind::Full => "every key",
                     PassKind::Volatile => "every volatile key",
                 };
-                write!(f, "pass {number} names {what}: {reason}")
+                write!(f, "pass {number} copies {what}: {reason}")
             }
             Self::PassDone { number, copied } => write!(
                 f,

@@ -93,7 +93,7 @@ impl Control {
         }
         if before.authority != after.authority {
             // What was proven and measured was about the other direction.
-            seen.verification.distrust();
+            seen.distrust();
             seen.shadow.facts = None;
         }
         if is_dual(&before) && !is_dual(&after) {
@@ -104,8 +104,8 @@ impl Control {
     /// Publishes the plan that follows from the record, waits for every ack and tells the mover.
     pub async fn roll_out(&self, migration: &Migration, interlay: &Interlay) {
         let next = self.lower(migration, interlay);
-        if next.plan.mode == PlanMode::Dual {
-            // No value may reach the target before the records policy that was chosen is there.
+        if next.plan.mode == PlanMode::Dual && interlay.plan().mode == PlanMode::PassThrough {
+            // No value may reach the target before the records policy that was chosen is there. Not at a flip: clients are held.
             self.settle_policies(interlay, "both sides are kept in step").await;
         }
         let before = interlay.plan().authority;

@@ -9,7 +9,7 @@ use crate::workflow::{Command, MigrationRecord, transition};
 use base::model::{MigrationId, PolicyChoice};
 
 impl Control {
-    /// One command of an operator, or of a run that drives itself: decided, durable, published, acked, announced.
+    /// One command of an operator, or of a run that advances automatically: decided, durable, published, acked, announced.
     ///
     /// # Errors
     /// [`ControlError`]; nothing changed.

@@ -27,7 +27,7 @@ pub enum ControlError {
     FilterRefused(String),
     /// Another server could not be reached or answered nonsense.
     Upstream(String),
-    /// The store failed; nothing changed.
+    /// The store failed: nothing changed in this process. Whether what was being written is on disk, its text says or is not known.
     Store(String),
     /// Busy or stopping. Whether the change is made is not known: look, then try again.
     Unavailable(String),

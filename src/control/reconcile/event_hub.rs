@@ -154,10 +154,41 @@ impl EventHub {
     }
 
     fn with_ring(&self, mut events: Vec<JournalEntry>, after: u64) -> Vec<JournalEntry> {
+        let ring = self.ring.borrow();
+        // Who has seen that event has seen what was announced before it, and not what was overtaken by it.
+        if let Some(seen) = ring.iter().position(|event| event.number == after) {
+            return ring.iter().skip(seen + 1).cloned().collect();
+        }
         let ring_from = self.ring_from();
         events.retain(|event| event.number < ring_from);
-        events.extend(self.ring.borrow().iter().filter(|event| event.number > after).cloned());
+        events.extend(ring.iter().filter(|event| event.number > after).cloned());
         events.sort_by_key(|event| event.number);
         events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::at_once;
+    use super::*;
+    use crate::events::{ProcessEvent, Stop};
+    use crate::store::RedbStore;
+
+    #[test]
+    fn an_event_that_was_overtaken_is_given_to_who_resumes() {
+        let folder = std::env::temp_dir().join(format!("crossfade-event-hub-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store: Rc<dyn Store> = Rc::new(RedbStore::open(&folder).unwrap());
+        let hub = at_once(EventHub::new(store)).unwrap();
+        let draft = || at_once(hub.draft(ProcessEvent::Stopped(Stop::InOrder), &About::default()));
+        let (slow, quick) = (draft(), draft());
+        let (slow_number, quick_number) = (slow.number, quick.number);
+        hub.announce(quick);
+        hub.announce(slow);
+        let resumed =
+            |after| -> Vec<u64> { at_once(hub.past(after)).unwrap().into_iter().map(|event| event.number).collect() };
+        assert_eq!(resumed(quick_number), [slow_number], "it was announced after the one that was seen");
+        assert!(resumed(slow_number).is_empty(), "both were seen");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

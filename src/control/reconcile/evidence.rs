@@ -11,7 +11,10 @@ impl Control {
     pub fn evidence(&self, migration: &Migration) -> Evidence {
         let seen = migration.seen.borrow();
         let record = migration.record.borrow();
-        let shadow = fresh_facts(&record, &seen.shadow);
+        let shadow = fresh_facts(&record, &seen.shadow).map(|mut facts| {
+            facts.reads.compared = seen.reads_compared(facts.reads.compared);
+            facts
+        });
         let own_gates = own_gates(migration.source.kind(), shadow.as_ref().map_err(String::as_str));
         Evidence {
             source_reachable: seen.servers.source.clone(),

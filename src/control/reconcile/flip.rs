@@ -63,13 +63,15 @@ impl Control {
         transition(&record, Command::Flip, &evidence, now()).map_err(|refusal| refusal.to_string())
     }
 
-    /// The record is not durable, so nothing changed: the writes go to the authority they were held for.
+    /// The record is not known to be durable: the writes go to the authority they were held for, and no further change is made.
     async fn undo(&self, migration: &Migration, interlay: &Interlay, error: &ControlError) -> String {
         self.release(interlay).await;
+        let side = migration.record.borrow().authority.side;
         let text = format!(
-            "the authority record could not be written, so the authority did not change: {error}. No further change is made; \
-             repair the disk and restart. Until then the {} stays authoritative in this process",
-            migration.record.borrow().authority.side
+            "the authority record was not confirmed by the store, so the {side} stays authoritative in this process: {error}. \
+             No further change is made until a restart. Repair what the store names and stop this process in order: if the record \
+             did reach the disk, the {} is authoritative from the next start on",
+            side.other()
         );
         tracing::error!("{text}");
         self.store_failed.borrow_mut().get_or_insert(error.to_string());
@@ -112,6 +114,7 @@ impl Control {
             }
             Err(error) => error,
         };
+        let budget_ms = matches!(error, HoldError::Expired { .. }).then_some(budget_ms);
         let reason = self.after_failed_hold(interlay, error).await;
         migration.seen.borrow_mut().holds.expired += 1;
         let postponed = MigrationEvent::FlipPostponed { budget_ms, reason };

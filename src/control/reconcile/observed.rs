@@ -79,6 +79,8 @@ pub struct Verifications {
     pub again_at: Instant,
     pub keys: u64,
     pub count: u64,
+    /// Reads that had been compared when something was last distrusted.
+    pub reads_before: u64,
 }
 
 /// What was proven different, kept in the store too.
@@ -105,7 +107,7 @@ pub struct Holds {
 /// What was announced of a run. By `progress` and `tick`.
 #[derive(Debug, Default)]
 pub struct Announced {
-    /// A run that drives itself is about to advance.
+    /// A run is about to advance automatically.
     pub advancing: bool,
     pub gates_met: BTreeMap<&'static str, bool>,
     /// In which run, by which gate.
@@ -171,12 +173,16 @@ impl Observed {
                 again_at: now,
                 keys: 0,
                 count: 0,
+                reads_before: 0,
             },
             divergences: Divergences { ledger, unsaved: false },
             smoke: attempts(),
             holds: Holds { attempts: attempts(), expired: 0 },
             announced: Announced::default(),
-            policy: PolicyWindow { totals: None, word: PolicyWord::Unknown },
+            policy: PolicyWindow {
+                totals: None,
+                word: PolicyWord::Unknown("it has not judged a whole second yet".to_owned()),
+            },
         }
     }
 
@@ -187,13 +193,28 @@ impl Observed {
             pass.progress.cancel();
         }
         self.verification.distrust();
+        // The next shadow counts from 0.
+        self.verification.reads_before = 0;
+    }
+
+    /// Forgets what was proven of the shadow: it is filled, or compared, anew.
+    pub fn distrust(&mut self) {
+        if let Some(fresh) = self.shadow.facts {
+            self.verification.reads_before = fresh.facts.reads.compared;
+        }
+        self.verification.distrust();
+    }
+
+    /// Reads compared since something was last distrusted.
+    pub fn reads_compared(&self, in_all: u64) -> u64 {
+        in_all.saturating_sub(self.verification.reads_before)
     }
 
     /// Divergences that are not resolved; unknown until something has been compared.
     pub fn divergences_open(&self) -> Result<u64, String> {
         let open = self.divergences.ledger.unresolved();
-        let reads = self.shadow.facts.map_or(0, |fresh| fresh.facts.reads.compared);
-        if open > 0 || reads > 0 || self.verification.count > 0 {
+        let reads = self.shadow.facts.map_or(0, |fresh| self.reads_compared(fresh.facts.reads.compared));
+        if open > 0 || reads > 0 || self.verification.newest.is_some() {
             Ok(open)
         } else {
             Err("nothing has been compared yet".to_owned())
@@ -202,8 +223,7 @@ impl Observed {
 }
 
 impl Verifications {
-    /// Forgets what was proven: both sides are compared anew.
-    pub fn distrust(&mut self) {
+    fn distrust(&mut self) {
         self.stop();
         self.newest = None;
         self.clean_since = None;

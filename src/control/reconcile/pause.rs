@@ -189,7 +189,7 @@ fn refusal(deadline: Duration, silent: &[CoreId], cores_missing: u64, sessions: 
     let silent = silent.join(", ");
     if sessions.is_empty() && cores_missing > 0 {
         return format!(
-            "core {silent} did not drain within {after}, and {cores_missing} cores did not name their sessions: look at the log; every core is ordered to release its clients"
+            "core {silent} did not drain within {after}; cores that did not name their sessions: {cores_missing}: look at the log; every core is ordered to release its clients"
         );
     }
     if sessions.is_empty() {

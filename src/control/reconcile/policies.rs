@@ -144,6 +144,14 @@ pub struct InterlayPolicies {
 }
 
 impl InterlayPolicies {
+    /// Why the filter that was chosen for a place is not there; `None` when it is, or when none was chosen.
+    pub fn absent(&self, slot: PolicySlot) -> Option<String> {
+        match self.standing(slot)?.occupant {
+            Occupant::Absent(setting, why) => Some(format!("filter {} is not in force: {why}", setting.filter)),
+            Occupant::Filter(..) | Occupant::Nobody => None,
+        }
+    }
+
     fn standing(&self, slot: PolicySlot) -> Option<Standing> {
         self.in_force.borrow().iter().find(|standing| standing.slot == slot).cloned()
     }
@@ -205,11 +213,11 @@ fn lacks_hook(name: &FilterName, slot: PolicySlot) -> String {
 fn told(standing: &Standing) -> String {
     let slot = standing.slot;
     match &standing.occupant {
-        Occupant::Nobody => format!("{slot}: nobody"),
+        Occupant::Nobody => format!("{slot}: no filter"),
         Occupant::Filter(setting, filter) => {
             format!("{slot}: {} generation {} ({})", setting.filter, filter.generation, setting.mode)
         }
         Occupant::Absent(_, why) if slot == PolicySlot::Records => format!("{slot}: no record is copied: {why}"),
-        Occupant::Absent(_, why) => format!("{slot}: nobody: {why}"),
+        Occupant::Absent(_, why) => format!("{slot}: no filter: {why}; the built-in default is used instead"),
     }
 }

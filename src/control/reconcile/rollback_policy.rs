@@ -9,7 +9,7 @@ use super::policy_view::{view_authority, view_phase};
 use super::state::{Control, Interlay, Migration};
 use crate::events::PolicyEvent;
 use crate::workflow::{Command, MigrationRecord, Phase, PolicyWord};
-use base::model::{InterlayName, Side, limits};
+use base::model::{InterlayName, PolicySlot, Side, limits};
 use bus::counters::{CoreCounters, SideCounters};
 use policy::{Judgement, abi};
 
@@ -30,7 +30,12 @@ impl Control {
         let (judgement, notes) = {
             let mut seat = interlay.policies.window.borrow_mut();
             let (Some(seat), Some(before)) = (seat.as_mut(), before) else {
-                let word = if seat.is_some() { PolicyWord::Unknown } else { PolicyWord::NoPolicy };
+                let word = if seat.is_some() {
+                    PolicyWord::Unknown("it has not judged a whole second yet".to_owned())
+                } else {
+                    // One that was chosen and cannot decide does not vanish from the gates.
+                    interlay.policies.absent(PolicySlot::Rollback).map_or(PolicyWord::NoPolicy, PolicyWord::Unknown)
+                };
                 migration.seen.borrow_mut().policy.word = word;
                 return;
             };

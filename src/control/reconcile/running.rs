@@ -76,13 +76,13 @@ pub async fn start(mut intent: Intent, bus: Switchboard, driver: String) -> Resu
         store_failed: RefCell::default(),
     });
     let (sender, requests) = mpsc::channel(limits::ADMIN_QUEUE_LEN);
-    tokio::task::spawn_local(Rc::clone(&control).serve(requests));
-    tokio::task::spawn_local(Rc::clone(&control).tick_forever());
-    tokio::task::spawn_local(Rc::clone(&control).hear_movers(mover_events));
+    control.watch("answers requests", Rc::clone(&control).serve(requests));
+    control.watch("looks at migrations", Rc::clone(&control).tick_forever());
+    control.watch("hears the movers", Rc::clone(&control).hear_movers(mover_events));
     let analyst = Rc::clone(&control);
-    tokio::task::spawn_local(async move { analyst.analyst.fingerprint_forever().await });
+    control.watch("analyses statements", async move { analyst.analyst.fingerprint_forever().await });
     let pumped = Rc::clone(&control);
-    tokio::task::spawn_local(async move {
+    control.watch("reads the bus", async move {
         if let Err(error) = Rc::clone(&pumped).pump().await {
             pumped.fail(format!("the bus cannot be read: {error}"));
         }
@@ -112,6 +112,19 @@ fn mover_spec(interlay: &Interlay, migrations: &BTreeMap<MigrationId, Rc<Migrati
 }
 
 impl Control {
+    /// Runs a task that the process cannot do without: if it panics, the process ends instead of leaving its work undone.
+    fn watch(self: &Rc<Self>, what: &'static str, task: impl Future<Output = ()> + 'static) {
+        let running = tokio::task::spawn_local(task);
+        let control = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if let Err(panicked) = running.await
+                && panicked.is_panic()
+            {
+                control.fail(format!("the task that {what} has failed: {panicked}"));
+            }
+        });
+    }
+
     async fn tell_start(self: &Rc<Self>, lost_filters: Vec<String>) {
         let about = About::default();
         let started = ProcessEvent::Started { cores: self.bus.cores.len(), driver: self.driver.clone() };

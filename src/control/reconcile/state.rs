@@ -64,7 +64,7 @@ pub struct Interlay {
     pub published: RefCell<Published>,
     /// Cores that have not acked the published plan yet.
     pub unacked: RefCell<BTreeSet<CoreId>>,
-    /// Held while the record or the plan is changed, and while clients are held.
+    /// Held while the record or the plan is changed, a whole flip long. An operator's pause holds it only while it begins or ends.
     pub change: Mutex<()>,
     pub pause: Pause,
     pub sessions: SessionLists,

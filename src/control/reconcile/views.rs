@@ -175,7 +175,7 @@ impl Control {
             let late = interlay.unacked.borrow().len();
             if late > 0 {
                 problems.push(format!(
-                    "interlay {}: {late} cores have not adopted the newest plan",
+                    "interlay {}: the newest plan is not yet adopted by all cores ({late} missing)",
                     interlay.config.spec.name
                 ));
             }

@@ -34,8 +34,8 @@ impl Verification {
 pub enum PolicyWord {
     /// There is no such policy: it has no gate.
     NoPolicy,
-    /// There is one, and it has not judged a whole second yet.
-    Unknown,
+    /// One was chosen and gives no word; why.
+    Unknown(String),
     GoesOn,
     Holds(String),
 }
@@ -86,7 +86,7 @@ impl Default for Evidence {
             own_gates: Vec::new(),
             verification: None,
             clean_since: None,
-            rollback_policy: PolicyWord::Unknown,
+            rollback_policy: PolicyWord::Unknown("not measured yet".to_owned()),
         }
     }
 }

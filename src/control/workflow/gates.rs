@@ -84,7 +84,7 @@ fn policy_gate(evidence: &Evidence) -> Option<Gate> {
     const NAME: &str = "rollback_policy";
     match &evidence.rollback_policy {
         PolicyWord::NoPolicy => None,
-        PolicyWord::Unknown => Some(unknown(NAME, "it has not judged a whole second yet", THRESHOLD)),
+        PolicyWord::Unknown(why) => Some(unknown(NAME, why, THRESHOLD)),
         PolicyWord::GoesOn => Some(gate(NAME, true, "continue", THRESHOLD)),
         PolicyWord::Holds(why) => Some(gate(NAME, false, format!("holds: {why}"), THRESHOLD)),
     }

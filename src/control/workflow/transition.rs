@@ -14,7 +14,7 @@ use base::model::{
     Waiver, limits,
 };
 
-/// What an operator, or a run that drives itself, asks for.
+/// What an operator, or a run that advances automatically, asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Run {
@@ -87,7 +87,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnmetGates { step, gates } => {
-                write!(f, "{step} is refused: {} gates are not met", gates.len())?;
+                let are = if gates.len() == 1 { "gate is" } else { "gates are" };
+                write!(f, "{step} is refused: {} {are} not met", gates.len())?;
                 for gate in gates {
                     write!(f, "; {}: {} (needs {})", gate.name, gate.measured, gate.threshold)?;
                 }
@@ -441,7 +442,7 @@ pub fn observe(record: &MigrationRecord, fact: Fact, now: Timestamp) -> Transiti
     Transition { record: next, events }
 }
 
-/// Whether a run that drives itself should try to advance now, and with what.
+/// Whether a run that advances automatically should try to advance now, and with what.
 #[must_use]
 pub fn auto_step(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Option<Command> {
     if record.is_over() || record.status != MigrationStatus::Running {

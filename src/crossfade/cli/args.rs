@@ -34,7 +34,7 @@ pub enum Top {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Read a configuration, probe its servers and print the findings. Starts nothing.
+    /// Read a configuration, look at its servers and print the findings. Starts nothing; writes reserved keys to both servers and removes them.
     Check {
         #[arg(long)]
         config: PathBuf,

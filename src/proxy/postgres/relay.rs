@@ -28,6 +28,7 @@ use wire::postgres::frame::error_field;
 
 /// Bytes of a cancel key: what protocol 3.2 allows and PostgreSQL 18 sends.
 const SECRET_BYTES: usize = 32;
+const LOG_IN_US: u64 = limits::PG_LOG_IN_TIMEOUT.as_micros() as u64;
 
 /// One interlay on one core.
 #[derive(Debug)]
@@ -108,6 +109,10 @@ impl PostgresRelay {
             }
             self.log_ins.pop_front();
             self.with_session(key, Session::end_late_log_in);
+            if self.sessions.get(key).is_some_and(Session::is_held_log_in) {
+                // Not late by its own fault; from its release on it has the whole time again.
+                self.log_ins.push_back((self.shared.now.mono_us + LOG_IN_US, key));
+            }
         }
     }
 
@@ -308,7 +313,7 @@ impl Relay for PostgresRelay {
             session.key = key;
         }
         self.by_id.insert(id, key);
-        let deadline_us = arrival.now.mono_us + limits::PG_LOG_IN_TIMEOUT.as_micros() as u64;
+        let deadline_us = arrival.now.mono_us + LOG_IN_US;
         self.log_ins.push_back((deadline_us, key));
         Ok(key)
     }

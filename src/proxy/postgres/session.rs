@@ -232,9 +232,14 @@ impl Session {
         }
     }
 
+    /// Whether a hold makes its log-in wait.
+    pub fn is_held_log_in(&self) -> bool {
+        matches!(self.progress, Progress::Held(_))
+    }
+
     /// The time for a log-in is over. A log-in that a hold makes wait is not late by its own fault.
     pub fn end_late_log_in(&mut self, shared: &mut Shared) {
-        if self.is_logging_in() && !matches!(self.progress, Progress::Held(_)) {
+        if self.is_logging_in() && !self.is_held_log_in() {
             let message = format!("log-in not finished within {} s", limits::PG_LOG_IN_TIMEOUT.as_secs());
             self.refuse(&Refusal::new("08P01", message), shared);
         }

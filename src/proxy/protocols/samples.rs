@@ -17,7 +17,7 @@ pub fn to_relay(client: u64) -> ToRelay {
 pub fn client(message: &ToCompanion) -> u64 {
     match message {
         ToCompanion::Lane(LaneMessage::Commands(batch)) => batch.client,
-        ToCompanion::Lane(LaneMessage::Forget { client }) => *client,
+        ToCompanion::Lane(LaneMessage::Forget { client } | LaneMessage::Gone { client }) => *client,
     }
 }
 

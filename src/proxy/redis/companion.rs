@@ -152,12 +152,15 @@ impl Companion for RedisCompanion {
         match (message, self.running.as_mut()) {
             (LaneMessage::Commands(batch), Some(running)) => running.lane.submit(from, batch, now),
             (LaneMessage::Forget { client }, Some(running)) => running.lane.forget(Caller { core: from, client }, now),
+            (LaneMessage::Gone { client }, Some(running)) => {
+                running.lane.client_gone(Caller { core: from, client }, now);
+            }
             (LaneMessage::Commands(batch), None) => {
                 // The plan that ends dual operation overtook the batch: the client's connection ends, as its outcome is not known.
                 let reply = LaneReply { client: batch.client, count: 0, bytes: Vec::new(), close: true };
                 self.messages.push((from, ToRelay::Lane(reply)));
             }
-            (LaneMessage::Forget { .. }, None) => {}
+            (LaneMessage::Forget { .. } | LaneMessage::Gone { .. }, None) => {}
         }
         self.collect();
     }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::reconcile::fake::at_once;
 use crate::reconcile::state::Control;
 use crate::reconcile::{ControlError, CreateRequest, Handle, Intent, Running, start};
-use crate::workflow::Command;
+use crate::workflow::{Command, PolicyWord};
 use base::model::{Decisions, InterlayName, OnFault, PolicyMode};
 use bus::{Directive, Published, Report, Switchboard};
 use policy::{CorePolicies, RequestDecision, RequestFacts};
@@ -324,6 +324,23 @@ fn the_fifth_fault_unloads_a_filter_until_it_is_loaded_or_chosen_again() {
         rig.until("unloaded again", |rig| rig.events("policy_unloaded").len() == 2).await;
         rig.handle.load_filter(load("mine", guest("request", FORWARDS), None)).await.unwrap();
         assert!(rig.ask(0, "SET").is_some(), "loaded again, it is back");
+    });
+}
+
+#[test]
+fn a_rollback_filter_that_is_not_there_keeps_its_gate_unmet() {
+    run(async |scratch| {
+        let rig = Rig::start(scratch, "").await;
+        rig.create().await;
+        rig.handle.load_filter(load("guard", guest("window", NONSENSE), None)).await.unwrap();
+        rig.handle.command(id(), choose(PolicySlot::Rollback, setting("guard"))).await.unwrap();
+        rig.handle.unload_filter(filter("guard")).await.unwrap();
+        let migration = rig.control().live(&orders()).unwrap();
+        let said = |rig: &Rig| {
+            let evidence = rig.control().evidence(&migration);
+            matches!(evidence.rollback_policy, PolicyWord::Unknown(why) if why.contains("guard is not in force"))
+        };
+        rig.until("the gate says what is missing", said).await;
     });
 }
 

@@ -101,6 +101,22 @@ fn a_hold_makes_log_ins_wait_too_once_it_is_shut() {
 }
 
 #[test]
+fn a_log_in_that_was_held_has_its_time_from_the_release_on() {
+    let mut dialogue = trusting();
+    dialogue.hold(HoldOrder::Shut { ticket: 1 });
+    let client = dialogue.client();
+    dialogue.says(client, &build_startup(0, &[("user", "app")]));
+    dialogue.now.mono_us += 61_000_000;
+    dialogue.relay.tick(dialogue.now);
+    assert!(dialogue.gets(client).is_empty(), "late by no fault of its own");
+    dialogue.hold(HoldOrder::Release { ticket: 2 });
+    assert_eq!(dialogue.servers.len(), 1);
+    dialogue.now.mono_us += 61_000_000;
+    dialogue.relay.tick(dialogue.now);
+    assert!(message(&frames(&dialogue.gets(client))[0]).contains("log-in not finished"), "the server is silent");
+}
+
+#[test]
 fn a_statement_whose_client_is_gone_still_keeps_a_hold_from_draining() {
     let mut dialogue = trusting();
     let (client, server) = dialogue.ready_client();

@@ -38,11 +38,7 @@ impl Lane {
             self.shadow.overflowed = false;
             self.shadow.refused = false;
         }
-        if self.both_connected() {
-            for order in std::mem::take(&mut self.jobs.waiting) {
-                self.order(order, now);
-            }
-        }
+        self.run_parked();
         self.retry_all_waiters();
         self.after_step();
     }

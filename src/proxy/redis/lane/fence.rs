@@ -65,6 +65,7 @@ impl Lane {
         self.out.tell(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
         self.adopt_records_policy();
         self.run_held();
+        self.run_parked();
     }
 
     /// Ends the fence under the plan published last.
@@ -81,11 +82,12 @@ impl Lane {
         self.out.tell(LaneEvent::Released { ticket, pause_us, held });
         self.adopt_records_policy();
         self.run_held();
+        self.run_parked();
         self.retry_all_waiters();
     }
 
     /// The shadow becomes the authority. Both hold the same values; deadlines on the new shadow are G too early, so every volatile
-    /// key is uncopied again.
+    /// key is uncopied again. A side that came back as another process behind the fence may hold anything: then every key is.
     fn exchange_roles(&mut self, plan: &Arc<RoutePlan>) {
         assert!(self.due.is_empty() && self.shadow.is_empty(), "I6: nothing is in flight at a flip");
         assert!(self.keys.dirty_count() == 0, "I6: nothing is dirty at a flip");
@@ -96,7 +98,11 @@ impl Lane {
             self.shadow.push(Purpose::Prepared, self.now.mono_us);
         }
         self.watches.break_all();
-        self.begin_pass(PassKind::Volatile, "authority changed: deadlines are written again");
+        if self.jobs.pass.done {
+            self.begin_pass(PassKind::Volatile, "authority changed: deadlines are written again");
+        } else {
+            self.begin_pass(PassKind::Full, "authority changed while a server was replaced");
+        }
     }
 
     pub(super) fn run_held(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::caller::Caller;
 use super::request::LaneBatch;
 use base::model::{CoreId, RoutePlan};
 
@@ -39,6 +40,21 @@ impl Holding {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.fence.is_some() || self.starting
+    }
+
+    /// Whether control has been told that everything is drained.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        self.fence.as_ref().is_some_and(|fence| fence.reported)
+    }
+
+    /// A client is gone: what would wait, or watch, for it is not begun. Its other commands were sent before it went, so they are run.
+    pub fn forget(&mut self, client: Caller) {
+        for (core, batch) in &mut self.batches {
+            if (*core, batch.client) == (client.core, client.client) {
+                batch.drop_waits();
+            }
+        }
     }
 
     pub fn push(&mut self, core: CoreId, batch: LaneBatch) {

@@ -51,7 +51,7 @@ pub struct Jobs {
     pub tickets: HashMap<u64, Ticket>,
     pub probes: HashMap<u64, Probing>,
     pub repairs_in_flight: usize,
-    /// Copy and probe orders that came while a side was away.
+    /// Orders that came while a side was away, or behind a fence that was reported; at most [`base::model::limits::LANE_ORDERS_PARKED_MAX`].
     pub waiting: VecDeque<LaneOrder>,
 }
 

@@ -18,8 +18,10 @@ impl Lane {
     pub fn order(&mut self, order: LaneOrder, now: Now) {
         self.now = now;
         match order {
-            LaneOrder::Copy { .. } | LaneOrder::Probe { .. } if !self.both_connected() => {
-                self.jobs.waiting.push_back(order);
+            LaneOrder::Copy { .. } | LaneOrder::Probe { .. } if !self.both_connected() => self.park(order),
+            // Control has been told that nothing is dirty or in flight; it stays so until it has decided.
+            LaneOrder::Copy { .. } | LaneOrder::Probe { .. } | LaneOrder::Repair { .. } if self.held.is_reported() => {
+                self.park(order);
             }
             LaneOrder::Copy { ticket, pass, database, keys } => self.copy_order(ticket, pass, database, &keys),
             LaneOrder::Probe { ticket, database, commands } => self.probe_order(ticket, database, commands),
@@ -40,6 +42,23 @@ impl Lane {
             LaneOrder::Release { ticket } => self.release(ticket),
         }
         self.after_step();
+    }
+
+    /// Keeps an order until it can be carried out; more than a job has outstanding are refused at once.
+    fn park(&mut self, order: LaneOrder) {
+        if self.jobs.waiting.len() < limits::LANE_ORDERS_PARKED_MAX {
+            self.jobs.waiting.push_back(order);
+        } else if let Some(refused) = order.refused("too many orders wait for the lane") {
+            self.out.tell(refused);
+        }
+    }
+
+    pub(super) fn run_parked(&mut self) {
+        if self.both_connected() {
+            for order in std::mem::take(&mut self.jobs.waiting) {
+                self.order(order, self.now);
+            }
+        }
     }
 
     /// A batch of keys named by the backfill.

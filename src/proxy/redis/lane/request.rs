@@ -6,8 +6,12 @@ use wire::resp::command::Command;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneMessage {
     Commands(LaneBatch),
-    /// The client is gone, or has given up its WATCH: drop its watches and waits. No reply.
+    /// The client has given up its WATCH. No reply.
     Forget {
+        client: u64,
+    },
+    /// The client is gone: drop its watches and waits. No reply.
+    Gone {
         client: u64,
     },
 }
@@ -23,6 +27,29 @@ pub struct LaneBatch {
     pub items: Vec<LaneItem>,
     /// The frames of all items, one behind the other.
     pub frames: Vec<u8>,
+}
+
+impl LaneBatch {
+    /// Leaves out what would keep something for the client behind its reply: blocking requests and watches.
+    pub fn drop_waits(&mut self) {
+        let mut at = 0;
+        let (items, frames) = (std::mem::take(&mut self.items), std::mem::take(&mut self.frames));
+        for item in items {
+            let frame = &frames[at..at + item.frame_len()];
+            at += frame.len();
+            match item {
+                LaneItem::Blocking { .. } | LaneItem::Watch { .. } => {}
+                LaneItem::Command { .. }
+                | LaneItem::ComparedRead { .. }
+                | LaneItem::MirroredRead { .. }
+                | LaneItem::Transaction { .. }
+                | LaneItem::Unwatch => {
+                    self.frames.extend_from_slice(frame);
+                    self.items.push(item);
+                }
+            }
+        }
+    }
 }
 
 /// One unit of work with exactly one reply. The relay has looked its command up already.

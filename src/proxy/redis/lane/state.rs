@@ -110,7 +110,13 @@ impl Lane {
         self.after_step();
     }
 
-    /// A client is gone, or has given up its WATCH.
+    /// A client is gone: what waits or watches for it ends, also what has not begun.
+    pub fn client_gone(&mut self, client: Caller, now: Now) {
+        self.held.forget(client);
+        self.forget(client, now);
+    }
+
+    /// A client has given up its WATCH.
     pub fn forget(&mut self, client: Caller, now: Now) {
         self.now = now;
         self.watches.forget(client);

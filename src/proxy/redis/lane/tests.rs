@@ -266,6 +266,53 @@ fn nothing_flips_before_all_is_drained() {
     assert_eq!(stage.hears(Side::Source), ["SET k held"], "and the old one is the shadow");
 }
 
+/// A comparison that is being stopped may still have a probe under way when the fence is reported.
+#[test]
+fn what_jobs_ask_behind_a_reported_fence_waits_for_its_release() {
+    let mut stage = Stage::in_step();
+    stage.order(LaneOrder::Fence { ticket: 1, budget_us: 500_000 });
+    assert!(stage.is_fenced());
+    stage.order(LaneOrder::Probe { ticket: 9, database: 0, commands: vec![request(&[b"TYPE", b"k"]).into()] });
+    stage.order(LaneOrder::Repair { database: 0, keys: vec![b"k".to_vec().into()] });
+    assert!(stage.hears(Side::Source).is_empty(), "nothing is in flight behind a fence");
+    stage.lane.publish(&plan(Authority::initial().flipped()), stage.now);
+    stage.order(LaneOrder::Release { ticket: 2 });
+    assert_eq!(stage.hears(Side::Target)[0], "TYPE k", "the new authority is asked");
+    assert_eq!(stage.dirty(), 1);
+}
+
+#[test]
+fn a_server_replaced_behind_a_fence_is_filled_anew_after_the_flip() {
+    let mut stage = Stage::in_step();
+    stage.order(LaneOrder::Fence { ticket: 1, budget_us: 500_000 });
+    assert!(stage.is_fenced());
+    stage.lane.lost(Side::Target, "reset", stage.now);
+    stage.lane.connected(Side::Target, b"t2", stage.now);
+    stage.lane.publish(&plan(Authority::initial().flipped()), stage.now);
+    stage.order(LaneOrder::Release { ticket: 2 });
+    let passes: Vec<_> = stage
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            LaneEvent::PassStarted { kind, .. } => Some(kind),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(passes, [PassKind::Full, PassKind::Full], "deadlines alone would not do");
+}
+
+#[test]
+fn a_client_that_went_behind_a_fence_takes_nothing_afterwards() {
+    let mut stage = Stage::in_step();
+    stage.order(LaneOrder::Fence { ticket: 1, budget_us: 500_000 });
+    let blocking = request(&[b"BLPOP", b"l", b"0"]);
+    stage.says(1, "SET k v");
+    stage.item(1, LaneItem::Blocking { command: command_of(&blocking), len: blocking.len() }, blocking);
+    stage.lane.client_gone(super::caller::Caller { core: CoreId(0), client: 1 }, stage.now);
+    stage.order(LaneOrder::Release { ticket: 2 });
+    assert_eq!(stage.hears(Side::Source), ["SET k v"], "what was sent is run; nobody waits for the list");
+}
+
 #[test]
 #[should_panic(expected = "I6")]
 fn authority_does_not_change_without_a_fence() {

@@ -53,6 +53,7 @@ impl Session {
             resp: self.resp,
             name: None,
             kind: ChangeKind::Plain,
+            muted: false,
         }
     }
 
@@ -89,4 +90,6 @@ pub struct SessionChange {
     pub resp: u8,
     pub name: Option<Vec<u8>>,
     pub kind: ChangeKind,
+    /// The client has asked for no reply (CLIENT REPLY); the change is made all the same.
+    pub muted: bool,
 }

@@ -100,7 +100,7 @@ impl Client {
         if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
-        let muted = self.session.mute_this();
+        let change = SessionChange { muted: self.session.mute_this(), ..change };
         let pool = PoolKey {
             side: shared.plan.authority.side,
             credentials: change.credentials.clone(),
@@ -112,8 +112,7 @@ impl Client {
         self.path = Path::Shared(key);
         self.outstanding += 1;
         upstream.output.extend_from_slice(frame);
-        let awaited = if muted { Awaited::Mute(self.key) } else { Awaited::Session(self.key, Box::new(change)) };
-        upstream.awaited.push_back(awaited);
+        upstream.awaited.push_back(Awaited::Session(self.key, Box::new(change)));
         shared.upstreams.has_output(key);
         Step::Done
     }
@@ -123,11 +122,12 @@ impl Client {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.input.decided = None; // of a command that waited for this session
         let agreed = !matches!(reply.first(), Some(b'-' | b'!'));
-        let kind = change.kind;
+        let (kind, muted) = (change.kind, change.muted);
         if agreed {
             self.session.adopt(change);
         }
         match kind {
+            ChangeKind::Hello | ChangeKind::Plain if muted => {}
             ChangeKind::Hello if agreed => {
                 let reply = with_session_id(reply, self.session.id);
                 self.tell(shared, &reply);

@@ -129,7 +129,12 @@ impl Shared {
         awaited
     }
 
-    /// The lane is to forget this client's watches and waits.
+    /// The client is gone: whatever waits or watches for it in the lane is to end.
+    pub fn leave_lane(&mut self, client: ClientKey) {
+        self.to_lane.push(ToCompanion::Lane(LaneMessage::Gone { client: client.to_u64() }));
+    }
+
+    /// The lane is to forget what this client watches.
     pub fn forget_in_lane(&mut self, client: ClientKey) {
         self.to_lane.push(ToCompanion::Lane(LaneMessage::Forget { client: client.to_u64() }));
     }

@@ -87,7 +87,7 @@ impl RedisRelay {
     pub(super) fn let_out(&mut self, key: ClientKey) {
         let Some(client) = self.clients.remove(key) else { return };
         if client.watch.active || client.path == Path::Lane {
-            self.shared.forget_in_lane(key);
+            self.shared.leave_lane(key);
         }
         if let Some(upstream) = client.pinned {
             // Whatever state it holds must not leak to another client.

@@ -126,7 +126,7 @@ impl Stage {
     fn lane(&mut self) -> Vec<LaneBatch> {
         let commands = |message| match message {
             ToCompanion::Lane(LaneMessage::Commands(batch)) => Some(batch),
-            ToCompanion::Lane(LaneMessage::Forget { .. }) => None,
+            ToCompanion::Lane(LaneMessage::Forget { .. } | LaneMessage::Gone { .. }) => None,
         };
         self.relay.take_messages().into_iter().filter_map(commands).collect()
     }
@@ -261,6 +261,21 @@ fn client_reply_off_drops_replies_and_keeps_order() {
     stage.answers(0, "+OK\r\n");
     stage.answers(0, "$1\r\n1\r\n");
     assert_eq!(stage.gets(client), "+OK\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn a_change_of_database_is_made_although_its_reply_is_not_wanted() {
+    for asked in [["CLIENT REPLY SKIP", "SELECT 1", "SET k 1"].as_slice(), &["CLIENT REPLY OFF", "SELECT 1", "SET k 1"]]
+    {
+        let mut stage = Stage::new(PlanMode::PassThrough);
+        let client = stage.client();
+        stage.says(client, asked);
+        assert_eq!(stage.hears(0), ["SELECT 1"]);
+        stage.answers(0, "+OK\r\n");
+        assert_eq!(stage.hears(0), ["SET k 1"], "on the connection to database 1");
+        assert_eq!(stage.gets(client), "", "and nothing is said of it");
+        assert_eq!(stage.upstreams.len(), 1);
+    }
 }
 
 #[test]
