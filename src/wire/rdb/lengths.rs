@@ -78,6 +78,10 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Corrupt> {
         let (taken, rest) = usize::try_from(count).ok().and_then(|n| self.rest.split_at_checked(n)).ok_or(CUT)?;
         self.rest = rest;

@@ -1,24 +1,32 @@
-//! RDB, the snapshot format of Redis and Valkey: where its values begin and end, and what DUMP wraps around them.
+//! RDB, the snapshot format of Redis and Valkey: where its values begin and end, what DUMP wraps around them, what is in them.
 //!
-//! A snapshot is split into values ([`splitter`]), a value becomes a DUMP payload that another server restores ([`dump`]).
-//! What values mean stays with real servers.
+//! A snapshot is split into values ([`splitter`]), a value becomes a DUMP payload that another server restores ([`dump`]), and one that
+//! the other server would refuse is decoded to elements for commands ([`typed`]). Everything else about values stays with real servers.
 //!
 //! Not here: reading files and sockets, choosing what to restore where. Pure: no I/O, no clock; any thread.
 //!
 //! Rules are taken from `rdb.h` and `rdb.c` of Redis 7.4 (<https://github.com/redis/redis>) and Valkey 9.0
-//! (<https://github.com/valkey-io/valkey>).
+//! (<https://github.com/valkey-io/valkey>); `server_tests.rs` compares with real servers.
 
 pub mod crc64;
 pub mod dump;
+mod element;
 mod grammar;
 mod lengths;
 mod lzf;
+mod packed;
 pub mod splitter;
+mod stream;
+pub mod typed;
 
 #[cfg(test)]
 mod samples_tests;
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod splitter_tests;
+#[cfg(test)]
+mod typed_tests;
 
 pub use splitter::{Item, RecordHead, Sizes, Splitter};
 
