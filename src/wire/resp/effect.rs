@@ -84,6 +84,8 @@ pub enum Shape {
     Xadd,
     /// Nothing is derived from the reply: the keys are copied.
     Copied,
+    /// What the request does is not known: unless the reply is an error, its keys are in doubt.
+    InDoubt,
     /// FLUSHALL, FLUSHDB.
     Flush,
 }
@@ -220,6 +222,7 @@ pub fn derive(shape: Shape, outcome: &Outcome<'_>, effects: &mut Effects) -> Res
     let frame = outcome.frame;
     match shape {
         Shape::Copied => Ok(()),
+        Shape::InDoubt => Err(()),
         Shape::Verbatim => {
             if !is_nil(outcome.reply) {
                 effects.push_frame(frame, expectation(outcome.reply));
@@ -476,6 +479,18 @@ mod tests {
             effects("XADD k MAXLEN ~ 5 * f v", "$3\r\n7-1\r\n", None, Some(first)),
             ["XADD k 7-1 f v", "XTRIM k MINID = 5-1"]
         );
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_leaves_doubt_unless_it_failed() {
+        let frame = frame("INCR k 1");
+        for (reply, want) in [("-ERR wrong number\r\n", Ok(())), (":1\r\n", Err(())), ("$-1\r\n", Err(()))] {
+            let outcome =
+                Outcome { frame: &frame, reply: reply.as_bytes(), deadline: None, first_entry: None, grace_ms: 1000 };
+            let mut effects = Effects::default();
+            assert_eq!(derive(Shape::InDoubt, &outcome, &mut effects), want, "{reply:?}");
+            assert!(effects.is_empty(), "{reply:?}");
+        }
     }
 
     #[test]

@@ -10,13 +10,19 @@ use super::state::Lane;
 use base::model::CoreId;
 use bus::PassKind;
 use wire::resp::Args;
-use wire::resp::command::{Class, Command, CompareRule, KeySpec};
+use wire::resp::command::{Class, Command, CompareRule, EffectKind, KeySpec};
 use wire::resp::copy::{DataType, typed_reads};
 use wire::resp::effect::{self, EffectPlan, Post, Shape};
 use wire::resp::encode::{self, push_request};
 
 /// The result of a command cannot be derived from its reply: its keys are copied behind it.
 const COPIED: EffectPlan = EffectPlan { shape: Shape::Copied, post: Post::Copy, depends_on_old_value: false };
+
+/// What the command does is not known. Should it succeed, its keys become dirty.
+const IN_DOUBT: EffectPlan = EffectPlan { shape: Shape::InDoubt, post: Post::Nothing, depends_on_old_value: false };
+
+/// The keys of the command cannot be told. Should it succeed, every key is in doubt: a full pass begins.
+const ALL_IN_DOUBT: EffectPlan = EffectPlan { post: Post::Nothing, ..COPIED };
 
 /// A client's command on its way into the lane.
 #[derive(Debug, Clone, Copy)]
@@ -128,8 +134,8 @@ impl Lane {
     // ---- writes ---------------------------------------------------------------------------------------------------------
 
     fn emit_write(&mut self, command: &'static Command, incoming: Incoming<'_>) {
-        if !command.arity_fits(Args::new(incoming.frame).count()) {
-            return self.emit_read(incoming); // the server's own error, and no effect
+        if !command.arity_fits(Args::new(incoming.frame).count()) && command.effect != EffectKind::Refuse {
+            return self.emit_misfit(command, incoming);
         }
         let plan = match effect::plan(command, incoming.frame) {
             Ok(plan) => plan,
@@ -147,10 +153,19 @@ impl Lane {
         }
         let Some(keys) = keys_of(command, incoming) else {
             // The count of keys makes no sense: the server answers with an error. Should it not, every key is in doubt.
-            return self.send_write(EffectPlan { post: Post::Nothing, ..COPIED }, Rc::from([]), incoming);
+            return self.send_write(ALL_IN_DOUBT, Rc::from([]), incoming);
         };
         let plan = self.adapt_plan(plan, &keys);
         self.send_write(plan, keys, incoming);
+    }
+
+    /// A write with more or fewer arguments than the table's row allows: the server answers with an error of its own. Should it not, because
+    /// it is newer than the table, what it did is not known.
+    fn emit_misfit(&mut self, command: &'static Command, incoming: Incoming<'_>) {
+        match keys_of(command, incoming) {
+            Some(keys) if !keys.is_empty() => self.send_write(IN_DOUBT, keys, incoming),
+            Some(_) | None => self.send_write(ALL_IN_DOUBT, Rc::from([]), incoming),
+        }
     }
 
     /// Between several keys a deadline cannot be checked for each at one moment: the result is copied.
@@ -164,7 +179,7 @@ impl Lane {
     pub(super) fn send_write(&mut self, plan: EffectPlan, keys: Rc<[KeyRef]>, incoming: Incoming<'_>) {
         self.prepare(incoming.database, incoming.resp);
         self.note_writes(&keys);
-        if plan.shape != Shape::Overwrite {
+        if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt) {
             self.copy_on_first_write(&keys);
         }
         let checked = plan.depends_on_old_value && keys.len() == 1 && self.keys.is_volatile(keys[0].id);

@@ -227,6 +227,8 @@ impl Lane {
                 self.mark_all_dirty(&entry.keys);
                 if entry.plan.shape == Shape::Flush {
                     self.begin_pass(PassKind::Full, "the outcome of a FLUSH is unknown");
+                } else if entry.plan.shape == Shape::Copied && entry.keys.is_empty() {
+                    self.begin_pass(PassKind::Full, "the outcome of a write is unknown whose keys could not be told");
                 }
                 self.out.close(entry.to);
             }

@@ -132,6 +132,10 @@ impl Stage {
         self.lane.status().dirty
     }
 
+    fn has_begun_full_pass(&mut self) -> bool {
+        self.events().iter().any(|event| matches!(event, LaneEvent::PassStarted { kind: PassKind::Full, .. }))
+    }
+
     fn is_fenced(&mut self) -> bool {
         self.events().iter().any(|event| matches!(event, LaneEvent::Fenced { .. }))
     }
@@ -199,6 +203,45 @@ fn a_reply_that_does_not_fit_makes_the_key_dirty_and_a_copy_heals_it() {
     assert!(shadow[0].starts_with("RESTORE c") && shadow[1] == "INCR c", "{shadow:?}");
     stage.answers(Side::Target, b"+OK\r\n:6\r\n");
     assert_eq!(stage.dirty(), 0);
+}
+
+/// A server that is newer than the command table may accept what does not fit its row.
+#[test]
+fn a_write_that_does_not_fit_the_table_puts_its_keys_in_doubt_unless_it_failed() {
+    let mut stage = Stage::in_step();
+    stage.says(1, "GETSET k v more");
+    assert_eq!(stage.hears(Side::Source), ["GETSET k v more"]);
+    stage.answers(Side::Source, b"-ERR wrong number of arguments\r\n");
+    assert_eq!(stage.told(), [(1, "-ERR wrong number of arguments\r\n".to_owned())], "the server's own error");
+    assert_eq!(stage.dirty(), 0);
+    stage.says(1, "GETSET k v more");
+    stage.says(1, "APPEND k w");
+    stage.hears(Side::Source);
+    stage.answers(Side::Source, b"$-1\r\n:2\r\n");
+    assert_eq!(stage.told(), [(1, "$-1\r\n:2\r\n".to_owned())]);
+    assert_eq!(stage.dirty(), 1);
+    assert!(stage.hears(Side::Target).is_empty(), "what builds on k would be wrong there");
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME k", "DUMP k"]);
+}
+
+#[test]
+fn a_write_that_does_not_fit_the_table_and_names_no_keys_puts_all_in_doubt() {
+    for line in ["INCR", "BITOP AND", "EVAL x"] {
+        let mut stage = Stage::in_step();
+        stage.says(1, line);
+        stage.answers(Side::Source, b"-ERR wrong number of arguments\r\n");
+        assert!(!stage.has_begun_full_pass(), "{line}: nothing happened");
+        stage.says(1, line);
+        stage.answers(Side::Source, b":1\r\n");
+        assert!(stage.has_begun_full_pass(), "{line}: it did something");
+        stage.says(1, line);
+        stage.lane.lost(Side::Source, "reset", stage.now);
+        assert!(stage.has_begun_full_pass(), "{line}: whether it did something is not known");
+    }
+    let mut stage = Stage::in_step();
+    stage.says(1, "MOVE k 1 more");
+    assert!(stage.hears(Side::Source).is_empty(), "refused in whatever form");
+    assert!(stage.told()[0].1.starts_with("-ERR Crossfade does not support MOVE"));
 }
 
 #[test]
