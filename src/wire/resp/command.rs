@@ -70,9 +70,10 @@ pub enum KeySpec {
 pub enum EffectKind {
     /// Not a write.
     None,
-    /// The command itself: deterministic when both sides hold the same value.
+    /// The command itself: deterministic when both sides hold the same value. After a nil reply nothing is repeated, so a command that may
+    /// answer nil and still change something (as GETSET does) must not be `Verbatim`: it is `Overwrite` or `Copied`.
     Verbatim,
-    /// As `Verbatim`, and the old value of the key does not matter (DEL, plain SET, MSET).
+    /// The command itself after any reply that is no error, nil included: the old value of the key does not matter (DEL, plain SET, GETSET).
     Overwrite,
     /// SET with options: depends on the outcome.
     Set,
@@ -87,7 +88,7 @@ pub enum EffectKind {
     HincrByFloat,
     /// The reply is the id.
     Xadd,
-    /// The written keys are copied right after the command.
+    /// The written keys are copied right after the command: right for every write that names all its keys, and the most expensive.
     Copied,
     /// FLUSHALL, FLUSHDB.
     Flush,
@@ -177,7 +178,7 @@ use CompareRule::{
 };
 use EffectKind::{Copied, Deadline, Flush, Overwrite, Refuse, SetWithDeadline, Verbatim};
 
-/// Every command, by name.
+/// Every command, in the group of its type.
 pub static TABLE: &[Command] = &[
     // ---- strings
     write("append", 3, ONE, Verbatim),
@@ -569,16 +570,46 @@ fn with_destinations<'a>(args: &[&'a [u8]], words: &[&[u8]], from: usize) -> Opt
 }
 
 #[cfg(test)]
+mod server_tests;
+
+#[cfg(test)]
 mod tests {
     use super::super::encode::request;
     use super::*;
 
+    /// Requests and their keys.
+    pub const KEYS: &[(&str, &[&str])] = &[
+        ("GET a", &["a"]),
+        ("MSET a 1 b 2", &["a", "b"]),
+        ("BLPOP a b 0", &["a", "b"]),
+        ("BITOP AND d a b", &["d", "a", "b"]),
+        ("EVAL x 2 a b c", &["a", "b"]),
+        ("ZUNIONSTORE d 2 a b WEIGHTS 1 2", &["d", "a", "b"]),
+        ("XREAD COUNT 2 STREAMS a b 0 0", &["a", "b"]),
+        ("XREADGROUP GROUP g c STREAMS a >", &["a"]),
+        ("SORT a BY x STORE d", &["a", "d"]),
+        ("GEORADIUS a 1 2 3 km STORE d", &["a", "d"]),
+        ("LMPOP 2 a b LEFT", &["a", "b"]),
+        ("XGROUP CREATE a g $", &["a"]),
+    ];
+
+    #[test]
+    fn names_are_in_lower_case_short_and_listed_once() {
+        for (at, Command { name, .. }) in TABLE.iter().enumerate() {
+            assert_eq!(*name, name.to_ascii_lowercase(), "TABLE: write the name {name:?} in lower case");
+            assert!(name.len() <= LONGEST_NAME, "{name}: {} bytes: raise LONGEST_NAME to that", name.len());
+            let is_first = TABLE[..at].iter().all(|other| other.name != *name);
+            assert!(is_first, "{name} is listed twice in TABLE: keep one row");
+        }
+    }
+
     #[test]
     fn every_name_is_found_in_any_case_and_other_words_are_not() {
-        for command in TABLE {
-            assert!(std::ptr::eq(lookup(command.name.as_bytes()), command), "{}", command.name);
-            assert!(std::ptr::eq(lookup(command.name.to_ascii_uppercase().as_bytes()), command));
-            assert_eq!(position(command), TABLE.iter().position(|c| c.name == command.name).unwrap(), "listed once");
+        for (at, command) in TABLE.iter().enumerate() {
+            for name in [command.name.to_owned(), command.name.to_ascii_uppercase()] {
+                assert!(std::ptr::eq(lookup(name.as_bytes()), command), "lookup({name:?}) does not find its row");
+            }
+            assert_eq!(position(command), at, "position of {}", command.name);
         }
         assert_eq!(lookup(b"JSON.SET"), &UNKNOWN);
         assert_eq!(position(&UNKNOWN), TABLE.len());
@@ -586,31 +617,23 @@ mod tests {
 
     #[test]
     fn writes_have_effects_and_reads_have_none() {
-        for command in TABLE {
-            assert_eq!(command.class == Class::Write, command.effect != EffectKind::None, "{}", command.name);
+        for Command { name, class, effect, .. } in TABLE {
+            let fits = (*class == Class::Write) == (*effect != EffectKind::None);
+            assert!(
+                fits,
+                "{name}: a write needs an effect, a read must have none; the row has {class:?} and {effect:?}"
+            );
         }
     }
 
     #[test]
     fn keys() {
-        let cases: &[(&str, &[&str])] = &[
-            ("GET a", &["a"]),
-            ("MSET a 1 b 2", &["a", "b"]),
-            ("BLPOP a b 0", &["a", "b"]),
-            ("BITOP AND d a b", &["d", "a", "b"]),
-            ("EVAL x 2 a b c", &["a", "b"]),
-            ("ZUNIONSTORE d 2 a b WEIGHTS 1 2", &["d", "a", "b"]),
-            ("XREAD COUNT 2 STREAMS a b 0 0", &["a", "b"]),
-            ("XREADGROUP GROUP g c STREAMS a >", &["a"]),
-            ("SORT a BY x STORE d", &["a", "d"]),
-            ("GEORADIUS a 1 2 3 km STORE d", &["a", "d"]),
-            ("LMPOP 2 a b LEFT", &["a", "b"]),
-            ("XGROUP CREATE a g $", &["a"]),
-        ];
-        for (line, want) in cases {
+        for (line, want) in KEYS {
             let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
             let frame = request(&words);
-            let keys = lookup(words[0]).keys_of(&frame).expect(line);
+            let found = lookup(words[0]).keys_of(&frame);
+            let keys =
+                found.unwrap_or_else(|| panic!("{line}: no keys found: check its name and its KeySpec in TABLE"));
             assert_eq!(keys.0, want.iter().map(|k| k.as_bytes()).collect::<Vec<_>>(), "{line}");
         }
         for line in ["EVAL x 9 a", "EVAL x -1 a", "XREAD STREAMS a", "MSET", "EVAL x 99999999999999999 a"] {
