@@ -131,8 +131,9 @@ pub const TABLES: &[(&str, &[Key])] = &[
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
-    use base::model::{PolicySlot, limits};
+    use base::model::{PolicySettings, PolicySlot};
 
     fn page() -> String {
         let mut out = String::from(
@@ -154,17 +155,104 @@ mod tests {
         crate::testing::document("docs/CONFIGURATION.md", &page());
     }
 
+    /// A good file with `line` in this table.
+    fn file_with(table: &str, line: &str) -> String {
+        const REDIS: &str = "[endpoints.e]\nkind = \"redis\"\nurl = \"redis://h\"\n[interlays.i]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"e\"\n";
+        const POSTGRES: &str = "[endpoints.e]\nkind = \"postgres\"\nurl = \"postgres://u:p@h/d\"\n[interlays.i]\nkind = \"postgres\"\nlisten = \"127.0.0.1:1\"\nsource = \"e\"\n";
+        const QUERY: &str = "auth_query = \"SELECT usename, passwd FROM pg_shadow WHERE usename=$1\"\n";
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        match table {
+            "(top)" => format!("{line}\n{REDIS}"),
+            "[admin]" | "[data]" | "[cores]" => format!("{REDIS}{table}\n{line}\n"),
+            "[endpoints.NAME]" => REDIS.replace("[interlays.i]", &format!("{line}\n[interlays.i]")),
+            "[interlays.NAME], kind = \"redis\"" => format!("{REDIS}{line}\n"),
+            "[interlays.NAME], kind = \"postgres\"" => format!("{POSTGRES}auth.{QUERY}{line}\n"),
+            "[interlays.NAME.tls]" => {
+                format!("{REDIS}[interlays.i.tls]\ncert_file = {file:?}\nkey_file = {file:?}\n{line}\n")
+            }
+            "[interlays.NAME.auth], kind = \"postgres\"" => format!("{POSTGRES}[interlays.i.auth]\n{QUERY}{line}\n"),
+            "[interlays.NAME.policies], kind = \"redis\"" => format!("{REDIS}[interlays.i.policies]\n{line}\n"),
+            "[interlays.NAME.policies.SLOT], instead of a filter's name alone" => {
+                format!("{REDIS}[interlays.i.policies.mirror]\nfilter = \"f\"\n{line}\n")
+            }
+            _ => panic!("{table}: add an arm to file_with that puts a line into a good file's {table}"),
+        }
+    }
+
+    /// Everything read from a file, with the shipped filters where it names none.
+    fn read(text: &str) -> Result<String, String> {
+        let mut config = Config::parse(std::path::Path::new("x.toml"), text).map_err(|error| error.to_string())?;
+        for interlay in &mut config.interlays {
+            let settings = &mut interlay.policies.settings;
+            for &slot in PolicySlot::ALL {
+                settings.set(slot, settings.get(slot).or(PolicySettings::shipped().get(slot)).cloned());
+            }
+            interlay.policies.places.clear();
+        }
+        Ok(format!("{config:#?}"))
+    }
+
+    fn changed_lines(given: &str, absent: &str) -> String {
+        let pairs = given.lines().zip(absent.lines()).filter(|(given, absent)| given != absent);
+        pairs.map(|(given, absent)| format!("{} instead of {} ", given.trim(), absent.trim())).collect()
+    }
+
+    /// A key's default as TOML; `None` where there is none.
+    fn default_value(key: &Key) -> Option<String> {
+        let Key { kind, default, .. } = *key;
+        let is_absent = default.is_empty() || default.starts_with("required");
+        if is_absent || (default == "none" && kind != "filter or table") {
+            None
+        } else if kind == "table" {
+            Some("{}".to_owned())
+        } else if default.parse::<u64>().is_ok() || kind == "true or false" {
+            Some(default.to_owned())
+        } else {
+            Some(format!("{default:?}"))
+        }
+    }
+
+    /// The numbers of "from MIN to MAX" at the end of a kind.
+    fn bounds(key: &Key) -> Option<(u64, u64)> {
+        let (front, max) = key.kind.rsplit_once(" to ")?;
+        Some((front.rsplit(' ').next()?.parse().ok()?, max.parse().ok()?))
+    }
+
     #[test]
     fn defaults_and_bounds_are_those_of_the_program() {
-        let of = |table: &[Key], name| *table.iter().find(|key| key.name == name).expect("a key");
-        assert_eq!(of(CORES, "drain_deadline_ms").default, limits::DRAIN_DEADLINE_DEFAULT_MS.to_string());
-        assert!(of(CORES, "drain_deadline_ms").kind.ends_with(&format!(" to {}", limits::DRAIN_DEADLINE_MAX_MS)));
-        assert!(of(CORES, "count").kind.ends_with(&format!(" to {}", limits::CORES_MAX)));
+        for (table, keys) in TABLES {
+            for key in *keys {
+                let (name, default) = (key.name, key.default);
+                let with = |value: &str| read(&file_with(table, &format!("{name} = {value}")));
+                let absent =
+                    read(&file_with(table, "")).unwrap_or_else(|error| panic!("file_with({table:?}): {error}"));
+                assert!(
+                    with("[]").is_err(),
+                    "{table} {name}: accepts an array, so nothing reads it: read it where its table is read"
+                );
+                if let Some(value) = default_value(key) {
+                    let difference = with(&value).map_or_else(|error| error, |given| changed_lines(&given, &absent));
+                    assert!(
+                        difference.is_empty(),
+                        "{table} {name}: the default in keys.rs is {default:?}, but a file without the key means something else. \
+                         Correct one of the two. With {name} = {value}: {difference}"
+                    );
+                }
+                assert_eq!(
+                    key.kind.starts_with("milliseconds"),
+                    name.ends_with("_ms"),
+                    "{table} {name}: a time is in milliseconds and its key ends in _ms"
+                );
+                let is_number = key.kind.starts_with("number") || key.kind.starts_with("milliseconds");
+                let Some((min, max)) = bounds(key) else {
+                    assert!(!is_number, "{table} {name}: end its kind in keys.rs with \"MIN to MAX\"");
+                    continue;
+                };
+                let is_taken = |number: u64| with(&number.to_string()).is_ok();
+                let holds = is_taken(min) && is_taken(max) && !is_taken(max + 1) && (min == 0 || !is_taken(min - 1));
+                assert!(holds, "{table} {name}: the program has other bounds than the {min} to {max} of keys.rs");
+            }
+        }
         assert!(PolicySlot::ALL.iter().map(|slot| slot.as_str()).eq(POLICIES.iter().map(|key| key.name)));
-        let minimal = "[endpoints.e]\nkind = \"redis\"\nurl = \"redis://h\"\n[interlays.i]\nkind = \"redis\"\nlisten = \"127.0.0.1:1\"\nsource = \"e\"\n";
-        let config = super::super::Config::parse(std::path::Path::new("x.toml"), minimal).expect("good");
-        assert_eq!(config.admin_listen.to_string(), of(ADMIN, "listen").default);
-        assert_eq!(config.data_dir.display().to_string(), of(DATA, "dir").default);
-        assert_eq!(config.cores.to_string(), of(CORES, "count").default);
     }
 }

@@ -235,7 +235,23 @@ target = "new"
 "#;
 
     fn refuse(text: &str) -> String {
-        Config::parse(Path::new("x.toml"), text).expect_err("must be refused").to_string()
+        match Config::parse(Path::new("x.toml"), text) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("this file must be refused and is not:\n{text}"),
+        }
+    }
+
+    /// A text to replace in a good file, its replacement, and the line, the key and words of the error.
+    type BadValue<'a> = (&'a str, &'a str, usize, &'a str, &'a str);
+
+    fn refuse_each(good: &str, cases: &[BadValue<'_>]) {
+        for (from, to, line, key, words) in cases {
+            assert!(good.contains(from), "{from:?} is not in the good file: replace a text that is there");
+            let error = refuse(&good.replacen(from, to, 1));
+            let fits = error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words);
+            assert!(fits, "{error}\nexpected line {line}, key {key}, words {words:?}");
+            assert!(!error.contains("hunter2"), "the error shows the password: {error}");
+        }
     }
 
     #[test]
@@ -248,7 +264,6 @@ target = "new"
 
     #[test]
     fn every_error_names_file_line_key_and_fix() {
-        // (text to replace, replacement, line, key, words of the message)
         let cases = [
             ("listen = \"127.0.0.1:7272\"", "listn = \"127.0.0.1:7272\"", 2, "admin.listn", "did you mean \"listen\""),
             ("127.0.0.1:7272", "0.0.0.0:7272", 2, "admin.listen", "not a loopback address"),
@@ -269,11 +284,7 @@ target = "new"
             ("target = \"new\"", "target = \"old\"", 17, "interlays.orders.target", "source old itself"),
             ("[cores]", "[core]", 5, "core", "did you mean \"cores\""),
         ];
-        for (from, to, line, key, words) in cases {
-            let error = refuse(&GOOD.replacen(from, to, 1));
-            assert!(error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words), "{error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        }
+        refuse_each(GOOD, &cases);
     }
 
     const POSTGRES: &str = r#"[endpoints.cache]
@@ -364,11 +375,7 @@ auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
                 "/nowhere/ca.pem",
             ),
         ];
-        for (from, to, line, key, words) in cases {
-            let error = refuse(&POSTGRES.replacen(from, to, 1));
-            assert!(error.starts_with(&format!("x.toml:{line}: {key}: ")) && error.contains(words), "{error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        }
+        refuse_each(POSTGRES, &cases);
         let bare = POSTGRES.split("[interlays.shop.auth]").next().unwrap();
         assert!(refuse(bare).contains("mode = \"relay\""));
         let redis = GOOD.replace("target = \"new\"", "auth = { mode = \"trust\" }");

@@ -209,9 +209,11 @@ mod tests {
             (nan, "mirror.config", "no nan"),
         ];
         for (text, key, words) in cases {
-            let error = parse(text).expect_err(text);
-            assert!(error.starts_with(&format!("x.toml:9: interlays.orders.policies.{key}: ")), "{error}");
-            assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
+            let error = parse(text).map(drop).expect_err(text);
+            let fits =
+                error.starts_with(&format!("x.toml:9: interlays.orders.policies.{key}: ")) && error.contains(words);
+            assert!(fits, "{error}\nexpected line 9, key {key}, words {words:?}");
+            assert!(!error.contains("hunter2"), "the error shows the password: {error}");
         }
     }
 
