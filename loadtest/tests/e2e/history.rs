@@ -34,7 +34,8 @@ impl Random {
     }
 }
 
-/// Writes; `{s}`, `{l}` and so on are keys of one type each, `{v}` a value, `{n}` a small number, `{ms}` a short life.
+/// Writes, and a few reads between them. `{s}`, `{l}` and so on are keys of one type each, `{v}` a value, `{n}` a small number, `{ms}` a
+/// short life. Redis 7.0 must know every command: it is one of the two servers.
 const COMMANDS: &[&str] = &[
     "SET {s} {v}",
     "SET {s} {v} PX {ms}",
@@ -162,7 +163,7 @@ fn is_redis_own(error: &redis::RedisError) -> bool {
     !text.contains("Crossfade") && !text.contains("LOADING") && !error.is_io_error() && !error.is_connection_dropped()
 }
 
-/// Reads with one possible reply.
+/// Reads with one possible reply, compared with a server of the client's own.
 const READS: &[&str] = &[
     "GET {s}",
     "STRLEN {s}",
