@@ -124,7 +124,12 @@ impl Lane {
             self.wake_waiters(&entry.keys, reply);
             return self.answer_write(entry, reply);
         }
-        match effect::derive(entry.plan.shape, &outcome, &mut effects) {
+        let derived = effect::derive(entry.plan.shape, &outcome, &mut effects);
+        if let (Ok(()), true, Some(-2), Some(key)) = (derived, effects.is_empty(), deadline, entry.keys.first()) {
+            // The command changed nothing, because the key has expired on the authority: on the shadow it may still live for G.
+            effects.push(&[b"DEL", &key.name], Expect::NoError);
+        }
+        match derived {
             Ok(()) if entry.plan.shape == Shape::Flush && !is_error(reply) => self.flushed(entry, effects),
             Ok(()) if entry.plan.shape == Shape::Copied && entry.keys.is_empty() && !is_error(reply) => {
                 self.begin_pass(PassKind::Full, "a write succeeded whose keys could not be told");

@@ -274,6 +274,29 @@ fn a_key_that_expired_on_the_authority_is_removed_from_the_shadow_first() {
     assert_eq!(stage.hears(Side::Target), ["DEL s", "SADD s new"]);
 }
 
+/// What follows is sent as to a key without a deadline: `SET k w KEEPTTL` would give the authority's persistent key the old deadline.
+#[test]
+fn a_key_found_expired_by_a_command_that_changes_nothing_is_removed_from_the_shadow() {
+    for (line, nothing) in [
+        ("PERSIST k", ":0\r\n"),
+        ("PEXPIRE k 100", ":0\r\n"),
+        ("GETEX k PERSIST", "$-1\r\n"),
+        ("SET k v XX PX 9", "$-1\r\n"),
+    ] {
+        let mut stage = Stage::in_step();
+        stage.says(1, "SET k v PX 1000");
+        stage.answers(Side::Source, format!("+OK\r\n:{}\r\n", WALL_MS + 1000).as_bytes());
+        stage.hears(Side::Source);
+        assert_eq!(stage.hears(Side::Target), [format!("SET k v PXAT {}", WALL_MS + 2000)]);
+        stage.answers(Side::Target, b"+OK\r\n");
+        stage.later(1_100_000);
+        stage.says(1, line);
+        assert_eq!(stage.hears(Side::Source), [line, "PEXPIRETIME k"]);
+        stage.answers(Side::Source, format!("{nothing}:-2\r\n").as_bytes());
+        assert_eq!(stage.hears(Side::Target), ["DEL k"], "{line}");
+    }
+}
+
 #[test]
 fn a_deadline_about_to_pass_is_doubt() {
     let mut stage = Stage::in_step();
