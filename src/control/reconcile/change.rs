@@ -93,7 +93,7 @@ impl Control {
         }
         if before.authority != after.authority {
             // What was proven and measured was about the other direction.
-            seen.distrust();
+            seen.verification.distrust();
             seen.shadow.facts = None;
         }
         if is_dual(&before) && !is_dual(&after) {

@@ -57,7 +57,7 @@ impl Control {
         {
             let mut seen = migration.seen.borrow_mut();
             match kind {
-                PassKind::Full => seen.distrust(),
+                PassKind::Full => seen.distrust_shadow(),
                 PassKind::Volatile => {}
             }
             seen.shadow.pass = Some(Pass { number, kind, epoch, done: false, progress });

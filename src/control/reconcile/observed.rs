@@ -79,7 +79,7 @@ pub struct Verifications {
     pub again_at: Instant,
     pub keys: u64,
     pub count: u64,
-    /// Reads that had been compared when something was last distrusted.
+    /// Reads that had been compared when the shadow was last filled.
     pub reads_before: u64,
 }
 
@@ -197,15 +197,15 @@ impl Observed {
         self.verification.reads_before = 0;
     }
 
-    /// Forgets what was proven of the shadow: it is filled, or compared, anew.
-    pub fn distrust(&mut self) {
+    /// Forgets what was proven of the shadow, because it is filled anew; reads that were compared with the old one no longer count.
+    pub fn distrust_shadow(&mut self) {
         if let Some(fresh) = self.shadow.facts {
             self.verification.reads_before = fresh.facts.reads.compared;
         }
         self.verification.distrust();
     }
 
-    /// Reads compared since something was last distrusted.
+    /// Reads compared since the shadow was last filled.
     pub fn reads_compared(&self, in_all: u64) -> u64 {
         in_all.saturating_sub(self.verification.reads_before)
     }
@@ -223,7 +223,8 @@ impl Observed {
 }
 
 impl Verifications {
-    fn distrust(&mut self) {
+    /// Forgets what was proven: both sides are compared anew.
+    pub fn distrust(&mut self) {
         self.stop();
         self.newest = None;
         self.clean_since = None;
