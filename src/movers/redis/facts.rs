@@ -31,9 +31,22 @@ pub struct EndpointFacts {
     pub modules: Vec<String>,
     /// Names of ACL users other than `default`.
     pub acl_users: Vec<String>,
+    pub usage: Usage,
     pub ping_us: u64,
     /// Local clock minus server clock, milliseconds.
     pub clock_skew_ms: i64,
+}
+
+/// What is in use at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub connected_clients: u64,
+    /// Replicas that count for `min-replicas-to-write`.
+    pub good_replicas: u64,
+    /// Scripts that EVALSHA finds.
+    pub cached_scripts: u64,
+    /// Hashes with fields that expire; 0 as well where the server has no such thing.
+    pub hashes_with_field_ttl: u64,
 }
 
 /// The reply to INFO, by field.
@@ -73,6 +86,29 @@ impl Info {
         found.sort_unstable();
         found
     }
+
+    fn usage(&self) -> Usage {
+        // The number of good ones is there only when the setting asks for some.
+        let good =
+            if self.get("min_slaves_good_slaves").is_empty() { "connected_slaves" } else { "min_slaves_good_slaves" };
+        Usage {
+            connected_clients: self.number("connected_clients"),
+            good_replicas: self.number(good),
+            cached_scripts: self.number("number_of_cached_scripts"),
+            hashes_with_field_ttl: self.hashes_with_field_ttl(),
+        }
+    }
+
+    /// Redis calls the number `subexpiry`, Valkey `keys_with_volatile_items`; per database.
+    fn hashes_with_field_ttl(&self) -> u64 {
+        let number = |part: &str| {
+            let (name, number) = part.split_once('=')?;
+            matches!(name, "subexpiry" | "keys_with_volatile_items").then(|| number.parse::<u64>().ok())?
+        };
+        let databases =
+            self.0.iter().filter(|(name, _)| name.strip_prefix("db").is_some_and(|n| n.parse::<u32>().is_ok()));
+        databases.flat_map(|(_, value)| value.split(',')).filter_map(number).sum()
+    }
 }
 
 /// # Errors
@@ -111,6 +147,7 @@ pub async fn check_endpoint(endpoint: &Endpoint) -> Result<EndpointFacts, JobErr
         commands: command_names(&mut client).await?,
         modules: module_names(&mut client).await?,
         acl_users: acl_users(&mut client).await?,
+        usage: info.usage(),
         ping_us,
         clock_skew_ms,
     })
@@ -183,5 +220,11 @@ mod tests {
         assert_eq!(info.get("redis_version"), "7.0.15");
         assert_eq!(info.number("used_memory"), 12);
         assert_eq!(info.databases(), vec![(0, 5, 0), (3, 2, 1)]);
+        assert_eq!(info.usage(), Usage::default());
+        let info = Info::parse(
+            b"connected_clients:7\r\nconnected_slaves:2\r\nmin_slaves_good_slaves:1\r\nnumber_of_cached_scripts:3\r\ndb0:keys=5,expires=0,avg_ttl=0,keys_with_volatile_items=4\r\ndb9:keys=1,expires=0,avg_ttl=0,subexpiry=2\r\n",
+        );
+        let usage = Usage { connected_clients: 7, good_replicas: 1, cached_scripts: 3, hashes_with_field_ttl: 6 };
+        assert_eq!(info.usage(), usage);
     }
 }

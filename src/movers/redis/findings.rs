@@ -1,8 +1,19 @@
 //! Compares two servers: what could keep traffic from moving from one to the other and back.
 //!
 //! Lives on the movers' thread. Writes only reserved keys (`__crossfade:*`), which it removes. A finding blocks nothing by itself:
-//! the workflow's gates read its severity.
+//! the workflow's gates read its severity. docs/OPERATING.md lists the names; a waiver refers to them, so they stay.
 
+mod access;
+mod acl;
+mod permissions;
+mod scripting;
+#[cfg(test)]
+mod server_tests;
+mod settings;
+mod text;
+
+use self::settings::Settings;
+use self::text::{finding, list, missing};
 use super::clock::now_ms;
 use super::facts::{EndpointFacts, check_endpoint};
 use crate::contract::{Finding, Severity, WriteProbe};
@@ -11,20 +22,18 @@ use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
-fn finding(name: &str, severity: Severity, detail: impl Into<String>) -> Finding {
-    Finding { name: name.to_owned(), severity, detail: detail.into() }
-}
-
-/// Compares two servers: version, commands missing on the target, modules, maxmemory and eviction policy, cluster mode, ACL users, clock skew,
-/// DUMP payload acceptance both ways, same server on both ends (run_id).
+/// Compares two servers: version, commands missing on the target, modules, maxmemory and eviction policy, cluster mode, clients' passwords and
+/// ACL users, settings that clients notice, functions and scripts, clock skew, DUMP payload acceptance both ways, same server on both ends (run_id).
 ///
 /// # Errors
 /// As [`check_endpoint`].
 pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WriteProbe) -> Result<Vec<Finding>, JobError> {
     let (from, to) = (check_endpoint(source).await?, check_endpoint(target).await?);
     let mut findings = judge(&from, &to);
-    findings.extend(databases(source, target).await?);
-    findings.extend(functions(source, target).await?);
+    findings.extend(access::access(source, target).await?);
+    let (theirs, ours) = (Settings::read(source).await?, Settings::read(target).await?);
+    findings.extend(settings::judge(&settings::Pair { source: (&from, &theirs), target: (&to, &ours) }));
+    findings.extend(scripting::functions(source, target).await?);
     // On one and the same server, or on one that takes no writes, a test of payloads says nothing.
     if writes == WriteProbe::Allowed && from.run_id != to.run_id && from.role == "master" && to.role == "master" {
         for (side, producer, other, consumer) in
@@ -44,46 +53,6 @@ pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WritePr
     Ok(findings)
 }
 
-/// A database the target does not have cannot be shadowed. A server that will not say how many it has is not judged.
-async fn databases(source: &Endpoint, target: &Endpoint) -> Result<Option<Finding>, JobError> {
-    let mut counts = Vec::new();
-    for endpoint in [source, target] {
-        let reply = RedisClient::connect(endpoint).await?.call(&[b"CONFIG", b"GET", b"databases"]).await?;
-        let count = reply.items().and_then(|pair| std::str::from_utf8(pair.get(1)?.bytes()?).ok()?.parse::<u32>().ok());
-        counts.push(count);
-    }
-    Ok(match counts[..] {
-        [Some(from), Some(to)] if to < from => {
-            let detail = format!(
-                "the target has {to} databases and the source {from}: raise `databases` on the target and restart it"
-            );
-            Some(finding("fewer-databases-on-target", Severity::Critical, detail))
-        }
-        _ => None,
-    })
-}
-
-/// Function libraries are not keys: nothing copies them, and FCALL would fail after the flip.
-async fn functions(source: &Endpoint, target: &Endpoint) -> Result<Option<Finding>, JobError> {
-    let mut libraries = Vec::new();
-    for endpoint in [source, target] {
-        let reply = RedisClient::connect(endpoint).await?.call(&[b"FUNCTION", b"LIST"]).await?;
-        let names = reply.items().unwrap_or_default().iter().filter_map(|library| {
-            let name = library.items()?.get(1)?.bytes()?;
-            Some(String::from_utf8_lossy(name).into_owned())
-        });
-        libraries.push(names.collect::<Vec<_>>());
-    }
-    let missing = missing(&libraries[0], &libraries[1]);
-    Ok((!missing.is_empty()).then(|| {
-        let detail = format!(
-            "the target lacks function libraries {}: load them there (FUNCTION DUMP and FUNCTION RESTORE)",
-            list(&missing)
-        );
-        finding("functions-missing-on-target", Severity::Critical, detail)
-    }))
-}
-
 /// The findings two sets of facts imply. Pure.
 fn judge(source: &EndpointFacts, target: &EndpointFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -95,6 +64,8 @@ fn judge(source: &EndpointFacts, target: &EndpointFacts) -> Vec<Finding> {
     commands_and_modules(source, target, &mut findings);
     memory(source, target, &mut findings);
     standing(source, target, &mut findings);
+    findings.extend(scripting::cached_scripts(source));
+    findings.extend(scripting::field_ttls(source, target));
     let skew_ms = source.clock_skew_ms.abs_diff(target.clock_skew_ms);
     if skew_ms * 2 > limits::TTL_GRACE_DEFAULT_MS {
         let detail = format!(
@@ -122,42 +93,26 @@ fn versions(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<F
     }
 }
 
-fn missing<'a>(from: &'a [String], to: &[String]) -> Vec<&'a str> {
-    from.iter().filter(|name| !to.contains(name)).map(String::as_str).collect()
-}
-
 fn commands_and_modules(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Finding>) {
     let commands = missing(&source.commands, &target.commands);
     if !commands.is_empty() {
         let detail = format!("the target lacks {} commands of the source: {}", commands.len(), list(&commands));
         findings.push(finding("commands-missing-on-target", Severity::Warning, detail));
     }
-    let modules = missing(&source.modules, &target.modules);
+    let mut modules = missing(&source.modules, &target.modules);
+    // Valkey's own Lua engine, which it lists as a module; other servers have theirs built in.
+    modules.retain(|module| !(source.server == "valkey" && *module == "lua"));
     if !modules.is_empty() {
         let detail = format!("the target lacks modules: {}: load them, or waive when no key uses them", list(&modules));
         findings.push(finding("modules-missing-on-target", Severity::Critical, detail));
     }
     if !source.acl_users.is_empty() {
-        let users: Vec<&str> = source.acl_users.iter().map(String::as_str).collect();
         let detail = format!(
             "while two servers are kept in step, writes of users other than `default` are refused ({} exist here): move their clients to the default user, or waive when none of them writes",
-            list(&users)
+            list(&source.acl_users)
         );
         findings.push(finding("acl-users-not-carried", Severity::Critical, detail));
     }
-    let users = missing(&source.acl_users, &target.acl_users);
-    if !users.is_empty() {
-        let detail = format!(
-            "the target lacks ACL users {}: clients logging in so would be refused after the flip",
-            list(&users)
-        );
-        findings.push(finding("acl-users-missing-on-target", Severity::Warning, detail));
-    }
-}
-
-fn list(names: &[&str]) -> String {
-    let shown = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 12 { format!("{shown} and {} more", names.len() - 12) } else { shown }
 }
 
 fn memory(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Finding>) {
@@ -170,8 +125,10 @@ fn memory(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Fin
     }
     for (side, facts) in [("source", source), ("target", target)] {
         if facts.maxmemory_bytes != 0 && facts.maxmemory_policy != "noeviction" {
-            let detail =
-                format!("the {side} may evict keys ({}): each eviction becomes a divergence", facts.maxmemory_policy);
+            let detail = format!(
+                "the {side} may evict keys ({}): each eviction becomes a divergence: CONFIG SET maxmemory-policy noeviction on the {side} until the commit",
+                facts.maxmemory_policy
+            );
             findings.push(finding(&format!("{side}-evicts"), Severity::Warning, detail));
         }
     }
@@ -292,6 +249,9 @@ mod tests {
         }
         let with_users = EndpointFacts { acl_users: vec!["app".into()], modules: vec!["search".into()], ..facts("a") };
         let names: Vec<String> = judge(&with_users, &facts("b")).into_iter().map(|f| f.name).collect();
-        assert_eq!(names, ["modules-missing-on-target", "acl-users-not-carried", "acl-users-missing-on-target"]);
+        assert_eq!(names, ["modules-missing-on-target", "acl-users-not-carried"]);
+        let with_lua = EndpointFacts { server: "valkey".into(), modules: vec!["lua".into()], ..facts("a") };
+        let found = judge(&with_lua, &facts("b"));
+        assert!(found.iter().all(|finding| finding.name == "different-versions"), "{found:?}");
     }
 }
