@@ -22,6 +22,8 @@ pub use postgres::facts::PostgresFacts;
 pub use progress::Progress;
 pub use redis::digest::{ServerDigest, TypeCount, compare_servers, digest_server};
 pub use redis::facts::EndpointFacts;
+pub use redis::feed::applier::{Feed, FeedError, FeedSpec, FeedStatus};
+pub use redis::feed::batch::Doubt;
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
 

@@ -190,6 +190,13 @@ pub const FOLLOW_ACK_FIRST: Duration = Duration::from_millis(50);
 pub const FOLLOW_PRIME_TRIES: u32 = 5;
 /// How often a server that has just got its first replica is asked whether it keeps a stream now.
 pub const FOLLOW_PRIME_PAUSE: Duration = Duration::from_millis(5);
+/// Commands in one transaction on a shadow, but for those that one transaction of the authority has: a shadow is busy with it for milliseconds.
+pub const FEED_BATCH_COMMANDS: usize = 2_000;
+/// The same in bytes; also one piece of a large value.
+pub const FEED_BATCH_BYTES: usize = 1024 * 1024;
+/// Keys of a feed that are copied again in one window, and how long between two windows.
+pub const FEED_REPAIRS_AT_ONCE: usize = 64;
+pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(20);
 /// Jobs and orders waiting for the movers' thread to start them; control has a handful for each interlay.
 pub const MOVER_WORK_LEN: usize = 256;
 /// Reports of companions and holds waiting for the movers' thread; as long as the bus that feeds it.

@@ -5,6 +5,7 @@ mod clock;
 mod content;
 pub mod digest;
 pub mod facts;
+pub mod feed;
 pub mod findings;
 pub mod lane_client;
 pub mod mover;

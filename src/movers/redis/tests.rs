@@ -21,16 +21,20 @@ use bus::{CompanionOrder, Directive, LaneEvent, LaneOrder, Mailbox};
 use follow::redis::client::RedisClient;
 use wire::resp::value::{Value, decode, encode_request};
 
-struct Server {
+pub(super) struct Server {
     child: Child,
     directory: PathBuf,
 }
 
 impl Server {
     fn start(name: &str, extra: &[&str]) -> Self {
+        Self::start_binary(Path::new("redis-server"), name, extra)
+    }
+
+    pub fn start_binary(binary: &Path, name: &str, extra: &[&str]) -> Self {
         let directory = std::env::temp_dir().join(format!("crossfade-jobs-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(binary);
         command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no", "--dir"]);
         let child = command.arg(&directory).args(extra).current_dir(&directory).stdout(Stdio::null()).spawn();
         let server = Self { child: child.expect("redis-server: run scripts/install-test-servers.sh"), directory };
@@ -42,11 +46,11 @@ impl Server {
         server
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("redis.sock")
     }
 
-    fn endpoint(&self, name: &str) -> Endpoint {
+    pub fn endpoint(&self, name: &str) -> Endpoint {
         endpoint(name, &self.socket())
     }
 }

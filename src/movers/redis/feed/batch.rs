@@ -1,0 +1,162 @@
+//! Commands for the shadow in one transaction, with the position they lead to. Pure: no I/O, no clock.
+//!
+//! The position is written by the same EXEC as the commands, so that after any crash the shadow itself says what it has: nothing is applied
+//! twice, nothing is left out. A batch may end only where a transaction of the source ends.
+
+use follow::redis::position::Position;
+use wire::resp::command;
+use wire::resp::encode::push_request;
+use wire::resp::value::Value;
+
+/// What the reply to a command should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Anything but an error.
+    Anything,
+    /// `:1`. `:0`: the key was not there, or had no deadline; both sides may differ.
+    Changed,
+    /// An array of 1 (or 2, for a deadline that has passed) for each field.
+    FieldsChanged,
+    /// Of the batch's own commands.
+    Own,
+}
+
+#[derive(Debug)]
+struct Entry {
+    range: std::ops::Range<usize>,
+    database: u32,
+    expect: Expect,
+}
+
+/// See the head of this file. The shadow's connection is in database 0 before and after.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    database: u32,
+}
+
+/// A key that may differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doubt {
+    pub database: u32,
+    /// `None`: which keys is not known.
+    pub key: Option<Vec<u8>>,
+    pub why: String,
+}
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It and the position are there; these keys may differ all the same.
+    Applied(Vec<Doubt>),
+    /// Nothing of it is there; the shadow's words.
+    Refused(String),
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn push(&mut self, database: u32, words: &[&[u8]], expect: Expect) {
+        if self.entries.is_empty() {
+            push_request(&mut self.bytes, &[b"MULTI"]);
+        }
+        if database != self.database {
+            self.database = database;
+            self.own(&[b"SELECT", database.to_string().as_bytes()]);
+        }
+        self.entry(words, expect);
+    }
+
+    /// Removes Crossfade's own key from a database it does not belong in.
+    pub fn forget(&mut self, database: u32, key: &[u8]) {
+        self.push(database, &[b"DEL", key], Expect::Own);
+    }
+
+    fn own(&mut self, words: &[&[u8]]) {
+        self.entry(words, Expect::Own);
+    }
+
+    fn entry(&mut self, words: &[&[u8]], expect: Expect) {
+        let begin = self.bytes.len();
+        push_request(&mut self.bytes, words);
+        self.entries.push(Entry { range: begin..self.bytes.len(), database: self.database, expect });
+    }
+
+    /// Ends the batch: the requests, and how many replies they have. `key`: where the position is kept, in database 0.
+    pub fn seal(&mut self, key: &[u8], position: &Position) -> (&[u8], usize) {
+        if self.entries.is_empty() {
+            push_request(&mut self.bytes, &[b"MULTI"]);
+        }
+        if self.database != 0 {
+            self.database = 0;
+            self.own(&[b"SELECT", b"0"]);
+        }
+        self.own(&[b"SET", key, position.to_string().as_bytes()]);
+        push_request(&mut self.bytes, &[b"EXEC"]);
+        (&self.bytes, self.entries.len() + 2)
+    }
+
+    /// Reads the replies to what [`Batch::seal`] gave.
+    #[must_use]
+    pub fn outcome(&self, replies: &[Value]) -> Outcome {
+        let Some((exec, queued)) = replies.split_last() else { return Outcome::Refused("no reply".to_owned()) };
+        let results = match exec {
+            Value::Array(results) if results.len() == self.entries.len() => results,
+            Value::Error(text) => {
+                // EXECABORT says only that something before it was refused.
+                let cause = queued.iter().find_map(Value::error);
+                return Outcome::Refused(cause.unwrap_or_else(|| String::from_utf8_lossy(text).into_owned()));
+            }
+            other => return Outcome::Refused(format!("EXEC gave {}", other.brief())),
+        };
+        let doubts = self.entries.iter().zip(results).filter_map(|(entry, result)| self.doubt(entry, result));
+        Outcome::Applied(doubts.flatten().collect())
+    }
+
+    fn doubt(&self, entry: &Entry, result: &Value) -> Option<Vec<Doubt>> {
+        let why = match (result, entry.expect) {
+            (Value::Error(text), _) => String::from_utf8_lossy(text).into_owned(),
+            (Value::Integer(0), Expect::Changed) => "it was not there, or without a deadline".to_owned(),
+            (Value::Array(fields), Expect::FieldsChanged)
+                if fields.iter().any(|one| !matches!(one, Value::Integer(1 | 2))) =>
+            {
+                "a field was not there".to_owned()
+            }
+            (_, Expect::Anything | Expect::Changed | Expect::FieldsChanged | Expect::Own) => return None,
+        };
+        Some(doubts(entry.database, &self.bytes[entry.range.clone()], &why))
+    }
+
+    /// Empties it for the next.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+        self.database = 0;
+    }
+}
+
+/// The keys of a command that may differ.
+#[must_use]
+pub fn doubts(database: u32, frame: &[u8], why: &str) -> Vec<Doubt> {
+    let name = wire::resp::args::Args::new(frame).next().unwrap_or_default();
+    let why = format!("{}: {why}", String::from_utf8_lossy(name));
+    let keys = command::lookup(name).keys_of(frame).unwrap_or_default().0;
+    if keys.is_empty() {
+        return vec![Doubt { database, key: None, why }];
+    }
+    keys.into_iter().map(|key| Doubt { database, key: Some(key.to_vec()), why: why.clone() }).collect()
+}

@@ -1,0 +1,344 @@
+//! A feed between real servers: Redis on the path, and Valkey where `scripts/install-test-servers.sh` has put it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, LocalSet};
+use tokio::time::timeout;
+
+use super::applier::{Feed, FeedSpec};
+use super::batch::Doubt;
+use crate::digest_server;
+use crate::redis::tests::Server;
+use follow::redis::client::RedisClient;
+use follow::redis::spill::SpillSpec;
+use wire::resp::encode::request;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Source and shadow by their names.
+struct Pair {
+    name: &'static str,
+    source: Server,
+    shadow: Server,
+}
+
+fn valkey() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/valkey-server");
+    if !path.exists() {
+        eprintln!("*** SKIPPED with Valkey: {} is not there (scripts/install-test-servers.sh)", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+fn pairs(test: &str) -> Vec<Pair> {
+    let redis = PathBuf::from("redis-server");
+    let mut wanted = vec![("redis to redis", redis.clone(), redis.clone())];
+    if let Some(valkey) = valkey() {
+        wanted.push(("redis to valkey", redis.clone(), valkey.clone()));
+        wanted.push(("valkey to redis", valkey.clone(), redis));
+        wanted.push(("valkey to valkey", valkey.clone(), valkey));
+    }
+    let start = |(nth, (name, source, shadow)): (usize, (&'static str, PathBuf, PathBuf))| {
+        let extra = ["--repl-diskless-sync-delay", "0", "--enable-debug-command", "local"];
+        Pair {
+            name,
+            source: Server::start_binary(&source, &format!("{test}-{nth}-old"), &extra),
+            shadow: Server::start_binary(&shadow, &format!("{test}-{nth}-new"), &extra),
+        }
+    };
+    wanted.into_iter().enumerate().map(start).collect()
+}
+
+impl Pair {
+    fn feed(&self) -> Feed {
+        let spill = SpillSpec { memory_bytes_max: 1 << 20, bytes_max: 1 << 30, folder: std::env::temp_dir() };
+        let (authority, shadow) = (self.source.endpoint("old"), self.shadow.endpoint("new"));
+        Feed::new(FeedSpec { name: "orders".to_owned(), authority, shadow, grace_ms: 0, spill })
+    }
+
+    async fn source(&self) -> RedisClient {
+        RedisClient::connect(&self.source.endpoint("old")).await.expect("the source answers")
+    }
+
+    async fn shadow(&self) -> RedisClient {
+        RedisClient::connect(&self.shadow.endpoint("new")).await.expect("the shadow answers")
+    }
+
+    /// Waits until the shadow has all that the source has now.
+    async fn in_step(&self, feed: &Feed) {
+        let mut client = self.source().await;
+        let role = client.must(&[b"ROLE"]).await.expect("ROLE");
+        let offset = role.items().and_then(|items| items[1].integer()).expect("an offset") as u64;
+        timeout(PATIENCE, feed.applied(offset)).await.unwrap_or_else(|_| {
+            panic!("{}: not in step at {offset}: {:?}, {:?}", self.name, feed.status(), feed.doubts())
+        });
+    }
+
+    async fn assert_equal(&self) {
+        let source = digest_server(&self.source.endpoint("old")).await.expect("the source is read");
+        let shadow = digest_server(&self.shadow.endpoint("new")).await.expect("the shadow is read");
+        assert_eq!(source, shadow, "{}", self.name);
+    }
+}
+
+fn run(feed: &Feed) -> JoinHandle<()> {
+    let feed = feed.clone();
+    tokio::task::spawn_local(async move { feed.run_forever(|error| eprintln!("feed: {error}")).await })
+}
+
+fn with_each(test: &str, body: impl AsyncFn(&Pair)) {
+    for pair in pairs(test) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, body(&pair));
+    }
+}
+
+/// Sends lines of words; errors are the script's own fault.
+async fn say(client: &mut RedisClient, lines: &[&str]) {
+    for line in lines {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        client.must(&words).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+/// Every type, several encodings of each, deadlines, databases, functions.
+async fn dataset(client: &mut RedisClient) {
+    let long = "x".repeat(5000);
+    say(
+        client,
+        &[
+            "SET s 1",
+            "SET t text",
+            &format!("SET long {long}"),
+            "SET later v PXAT 99999999999999",
+            "RPUSH l a b c",
+            &format!("RPUSH ll {long} {long} {long}"),
+            "SADD ints 1 2 3",
+            "SADD words a b c",
+            "HSET h f v g w",
+            &format!("HSET hh f {long}"),
+            "ZADD z 1.5 a 2 b -inf c",
+            "PFADD p a b c",
+            "XADD x 1-1 f v",
+            "XADD x 2-1 f v",
+            "XGROUP CREATE x g 0",
+            "XREADGROUP GROUP g me COUNT 1 STREAMS x >",
+            "XDEL x 2-1",
+            "SETBIT bits 100 1",
+            "GEOADD geo 13.3 38.1 here",
+            "SELECT 7",
+            "SET s 7",
+            "SELECT 0",
+        ],
+    )
+    .await;
+    let many: Vec<u8> = (0..2000)
+        .flat_map(|n| {
+            [
+                request(&[b"SADD", b"bigset", format!("m{n}").as_bytes()]),
+                request(&[b"ZADD", b"bigz", n.to_string().as_bytes(), format!("m{n}").as_bytes()]),
+                request(&[b"HSET", b"bigh", format!("f{n}").as_bytes(), b"v"]),
+            ]
+        })
+        .flatten()
+        .collect();
+    client.pipeline(&many, 6000).await.expect("the writes are taken");
+}
+
+#[test]
+fn history_and_stream_make_the_shadow_equal() {
+    with_each("equal", async |pair| {
+        let mut client = pair.source().await;
+        dataset(&mut client).await;
+        let mut shadow = pair.shadow().await;
+        say(&mut shadow, &["SET only-here v"]).await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        say(
+            &mut client,
+            &[
+                "INCR s",
+                "APPEND t more",
+                "SPOP words",
+                "LPOP l",
+                "RPUSH l d",
+                "HINCRBYFLOAT h n 0.1",
+                "ZINCRBY z 1 a",
+                "EXPIRE s 1000",
+                "PERSIST later",
+                "GETEX t EX 500",
+                "SELECT 3",
+                "SET other-database 1",
+                "MOVE other-database 4",
+                "SELECT 0",
+                "COPY h hc",
+                "RENAME l l2",
+                "EVAL redis.call('SET','undeclared','v') 0",
+                "SETEX e 100 v",
+                "XADD x MAXLEN 1 3-1 f v",
+                "XACK x g 1-1",
+                "SORT ints STORE sorted",
+                "DEL long",
+                "UNLINK hh",
+                "BITOP NOT nb bits",
+                "SWAPDB 0 7",
+                "SET after-swap 1",
+                "SWAPDB 7 2",
+            ],
+        )
+        .await;
+        let block = [
+            request(&[b"MULTI"]),
+            request(&[b"INCR", b"m"]),
+            request(&[b"SELECT", b"9"]),
+            request(&[b"SET", b"k", b"v"]),
+            request(&[b"EXEC"]),
+        ];
+        client.pipeline(&block.concat(), 5).await.expect("a transaction");
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        assert_eq!(feed.doubts(), Vec::<Doubt>::new(), "{}", pair.name);
+        assert_eq!(feed.status().full_syncs, 1);
+        let none = shadow.must(&[b"EXISTS", b"only-here"]).await.expect("EXISTS");
+        assert_eq!(none.integer(), Some(0), "what only the shadow had is gone");
+        running.abort();
+    });
+}
+
+/// The position is applied with its batch: whatever the moment at which a feed dies, the next applies each command once.
+#[test]
+fn a_feed_that_dies_at_any_moment_is_continued_without_a_copy() {
+    with_each("dies", async |pair| {
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        running.abort();
+        let writing = {
+            let mut client = pair.source().await;
+            tokio::task::spawn_local(async move {
+                for round in 0..200u32 {
+                    let commands: Vec<u8> = (0..100u32)
+                        .flat_map(|n| match n % 4 {
+                            0 => request(&[b"INCR", b"counter"]),
+                            1 => request(&[b"RPUSH", b"list", round.to_string().as_bytes()]),
+                            2 => request(&[b"APPEND", format!("text:{n}").as_bytes(), b"x"]),
+                            _ => request(&[b"EVAL", b"redis.call('INCR','a'); redis.call('RPUSH','b',1)", b"0"]),
+                        })
+                        .collect();
+                    client.pipeline(&commands, 100).await.expect("the writes are taken");
+                }
+            })
+        };
+        let mut lives = 0;
+        while !writing.is_finished() {
+            let feed = pair.feed();
+            let running = run(&feed);
+            // At another point of its work each time.
+            let moment = Duration::from_micros(1000 + 700 * (lives % 13));
+            tokio::time::sleep(moment).await;
+            running.abort();
+            let _ = running.await;
+            assert_eq!(feed.status().full_syncs, 0, "{}: nothing is copied again", pair.name);
+            lives += 1;
+        }
+        writing.await.expect("it was written");
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        assert_eq!((feed.status().full_syncs, feed.doubts()), (0, Vec::new()));
+        assert!(lives > 5, "{lives} lives");
+        running.abort();
+    });
+}
+
+#[test]
+fn lost_connections_and_a_lost_backlog_are_survived() {
+    with_each("lost", async |pair| {
+        let mut client = pair.source().await;
+        say(&mut client, &["CONFIG SET repl-backlog-size 16384", "SET gone v"]).await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let mut shadow = pair.shadow().await;
+        for round in 0..5 {
+            say(&mut client, &[&format!("SET round {round}"), "INCR c"]).await;
+            let _ = client.call(&[b"CLIENT", b"KILL", b"TYPE", b"replica"]).await;
+            let _ = shadow.call(&[b"CLIENT", b"KILL", b"TYPE", b"normal", b"SKIPME", b"yes"]).await;
+            say(&mut client, &["INCR c"]).await;
+            pair.in_step(&feed).await;
+        }
+        assert_eq!(feed.status().full_syncs, 1, "{}: each was continued", pair.name);
+        pair.assert_equal().await;
+        running.abort();
+        let _ = running.await;
+        say(&mut client, &["DEL gone"]).await;
+        for _ in 0..50 {
+            say(&mut client, &[&format!("SET filler {}", "x".repeat(4000))]).await;
+        }
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        assert_eq!(feed.status().full_syncs, 1, "{}: the backlog no longer had it", pair.name);
+        running.abort();
+    });
+}
+
+#[test]
+fn a_feed_ends_the_connections_of_its_predecessor_before_it_reads_the_position() {
+    with_each("zombie", async |pair| {
+        let mut zombie = pair.shadow().await;
+        let mut other = pair.shadow().await;
+        say(&mut zombie, &["CLIENT SETNAME crossfade-feed-orders"]).await;
+        say(&mut other, &["CLIENT SETNAME crossfade-feed-orders-2"]).await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        assert!(zombie.call(&[b"SET", b"late", b"v"]).await.is_err(), "{}: it is dead", pair.name);
+        say(&mut other, &["PING"]).await;
+        running.abort();
+    });
+}
+
+/// As when the shadow refused a command, or a stranger wrote there.
+#[test]
+fn a_doubtful_key_is_copied_again_at_the_position_of_the_shadow() {
+    with_each("doubt", async |pair| {
+        let mut client = pair.source().await;
+        say(
+            &mut client,
+            &["SET steady 1", "SET hot 1", "RPUSH list a b", "SET gone 1", "PEXPIREAT steady 99999999999999"],
+        )
+        .await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let mut shadow = pair.shadow().await;
+        // A hash cannot be incremented, a missing key cannot be persisted.
+        say(&mut shadow, &["DEL hot list gone steady", "HSET hot f v", "HSET list f v"]).await;
+        say(&mut client, &["PERSIST steady", "INCR hot", "RPUSH list c", "PEXPIREAT gone 99999999999999"]).await;
+        pair.in_step(&feed).await;
+        let writing = {
+            let mut client = pair.source().await;
+            tokio::task::spawn_local(async move {
+                for _ in 0..300 {
+                    say(&mut client, &["INCR hot", "INCR other"]).await;
+                }
+            })
+        };
+        writing.await.expect("it was written");
+        let repaired = async {
+            while !feed.doubts().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, repaired).await.unwrap_or_else(|_| panic!("{}: {:?}", pair.name, feed.doubts()));
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        running.abort();
+    });
+}
