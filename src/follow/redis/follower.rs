@@ -210,6 +210,12 @@ impl Following {
         self.stream
     }
 
+    /// The offset in front of the bytes that are given next.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.taken.max(self.from)
+    }
+
     /// The offset up to which everything has arrived here.
     #[must_use]
     pub fn received(&self) -> u64 {

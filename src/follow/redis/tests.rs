@@ -169,7 +169,7 @@ fn a_stream_is_continued_where_it_was_left() {
         let mut following = prime(&server.spec()).await.expect("the stream is there without a snapshot");
         client.must(&[b"SELECT", b"5"]).await.expect("SELECT");
         set(&mut client, 0..100).await;
-        let begin = Position { stream: following.stream(), offset: following.received(), database: 0 };
+        let begin = Position { stream: following.stream(), offset: following.at(), database: 0 };
         let mut reader = StreamReader::new(begin);
         let first = read_until(&mut following, &mut reader, b"key:99").await;
         let left = reader.position();
@@ -189,7 +189,7 @@ fn a_stream_is_continued_where_it_was_left() {
 fn a_stream_that_is_no_longer_there_is_not_continued() {
     with_each("gone", &["--repl-backlog-size", "16kb"], async |server| {
         let following = prime(&server.spec()).await.expect("the stream");
-        let begin = Position { stream: following.stream(), offset: following.received(), database: 0 };
+        let begin = Position { stream: following.stream(), offset: following.at(), database: 0 };
         drop(following);
         let mut client = server.client().await;
         for round in 0..10 {
@@ -204,7 +204,7 @@ fn what_is_acknowledged_is_what_the_source_knows() {
     with_each("ack", &[], async |server| {
         let mut client = server.client().await;
         let mut following = prime(&server.spec()).await.expect("the stream");
-        let begin = Position { stream: following.stream(), offset: following.received(), database: 0 };
+        let begin = Position { stream: following.stream(), offset: following.at(), database: 0 };
         set(&mut client, 0..1).await;
         let mut reader = StreamReader::new(begin);
         read_until(&mut following, &mut reader, b"key:0").await;
@@ -221,7 +221,7 @@ fn a_lost_source_is_told_after_what_had_arrived() {
     with_each("lost", &[], async |server| {
         let mut client = server.client().await;
         let mut following = prime(&server.spec()).await.expect("the stream");
-        let begin = Position { stream: following.stream(), offset: following.received(), database: 0 };
+        let begin = Position { stream: following.stream(), offset: following.at(), database: 0 };
         set(&mut client, 0..10).await;
         let mut reader = StreamReader::new(begin);
         read_until(&mut following, &mut reader, b"key:9").await;
