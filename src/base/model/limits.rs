@@ -197,6 +197,15 @@ pub const FEED_BATCH_BYTES: usize = 1024 * 1024;
 /// Keys of a feed that are copied again in one window, and how long between two windows.
 pub const FEED_REPAIRS_AT_ONCE: usize = 64;
 pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(20);
+/// Keys kept of those that the stream touches while a window is open; with more, every key counts as touched and is read again.
+pub const FEED_TOUCHED_KEYS_MAX: usize = 100_000;
+/// Elements in one command that writes a value by its type: a shadow is not busy with one for long.
+pub const FEED_ELEMENTS_AT_ONCE: usize = 128;
+/// ACL users whose rights are compared by ACL DRYRUN; each costs two round trips for a few hundred commands.
+pub const FINDING_USERS_COMPARED_MAX: usize = 32;
+/// Names listed in one finding, and bytes of each: it is read by a person.
+pub const FINDING_NAMES_MAX: usize = 12;
+pub const FINDING_NAME_BYTES_MAX: usize = 64;
 /// Jobs and orders waiting for the movers' thread to start them; control has a handful for each interlay.
 pub const MOVER_WORK_LEN: usize = 256;
 /// Reports of companions and holds waiting for the movers' thread; as long as the bus that feeds it.

@@ -36,6 +36,8 @@ pub struct FollowSpec {
 pub struct Following {
     shared: Rc<Shared>,
     reading: JoinHandle<()>,
+    /// "endpoint NAME (ADDRESS)": for messages.
+    who: String,
     stream: StreamId,
     /// Bytes of the stream before this are not given.
     from: u64,
@@ -196,12 +198,13 @@ impl Following {
             ended: RefCell::default(),
         });
         let own = Rc::clone(&shared);
+        let who = replica.reader.who().to_owned();
         let reading = tokio::task::spawn_local(async move {
             let error = own.read(replica).await;
             own.ended.replace(Some(error));
             own.arrived.notify_one();
         });
-        Self { shared, reading, stream, from: offset, taken: offset }
+        Self { shared, reading, who, stream, from: offset, taken: offset }
     }
 
     /// May differ from the one asked for: a source that was promoted has a new one.
@@ -240,7 +243,7 @@ impl Following {
     pub fn give_from(&mut self, position: Position) -> Result<(), FollowError> {
         if position.stream != self.stream || position.offset < self.taken {
             let why = format!("position {position} is not within the stream {} from {} on", self.stream, self.taken);
-            return Err(FollowError::Gone { server: "the source".to_owned(), why });
+            return Err(FollowError::Gone { server: self.who.clone(), why });
         }
         self.from = position.offset;
         Ok(())

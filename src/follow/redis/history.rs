@@ -1,6 +1,6 @@
 //! The snapshot that a full synchronisation begins with, item by item, as it arrives. Lives on any thread with a tokio runtime.
 
-use super::position::{Position, StreamId};
+use super::position::Position;
 use super::replica::{Framing, Replica, ReplicaReader, ReplicaWriter, Synced};
 use crate::error::{FollowError, ServerError};
 use wire::rdb::{Item, Sizes, Splitter};
@@ -50,11 +50,6 @@ impl History {
         self.at
     }
 
-    #[must_use]
-    pub fn stream(&self) -> StreamId {
-        self.at.stream
-    }
-
     /// How many bytes it has, where the server says so beforehand.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
@@ -62,11 +57,6 @@ impl History {
             Framing::Counted(length) => Some(length),
             Framing::Marked(_) => None,
         }
-    }
-
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received
     }
 
     /// Receives the next bytes; `false` when the snapshot is complete and every item was taken.

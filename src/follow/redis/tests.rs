@@ -13,7 +13,7 @@ use super::follower::{FollowSpec, Following, Resumed, full_sync, prime, resume};
 use super::position::Position;
 use super::spill::SpillSpec;
 use super::stream::{Item, StreamReader};
-use base::model::{Address, ClientTls, Endpoint, EndpointName, EndpointProtocol};
+use base::model::{Address, ClientTls, Credentials, Endpoint, EndpointName, EndpointProtocol, Secret};
 use wire::rdb::{Item as Snapshot, Sizes};
 use wire::resp::args::Args;
 use wire::resp::encode::request;
@@ -127,39 +127,67 @@ async fn read_until(
 
 #[test]
 fn a_snapshot_and_the_stream_behind_it_hold_every_write_once() {
-    with_each("full", &["--repl-diskless-sync-delay", "0"], async |server| {
-        let mut client = server.client().await;
-        set(&mut client, 0..5_000).await;
-        client.must(&[b"SELECT", b"3"]).await.expect("SELECT");
-        set(&mut client, 5_000..6_000).await;
-        let mut sync = full_sync(&server.spec()).await.expect("a full synchronisation begins");
-        assert!(!sync.burdens_source());
-        // While the snapshot is taken in; more than the spill keeps in memory.
-        set(&mut client, 6_000..12_000).await;
-        client.must(&[b"SET", b"end", b""]).await.expect("SET");
-        let mut seen = BTreeMap::new();
-        let mut database = 0;
-        while sync.history.more().await.expect("the snapshot arrives") {
-            while let Some(item) = sync.history.item().expect("the snapshot is read") {
-                match item {
-                    Snapshot::SelectDb(number) => database = number as u32,
-                    Snapshot::Record { head, .. } => {
-                        assert_eq!(seen.insert((database, head.key.to_vec()), ()), None, "each key once");
-                    }
-                    _ => {}
+    for (name, diskless) in [("full", "yes"), ("full-file", "no")] {
+        let extra = ["--repl-diskless-sync-delay", "0", "--repl-diskless-sync", diskless];
+        with_each(name, &extra, async |server| {
+            let sync = every_write_is_seen_once(server, &server.spec()).await;
+            assert!(sync.waiting_bytes_max() > 64 * 1024, "the spill was used");
+        });
+    }
+}
+
+/// The stream then follows the snapshot on its connection, in either form of it.
+#[test]
+fn without_connections_for_a_snapshot_alone_one_connection_carries_both() {
+    for (name, diskless) in [("single", "yes"), ("single-file", "no")] {
+        let extra = ["--repl-diskless-sync-delay", "0", "--repl-diskless-sync", diskless];
+        with_each(name, &extra, async |server| {
+            let mut client = server.client().await;
+            let rules =
+                "ACL SETUSER follower on >secret ~* &* +@all -replconf +replconf|capa +replconf|version +replconf|ack";
+            client.must(&rules.split(' ').map(str::as_bytes).collect::<Vec<_>>()).await.expect("a user");
+            let mut spec = server.spec();
+            let (user, password) = (Some("follower".to_owned()), Secret::new(b"secret"));
+            spec.endpoint.credentials = Some(Credentials { user, password });
+            let sync = full_sync(&spec).await.expect("a full synchronisation begins");
+            assert!(sync.burdens_source(), "that is said");
+            drop(sync);
+            every_write_is_seen_once(server, &spec).await;
+        });
+    }
+}
+
+async fn every_write_is_seen_once(server: &Server, spec: &FollowSpec) -> Following {
+    let mut client = server.client().await;
+    set(&mut client, 0..5_000).await;
+    client.must(&[b"SELECT", b"3"]).await.expect("SELECT");
+    set(&mut client, 5_000..6_000).await;
+    let mut sync = full_sync(spec).await.expect("a full synchronisation begins");
+    // While the snapshot is taken in; more than the spill keeps in memory.
+    set(&mut client, 6_000..12_000).await;
+    client.must(&[b"SET", b"end", b""]).await.expect("SET");
+    let mut seen = BTreeMap::new();
+    let mut database = 0;
+    while sync.history.more().await.expect("the snapshot arrives") {
+        while let Some(item) = sync.history.item().expect("the snapshot is read") {
+            match item {
+                Snapshot::SelectDb(number) => database = number as u32,
+                Snapshot::Record { head, .. } => {
+                    assert_eq!(seen.insert((database, head.key.to_vec()), ()), None, "each key once");
                 }
+                _ => {}
             }
         }
-        let at = sync.history.at();
-        let mut following = sync.into_following();
-        let mut reader = StreamReader::new(at);
-        let later = read_until(&mut following, &mut reader, b"end").await;
-        assert!(following.waiting_bytes_max() > 64 * 1024, "the spill was used");
-        for n in 0..12_000 {
-            let key = (if n < 5_000 { 0 } else { 3 }, format!("key:{n}").into_bytes());
-            assert!(seen.contains_key(&key) != later.contains_key(&key), "key:{n} is in one of them");
-        }
-    });
+    }
+    let at = sync.history.at();
+    let mut following = sync.into_following();
+    let mut reader = StreamReader::new(at);
+    let later = read_until(&mut following, &mut reader, b"end").await;
+    for n in 0..12_000 {
+        let key = (if n < 5_000 { 0 } else { 3 }, format!("key:{n}").into_bytes());
+        assert!(seen.contains_key(&key) != later.contains_key(&key), "key:{n} is in one of them");
+    }
+    following
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! A DUMP payload ends with a 2-byte little-endian RDB version and a CRC64 of all before it (Redis `createDumpPayload`).
 
+use crate::rdb::crc64::{Crc64, checksum};
+use crate::rdb::dump;
+
 use super::effect::{Effects, Expect, bulk, bulks, elements, integer};
 use super::encode::{number, request};
 
@@ -11,8 +14,6 @@ const RDB_VERSION_COMMON: u16 = 10;
 const RDB_TYPE_SHARED_MAX: u8 = 21;
 /// Elements in one typed write: bounds the size of a request.
 const TYPED_CHUNK: usize = 512;
-
-static CRC: crc::Crc<u64, crc::Table<16>> = crc::Crc::<u64, crc::Table<16>>::new(&crc::CRC_64_REDIS);
 
 /// The data types of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,9 +55,8 @@ pub fn lower_version(payload: &mut [u8]) {
     if u16::from_le_bytes([payload[body], payload[body + 1]]) <= RDB_VERSION_COMMON {
         return;
     }
-    payload[body..body + 2].copy_from_slice(&RDB_VERSION_COMMON.to_le_bytes());
-    let crc = CRC.checksum(&payload[..body + 2]);
-    payload[body + 2..].copy_from_slice(&crc.to_le_bytes());
+    let footer = dump::footer(Crc64::resume(checksum(&payload[..body])), RDB_VERSION_COMMON);
+    payload[body..].copy_from_slice(&footer);
 }
 
 /// The read-only requests that show a whole value of this type; `None` for types that have no typed copy.
@@ -193,7 +193,7 @@ mod tests {
         // DUMP of SET k hello, as Redis 7.0.15 writes it: version 10.
         let redis: &[u8] = b"\x00\x05hello\x0a\x00";
         let mut payload = redis.to_vec();
-        payload.extend_from_slice(&CRC.checksum(redis).to_le_bytes());
+        payload.extend_from_slice(&checksum(redis).to_le_bytes());
         let original = payload.clone();
         lower_version(&mut payload);
         assert_eq!(payload, original, "version 10 is unchanged");

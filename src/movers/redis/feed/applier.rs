@@ -114,6 +114,8 @@ struct Shared {
     losses: RefCell<BTreeSet<Doubt>>,
     touched: RefCell<Touched>,
     window: RefCell<Option<Window>>,
+    /// Rung when there is a key that may differ, and when a window is over.
+    has_doubts: Notify,
     /// Rung when a window has been read.
     has_window: Notify,
     /// Rung whenever the status has changed.
@@ -139,6 +141,7 @@ impl Feed {
             losses: RefCell::default(),
             touched: RefCell::default(),
             window: RefCell::default(),
+            has_doubts: Notify::new(),
             has_window: Notify::new(),
             changed: Notify::new(),
         }))
@@ -242,6 +245,7 @@ impl Shared {
 
     fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
         self.doubts.borrow_mut().extend(more);
+        self.has_doubts.notify_one();
     }
 
     /// Empties the shadow and fills it from a snapshot of the authority.
@@ -368,14 +372,11 @@ impl Shared {
     async fn read_doubtful(&self) -> Result<(), FeedError> {
         let mut client: Option<RedisClient> = None;
         loop {
-            tokio::time::sleep(limits::FEED_REPAIR_PAUSE).await;
-            if self.window.borrow().is_some() {
-                continue;
-            }
             let named = |doubt: &&Doubt| doubt.key.is_some();
             let some: Vec<Doubt> =
                 self.doubts.borrow().iter().filter(named).take(limits::FEED_REPAIRS_AT_ONCE).cloned().collect();
-            if some.is_empty() {
+            if some.is_empty() || self.window.borrow().is_some() {
+                self.has_doubts.notified().await;
                 continue;
             }
             let client = match &mut client {
@@ -387,6 +388,8 @@ impl Shared {
             let window = read(client, some).await?;
             self.window.replace(Some(window));
             self.has_window.notify_one();
+            // A key that is written all the time is read again and again; the authority is not to be busy with that.
+            tokio::time::sleep(limits::FEED_REPAIR_PAUSE).await;
         }
     }
 
@@ -405,7 +408,7 @@ impl Shared {
         writer.flush(client).await?;
         client.must(&[b"SELECT", b"0"]).await?;
         self.losses.borrow_mut().extend(writer.take_doubts());
-        self.note(|_| {});
+        self.has_doubts.notify_one();
         Ok(())
     }
 

@@ -141,6 +141,15 @@ impl Batch {
         Some(doubts(entry.database, &self.bytes[entry.range.clone()], &why))
     }
 
+    #[cfg(test)]
+    pub fn lines(&self) -> Vec<String> {
+        let line = |entry: &Entry| {
+            let words = wire::resp::args::Args::new(&self.bytes[entry.range.clone()]);
+            words.map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
+        };
+        self.entries.iter().map(line).collect()
+    }
+
     /// Empties it for the next.
     pub fn clear(&mut self) {
         self.bytes.clear();

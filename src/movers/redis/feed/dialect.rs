@@ -42,6 +42,7 @@ impl Dialect {
         let Some(name) = args.first() else { return Translated::Dropped };
         let command = command::lookup(name);
         let lower = name.to_ascii_lowercase();
+        let Ok(known_as) = std::str::from_utf8(&lower) else { return Translated::Lost("its name is no text") };
         if is_reserved(command, frame, &args) {
             return Translated::Dropped;
         }
@@ -64,10 +65,7 @@ impl Dialect {
             b"hsetex" => words.set_fields(),
             b"msetex" => words.set_many(),
             b"function" => words.function(),
-            b"swapdb" => words.as_it_is(Expect::Anything),
-            _ if command.name.is_empty() || self.knows(&String::from_utf8_lossy(&lower)) => {
-                words.as_it_is(Expect::Anything)
-            }
+            _ if self.knows(known_as) => words.as_it_is(Expect::Anything),
             _ => Translated::Lost("the shadow has no such command"),
         }
     }
@@ -82,9 +80,12 @@ fn is_reserved(command: &command::Command, frame: &[u8], args: &[&[u8]]) -> bool
     }
 }
 
+/// Arguments of a command, one behind the other.
+type Arguments<'a> = &'a [&'a [u8]];
+
 struct Words<'a, 'b> {
     dialect: &'a Dialect,
-    args: &'a [&'a [u8]],
+    args: Arguments<'a>,
     database: u32,
     now_ms: i64,
     batch: &'b mut Batch,
@@ -151,10 +152,9 @@ impl<'a> Words<'a, '_> {
     /// RESTORE key ttl payload [REPLACE] [ABSTTL] [IDLETIME s] [FREQ f].
     fn restore(&mut self) -> Translated {
         let [_, key, time, payload, options @ ..] = self.args else { return self.as_it_is(Expect::Anything) };
-        let mut payload = payload.to_vec();
-        if dump::set_version(&mut payload, self.dialect.rdb_version).is_err() {
+        let Some(payload) = with_version(payload, self.dialect.rdb_version) else {
             return Translated::Lost("its RESTORE has a payload that is damaged");
-        }
+        };
         let absolute = options.iter().any(|option| option.eq_ignore_ascii_case(b"ABSTTL"));
         let deadline = if *time == b"0" { b"0".to_vec() } else { self.later(time, 1, !absolute) };
         self.push(&[b"RESTORE", key, &deadline, &payload, b"REPLACE", b"ABSTTL"], Expect::Anything);
@@ -168,7 +168,7 @@ impl<'a> Words<'a, '_> {
         }
         let [_, key, time, ..] = self.args else { return self.as_it_is(Expect::Anything) };
         let deadline = self.later(time, unit_ms, relative);
-        let Some(fields) = self.behind(b"FIELDS") else { return self.as_it_is(Expect::Anything) };
+        let Some((_, fields)) = self.around_fields() else { return self.as_it_is(Expect::Anything) };
         let mut words: Vec<&[u8]> = vec![b"HPEXPIREAT", key, &deadline, b"FIELDS"];
         words.extend(fields);
         self.push(&words, Expect::FieldsChanged);
@@ -178,19 +178,12 @@ impl<'a> Words<'a, '_> {
     /// HSETEX key [FNX|FXX] [PXAT time|KEEPTTL] FIELDS n field value...
     fn set_fields(&mut self) -> Translated {
         let [_, key, ..] = self.args else { return self.as_it_is(Expect::Anything) };
-        let Some([_, pairs @ ..]) = self.behind(b"FIELDS") else { return self.as_it_is(Expect::Anything) };
-        let time = self.after_word(b"PXAT").map(|text| self.later(text, 1, false));
-        let time = time.or_else(|| self.after_word(b"EXAT").map(|text| self.later(text, 1000, false)));
-        let keeps = self.args.iter().any(|arg| arg.eq_ignore_ascii_case(b"KEEPTTL"));
-        let count = (pairs.len() / 2).to_string();
+        let Some((options, [count, pairs @ ..])) = self.around_fields() else { return self.as_it_is(Expect::Anything) };
+        let lifetime = self.lifetime(options);
         if self.dialect.knows("hsetex") {
             let mut words: Vec<&[u8]> = vec![b"HSETEX", key];
-            match &time {
-                Some(time) => words.extend([b"PXAT".as_slice(), time]),
-                None if keeps => words.push(b"KEEPTTL"),
-                None => {}
-            }
-            words.extend([b"FIELDS".as_slice(), count.as_bytes()]);
+            words.extend(lifetime.iter().map(Vec::as_slice));
+            words.extend([b"FIELDS".as_slice(), count]);
             words.extend(pairs);
             self.push(&words, Expect::Anything);
             return Translated::Sent;
@@ -198,24 +191,19 @@ impl<'a> Words<'a, '_> {
         let mut words: Vec<&[u8]> = vec![b"HSET", key];
         words.extend(pairs);
         self.push(&words, Expect::Anything);
-        if time.is_some() { Translated::Lost("the shadow has no deadlines of hash fields") } else { Translated::Sent }
+        let expires = lifetime.len() > 1;
+        if expires { Translated::Lost("the shadow has no deadlines of hash fields") } else { Translated::Sent }
     }
 
     /// MSETEX n key value... [NX|XX] [PXAT time|KEEPTTL]: in single SETs, which every server has.
     fn set_many(&mut self) -> Translated {
         let count = self.args.get(1).and_then(|text| number(text)).and_then(|count| usize::try_from(count).ok());
-        let pairs = count.and_then(|count| self.args.get(2..count.checked_mul(2)?.checked_add(2)?));
-        let Some(pairs) = pairs else { return self.as_it_is(Expect::Anything) };
-        let time = self.after_word(b"PXAT").map(|text| self.later(text, 1, false));
-        let time = time.or_else(|| self.after_word(b"EXAT").map(|text| self.later(text, 1000, false)));
-        let keeps = self.args[2 + pairs.len()..].iter().any(|arg| arg.eq_ignore_ascii_case(b"KEEPTTL"));
+        let behind = count.and_then(|count| self.args.get(2..)?.split_at_checked(count.checked_mul(2)?));
+        let Some((pairs, options)) = behind else { return self.as_it_is(Expect::Anything) };
+        let lifetime = self.lifetime(options);
         for pair in pairs.chunks_exact(2) {
             let mut words: Vec<&[u8]> = vec![b"SET", pair[0], pair[1]];
-            match &time {
-                Some(time) => words.extend([b"PXAT".as_slice(), time]),
-                None if keeps => words.push(b"KEEPTTL"),
-                None => {}
-            }
+            words.extend(lifetime.iter().map(Vec::as_slice));
             self.push(&words, Expect::Anything);
         }
         Translated::Sent
@@ -236,23 +224,23 @@ impl<'a> Words<'a, '_> {
         Translated::Sent
     }
 
-    fn behind(&self, word: &[u8]) -> Option<&'a [&'a [u8]]> {
-        let at = self.args.iter().position(|arg| arg.eq_ignore_ascii_case(word))?;
-        self.args.get(at + 1..)
+    /// What stands in front of FIELDS and behind it; not the key at 1, which may have that name.
+    fn around_fields(&self) -> Option<(Arguments<'a>, Arguments<'a>)> {
+        let rest = self.args.get(2..)?;
+        let at = rest.iter().position(|arg| arg.eq_ignore_ascii_case(b"FIELDS"))?;
+        Some((&rest[..at], &rest[at + 1..]))
     }
 
-    /// Only in front of the data, where a word cannot be a field's name.
-    fn after_word(&self, word: &[u8]) -> Option<&'a [u8]> {
-        let options = match self.args.iter().position(|arg| arg.eq_ignore_ascii_case(b"FIELDS")) {
-            Some(fields) => &self.args[2..fields],
-            // MSETEX has its options behind the data.
-            None => {
-                let count = usize::try_from(number(self.args.get(1)?)?).ok()?;
-                self.args.get(count.checked_mul(2)?.checked_add(2)?..)?
-            }
-        };
-        let at = options.iter().position(|arg| arg.eq_ignore_ascii_case(word))?;
-        options.get(at + 1).copied()
+    /// The words that say how long the shadow keeps what is set: none, KEEPTTL, or PXAT and a time.
+    fn lifetime(&self, options: &[&[u8]]) -> Vec<Vec<u8>> {
+        let at = |word: &[u8]| options.iter().position(|option| option.eq_ignore_ascii_case(word));
+        let after = |word: &[u8]| options.get(at(word)? + 1).copied();
+        let deadline = after(b"PXAT").map(|text| self.later(text, 1, false));
+        match deadline.or_else(|| after(b"EXAT").map(|text| self.later(text, 1000, false))) {
+            Some(deadline) => vec![b"PXAT".to_vec(), deadline],
+            None if at(b"KEEPTTL").is_some() => vec![b"KEEPTTL".to_vec()],
+            None => Vec::new(),
+        }
     }
 
     fn push_owned(&mut self, words: &[Vec<u8>], expect: Expect) -> Translated {
@@ -266,9 +254,67 @@ fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// FUNCTION DUMP gives a payload without a type byte of its own: the footer is the same.
+/// A payload of DUMP or FUNCTION DUMP as another version of server takes it; `None`: it is damaged.
 fn with_version(payload: &[u8], version: u16) -> Option<Vec<u8>> {
     let mut payload = payload.to_vec();
     dump::set_version(&mut payload, version).ok()?;
     Some(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::resp::encode::request;
+
+    /// What a shadow with these commands is sent, between MULTI and the position.
+    fn sent(commands: &str, line: &str) -> (Vec<String>, Translated) {
+        let mut commands: Vec<String> = commands.split(' ').map(str::to_owned).collect();
+        commands.sort_unstable();
+        let dialect = Dialect { rdb_version: 10, commands, grace_ms: 1000 };
+        let mut batch = Batch::default();
+        let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        let translated = dialect.translate(&frame, 0, 500_000, &mut batch);
+        (batch.lines(), translated)
+    }
+
+    #[test]
+    fn conditions_are_left_out_and_deadlines_are_later() {
+        for (line, becomes) in [
+            ("SET k v NX PXAT 7000", "SET k v PXAT 8000"),
+            ("SET k v EX 3", "SET k v PXAT 504000"),
+            ("SET k v IFEQ old KEEPTTL", "SET k v KEEPTTL"),
+            ("PEXPIREAT k 7000 GT", "PEXPIREAT k 8000"),
+            ("EXPIRE k 2", "PEXPIREAT k 503000"),
+            ("SETEX k 2 v", "SET k v PXAT 503000"),
+            ("HPEXPIREAT FIELDS 7000 NX FIELDS 1 f", "HPEXPIREAT FIELDS 8000 FIELDS 1 f"),
+            ("HSETEX FIELDS FXX PXAT 7000 FIELDS 1 KEEPTTL v", "HSETEX FIELDS PXAT 8000 FIELDS 1 KEEPTTL v"),
+            ("DEL a b", "DEL a b"),
+        ] {
+            assert_eq!(sent("del hsetex hpexpireat", line), (vec![becomes.to_owned()], Translated::Sent), "{line}");
+        }
+        let both = vec!["SET FIELDS 1 PXAT 8000".to_owned(), "SET PXAT 2 PXAT 8000".to_owned()];
+        assert_eq!(sent("set", "MSETEX 2 FIELDS 1 PXAT 2 XX PXAT 7000"), (both, Translated::Sent));
+    }
+
+    #[test]
+    fn what_an_older_shadow_lacks_is_written_in_its_words_and_what_it_cannot_hold_is_lost() {
+        let (lines, translated) = sent("hset", "HSETEX h PXAT 7000 FIELDS 1 f v");
+        assert_eq!(lines, ["HSET h f v"]);
+        assert!(matches!(translated, Translated::Lost(why) if why.contains("hash fields")));
+        assert_eq!(sent("hset", "HSETEX h FIELDS 1 f v"), (vec!["HSET h f v".to_owned()], Translated::Sent));
+        for line in ["HPEXPIREAT h 7000 FIELDS 1 f", "NEWER k v"] {
+            let (lines, translated) = sent("hset", line);
+            assert!(lines.is_empty() && matches!(translated, Translated::Lost(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn messages_and_own_keys_are_dropped_and_nonsense_is_left_to_the_shadow() {
+        for line in ["PUBLISH c m", "SPUBLISH c m", "SET __crossfade:smoke:a 1", "DEL __crossfade:a __crossfade:b"] {
+            assert_eq!(sent("set del publish", line), (Vec::new(), Translated::Dropped), "{line}");
+        }
+        for line in ["HSETEX FIELDS", "HSETEX k FIELDS", "MSETEX 9 a b", "SET k", "PEXPIREAT k", "MSETEX x a b"] {
+            assert_eq!(sent("hsetex", line), (vec![line.to_owned()], Translated::Sent), "{line}");
+        }
+    }
 }

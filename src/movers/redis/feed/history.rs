@@ -241,12 +241,9 @@ struct TypedWriter<'w, 'a> {
     consumer: Vec<u8>,
 }
 
-/// Elements in one command: a shadow is not to be busy with one for long.
-const ELEMENTS_AT_ONCE: usize = 128;
-
 impl TypedWriter<'_, '_> {
     fn add(&mut self, name: &[u8], arguments: &[&[u8]]) {
-        if self.words.first().is_some_and(|open| open != name) || self.words.len() > 2 * ELEMENTS_AT_ONCE {
+        if self.words.first().is_some_and(|open| open != name) || self.words.len() > 2 * limits::FEED_ELEMENTS_AT_ONCE {
             self.flush();
         }
         if self.words.is_empty() {
@@ -280,10 +277,7 @@ impl TypedWriter<'_, '_> {
                 let id = id.to_string();
                 let mut words: Vec<&[u8]> = vec![b"XADD", self.key, id.as_bytes()];
                 words.extend(fields.iter().flat_map(|(field, value)| [&**field, &**value]));
-                let key = self.key;
-                debug_assert_eq!(words[1], key);
-                let database = self.history.database;
-                self.history.request(&words, Some(database));
+                self.send(&words);
             }
             Element::Stream(state) => self.stream(&state),
             Element::Group { name, last_id, entries_read } => {
@@ -293,8 +287,7 @@ impl TypedWriter<'_, '_> {
                 if let Some(read) = &read {
                     words.extend([b"ENTRIESREAD".as_slice(), read.as_bytes()]);
                 }
-                let database = self.history.database;
-                self.history.request(&words, Some(database));
+                self.send(&words);
             }
             Element::Consumer { name, .. } => {
                 self.consumer = name.to_vec();

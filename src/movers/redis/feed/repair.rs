@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use super::batch::Doubt;
 use crate::error::JobError;
+use base::model::limits;
 use follow::redis::client::RedisClient;
 use wire::resp::command;
 use wire::resp::encode::push_request;
@@ -21,9 +22,6 @@ pub struct Touched {
     /// Something touched keys that it does not name, or more keys than are kept.
     all: bool,
 }
-
-/// Keys kept of one window; with more, every key counts as touched.
-const KEYS_MAX: usize = 100_000;
 
 impl Touched {
     pub fn open(&mut self) {
@@ -41,7 +39,8 @@ impl Touched {
         }
         let name = wire::resp::args::Args::new(frame).next().unwrap_or_default();
         let keys = command::lookup(name).keys_of(frame).unwrap_or_default().0;
-        self.all = keys.is_empty() || self.keys.len() + keys.len() > KEYS_MAX || moves_databases(name);
+        self.all =
+            keys.is_empty() || self.keys.len() + keys.len() > limits::FEED_TOUCHED_KEYS_MAX || moves_databases(name);
         self.keys.extend(keys.into_iter().map(|key| (database, key.to_vec())));
     }
 

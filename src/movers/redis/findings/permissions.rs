@@ -4,12 +4,9 @@
 
 use super::acl::User;
 use crate::error::JobError;
-use base::model::Endpoint;
+use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 use wire::resp::value::{Value, encode_request_into};
-
-/// Users that are asked about, one request per command and server each. Only users whose rules differ are.
-const USERS_MAX: usize = 32;
 
 /// What the servers said.
 #[derive(Debug, Default)]
@@ -39,8 +36,8 @@ pub(super) async fn refused_commands(
     let (mut from, mut to) = (RedisClient::connect(source).await?, RedisClient::connect(target).await?);
     let commands = leaves(&from.call(&[b"COMMAND"]).await?);
     for (nth, name) in differing.iter().enumerate() {
-        if nth == USERS_MAX {
-            refused.why = format!("no more than {USERS_MAX} are compared");
+        if nth == limits::FINDING_USERS_COMPARED_MAX {
+            refused.why = format!("no more than {} are compared", limits::FINDING_USERS_COMPARED_MAX);
             refused.unasked.extend(differing[nth..].iter().map(|name| (*name).to_owned()));
             break;
         }

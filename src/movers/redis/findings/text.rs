@@ -1,12 +1,7 @@
 //! How a finding is put together and how names are listed in it. Pure.
 
 use crate::contract::{Finding, Severity};
-
-/// Names shown in one finding; the rest is counted.
-const LISTED_MAX: usize = 12;
-
-/// Bytes shown of one name: a server accepts longer ones than a table can show.
-const NAME_BYTES_MAX: usize = 64;
+use base::model::limits;
 
 pub(super) fn finding(name: &str, severity: Severity, detail: impl Into<String>) -> Finding {
     Finding { name: name.to_owned(), severity, detail: detail.into() }
@@ -18,14 +13,18 @@ pub(super) fn missing<'a>(from: &'a [String], to: &[String]) -> Vec<&'a str> {
 
 /// "a, b and 3 more".
 pub(super) fn list<T: AsRef<str>>(names: &[T]) -> String {
-    let shown: Vec<String> = names.iter().take(LISTED_MAX).map(|name| cut(name.as_ref())).collect();
+    let shown: Vec<String> = names.iter().take(limits::FINDING_NAMES_MAX).map(|name| cut(name.as_ref())).collect();
     let shown = shown.join(", ");
-    if names.len() > LISTED_MAX { format!("{shown} and {} more", names.len() - LISTED_MAX) } else { shown }
+    if names.len() > limits::FINDING_NAMES_MAX {
+        format!("{shown} and {} more", names.len() - limits::FINDING_NAMES_MAX)
+    } else {
+        shown
+    }
 }
 
 /// A name as it is shown.
 pub(super) fn cut(name: &str) -> String {
-    match name.char_indices().find(|(at, _)| *at >= NAME_BYTES_MAX) {
+    match name.char_indices().find(|(at, _)| *at >= limits::FINDING_NAME_BYTES_MAX) {
         Some((at, _)) => format!("{}...", &name[..at]),
         None => name.to_owned(),
     }
