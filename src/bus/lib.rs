@@ -16,7 +16,7 @@ pub use lane::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 pub use mailbox::Mailbox;
 
 use crate::counters::CoreCounters;
-use base::model::{CoreId, Generation, InterlayName, RoutePlan, SessionInfo, StatementSample};
+use base::model::{CoreId, Generation, InterlayName, RoutePlan, SampledRead, SessionInfo, StatementSample};
 use policy::{CorePolicies, PolicyNote, SeatStats, ViewContext};
 
 /// A plan, and the context that policies' views show while it is in force.
@@ -40,7 +40,8 @@ pub enum Directive {
     Policies { interlay: InterlayName, policies: Box<CorePolicies> },
     /// Send [`Report::Sessions`].
     Sessions { interlay: InterlayName, ticket: u64 },
-    /// Send [`Report::Counters`], [`Report::Policies`] for interlays with filters, and [`Report::Statements`] for those that sample.
+    /// Send [`Report::Counters`], [`Report::Policies`] for interlays with filters, [`Report::Statements`] and [`Report::Reads`] for those
+    /// that sample.
     Sample,
     /// Stop accepting, let outstanding commands finish for at most this long, close, answer [`Report::Drained`].
     Drain { deadline_ms: u64 },
@@ -103,6 +104,11 @@ pub enum Report {
     Statements {
         interlay: InterlayName,
         samples: Vec<StatementSample>,
+    },
+    /// Reads of clients sampled since the last [`Directive::Sample`], at most [`base::model::limits::SAMPLED_READS_MAX`].
+    Reads {
+        interlay: InterlayName,
+        reads: Vec<SampledRead>,
     },
     Drained {
         core: CoreId,

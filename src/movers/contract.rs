@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use base::model::{CoreId, Endpoint, Epoch, Side, Sighting};
+use base::model::{CoreId, Endpoint, Epoch, FeedKind, Side, Sighting};
 
 use crate::error::{JobError, Unsupported};
 use crate::progress::Progress;
@@ -88,6 +88,17 @@ pub struct Route {
     /// The authority's.
     pub side: Side,
     pub epoch: Epoch,
+    /// What keeps the shadow in step, in this direction and in the other.
+    pub feed: FeedKind,
+}
+
+/// By what two servers can be kept in step, in both directions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feeds {
+    /// The best first; never empty.
+    pub usable: Vec<FeedKind>,
+    /// Each of the others, with the reason and what to do about it.
+    pub refused: Vec<(FeedKind, String)>,
 }
 
 /// What keeps the shadow from being equal to the authority.
@@ -122,6 +133,8 @@ pub struct ReadsCompared {
     /// Of those, different bytes with one meaning.
     pub equivalent: u64,
     pub not_comparable: u64,
+    /// Both answers could not be told to be of one moment. Not among `compared`.
+    pub inconclusive: u64,
     pub divergent: u64,
 }
 
@@ -130,8 +143,10 @@ pub struct ReadsCompared {
 pub struct ShadowFacts {
     /// When this was true: milliseconds since the Unix epoch. Who waits for a drained shadow must see facts from after the last write.
     pub at_ms: u64,
-    /// Places handed out in the order of writes.
+    /// Where the writes of the authority are: places handed out by the lane, bytes of a replication stream.
     pub position: u64,
+    /// The position up to which the shadow has everything; `None`: not known as a number.
+    pub reached: Option<u64>,
     pub pass: u64,
     pub behind: Behind,
     pub applied: Applied,

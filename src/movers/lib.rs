@@ -12,7 +12,7 @@ mod redis;
 mod thread;
 
 pub use contract::{
-    Ability, Applied, Behind, Check, Copied, Drained, Finding, FreshFacts, HeldClients, HoldError, MoverEvent, OwnGate,
+    Ability, Applied, Behind, Check, Copied, Drained, Feeds, Finding, FreshFacts, HeldClients, HoldError, MoverEvent, OwnGate,
     PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec, WriteProbe,
 };
 pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::contract::{
-    Ability, Drained, Finding, HoldError, MoverEvent, OwnGate, Released, Route, ShadowFacts, Verified, VerifySpec,
+    Ability, Drained, Feeds, Finding, HoldError, MoverEvent, OwnGate, Released, Route, ShadowFacts, Verified, VerifySpec,
     WriteProbe,
 };
 use crate::error::{JobError, ServerFault, Unsupported};
@@ -82,6 +82,19 @@ pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WritePr
             );
             Err(JobError::server(format!("endpoint {}", source.name), ServerFault::Kind(why)))
         }
+    }
+}
+
+/// By what two servers of one kind can be kept in step.
+///
+/// # Errors
+/// As [`look`]; [`JobError::Unsupported`] where nothing is kept in step in this version.
+pub async fn feeds(source: &Endpoint, target: &Endpoint) -> Result<Feeds, JobError> {
+    match source.kind() {
+        ProtocolKind::Redis => crate::redis::feeds::feeds(source, target).await,
+        ProtocolKind::Postgres => Err(JobError::Unsupported(Unsupported(
+            "PostgreSQL servers are not kept in step in this version".to_owned(),
+        ))),
     }
 }
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use crate::contract::{Drained, Finding, HoldError, MoverEvent, Released, Route, Verified, VerifySpec, WriteProbe};
+use crate::contract::{Drained, Feeds, Finding, HoldError, MoverEvent, Released, Route, Verified, VerifySpec, WriteProbe};
 use crate::error::JobError;
-use crate::mover::{Mover, MoverSpec, ServerFacts, compatibility, exercise, look};
+use crate::mover::{Mover, MoverSpec, ServerFacts, compatibility, exercise, feeds, look};
 use crate::news::News;
 use crate::progress::Progress;
 use base::model::{Endpoint, InterlayName, Sighting, limits};
@@ -124,6 +124,15 @@ impl Movers {
     ) -> Result<Vec<Finding>, JobError> {
         let (source, target) = (source.clone(), target.clone());
         self.run(move |_| async move { compatibility(&source, &target, writes).await }).await?
+    }
+
+    /// By what two servers can be kept in step.
+    ///
+    /// # Errors
+    /// As [`Self::look`]; [`JobError::Unsupported`].
+    pub async fn feeds(&self, source: &Endpoint, target: &Endpoint) -> Result<Feeds, JobError> {
+        let (source, target) = (source.clone(), target.clone());
+        self.run(|_| async move { feeds(&source, &target).await }).await?
     }
 
     /// Whether a server can hold and give back what it should: one line per check with its outcome.
@@ -242,7 +251,7 @@ async fn serve(floor: Rc<Floor>, mut work: mpsc::Receiver<Work>, mut news: mpsc:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::model::{EndpointName, Epoch, ProtocolKind, Side};
+    use base::model::{EndpointName, Epoch, FeedKind, ProtocolKind, Side};
     use bus::{CompanionEvent, CompanionOrder, LaneEvent, LaneOrder, LaneStatus};
 
     fn orders() -> InterlayName {
@@ -255,7 +264,7 @@ mod tests {
     }
 
     fn route() -> Route {
-        Route { authority: endpoint("old"), shadow: endpoint("new"), side: Side::Source, epoch: Epoch(3) }
+        Route { authority: endpoint("old"), shadow: endpoint("new"), side: Side::Source, epoch: Epoch(3), feed: FeedKind::Lane }
     }
 
     fn started(kind: ProtocolKind, route: Option<Route>) -> (Movers, MoverEvents, Mailbox<Directive>) {

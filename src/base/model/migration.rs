@@ -7,6 +7,7 @@ use std::fmt;
 use super::authority::{Epoch, Side};
 use super::ids::Timestamp;
 use super::limits;
+use super::plan::PlanMode;
 
 /// Why a value was refused: names the decision, what was given, and what may be written instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +145,49 @@ decision!(
 );
 
 decision!(
+    /// What keeps the shadow in step: the *feed*.
+    FeedKind, "feed", {
+        /// The authority's own replication stream.
+        Replication = "replication",
+        /// The effects of the writes that pass the interlay, in one ordered connection.
+        Lane = "lane",
+    }
+);
+
+decision!(
+    /// Which feed a migration is to use.
+    FeedChoice, "feed", {
+        /// Replication wherever both servers offer it, otherwise the lane.
+        Auto = "auto",
+        Replication = "replication",
+        Lane = "lane",
+    }
+);
+
+impl FeedKind {
+    /// What the cores do while this feed keeps the shadow in step.
+    #[must_use]
+    pub fn plan_mode(self) -> PlanMode {
+        match self {
+            Self::Replication => PlanMode::Followed,
+            Self::Lane => PlanMode::Dual,
+        }
+    }
+}
+
+impl FeedChoice {
+    /// `None`: the best there is.
+    #[must_use]
+    pub fn kind(self) -> Option<FeedKind> {
+        match self {
+            Self::Auto => None,
+            Self::Replication => Some(FeedKind::Replication),
+            Self::Lane => Some(FeedKind::Lane),
+        }
+    }
+}
+
+decision!(
     MigrationStatus, "status", {
         /// Created; the checks of `pre-test` have not all passed.
         Pending = "pending",
@@ -192,6 +236,7 @@ pub struct Decisions {
     pub manual_approval: bool,
     pub hold_before_flip: bool,
     pub shadow_from: ShadowFrom,
+    pub feed: FeedChoice,
     pub thresholds: Thresholds,
 }
 
@@ -209,6 +254,7 @@ impl Default for Decisions {
             manual_approval: true,
             hold_before_flip: false,
             shadow_from: ShadowFrom::Compare,
+            feed: FeedChoice::Auto,
             thresholds: Thresholds::default(),
         }
     }

@@ -14,6 +14,7 @@ pub mod migration;
 pub mod plan;
 pub mod policy;
 mod postgres_url;
+pub mod sampled_read;
 pub mod session;
 pub mod statement;
 pub mod tls;
@@ -27,12 +28,13 @@ pub use kind::ProtocolKind;
 pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
-    Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
+    FeedChoice, FeedKind, Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
 };
 pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, RoutePlan};
 pub use policy::{
     BUILTIN_PREFIX, FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
 };
+pub use sampled_read::SampledRead;
 pub use session::{SessionInfo, SessionState};
 pub use statement::StatementSample;
 pub use tls::{ClientTls, RequireTls, ServerTls, TlsMode};

@@ -39,21 +39,27 @@ pub enum InterlayProtocol {
 }
 
 /// Whether writes go straight to the authority or through the lane that keeps the shadow in step.
+///
+/// Both sides are kept in step in [`PlanMode::Followed`] and [`PlanMode::Dual`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanMode {
     /// Every command goes to the authority; the other side is not touched.
     PassThrough,
+    /// Every command goes to the authority; the other side is kept in step by what follows the authority's own stream of changes, outside
+    /// of the cores.
+    Followed,
     /// Writes go through the lane and their effects to the shadow.
     Dual,
 }
 
-/// Which share of comparable reads is repeated on the shadow and compared. 0 = none, 10 000 = all. Only in [`PlanMode::Dual`].
+/// Which share of comparable reads is repeated on the shadow and compared. 0 = none, 10 000 = all. Not in
+/// [`PlanMode::PassThrough`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompareReads {
     pub sample_per_ten_thousand: u16,
 }
 
-/// The orders of one interlay. `target` is present whenever `mode` is [`PlanMode::Dual`] or the authority is the target.
+/// The orders of one interlay. `target` is present unless `mode` is [`PlanMode::PassThrough`] with the source authoritative.
 #[derive(Debug, Clone)]
 pub struct RoutePlan {
     pub interlay: InterlayName,

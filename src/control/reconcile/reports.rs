@@ -66,6 +66,7 @@ impl Control {
                 }
             }
             Report::Statements { interlay, samples } => self.analyst.take(&interlay, samples),
+            Report::Reads { interlay, reads } => self.movers.deliver(interlay, News::Reads(reads)).await,
             Report::Drained { core } => {
                 self.cores.borrow_mut().drained.insert(core);
                 self.acked.notify_waiters();

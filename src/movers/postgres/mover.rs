@@ -70,8 +70,8 @@ impl PostgresMover {
     pub fn on_news(&self, news: News) {
         match news {
             News::Hold { core, ticket, event } => self.on_answer(core, ticket, event),
-            // A PostgreSQL interlay has no companion.
-            News::Companion(_) => {}
+            // A PostgreSQL interlay has no companion, and samples no reads.
+            News::Companion(_) | News::Reads(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@ mod content;
 pub mod digest;
 pub mod facts;
 pub mod feed;
+pub mod feeds;
 pub mod findings;
 pub mod lane_client;
 pub mod mover;

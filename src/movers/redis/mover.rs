@@ -105,7 +105,7 @@ impl RedisMover {
         match news {
             News::Companion(CompanionEvent::Lane(event)) => self.on_lane(event).await,
             // Redis interlays hold writes in the lane, not on every core.
-            News::Hold { .. } => {}
+            News::Hold { .. } | News::Reads(_) => {}
         }
     }
 
@@ -280,6 +280,7 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
     ShadowFacts {
         at_ms: status.at_ms,
         position: status.position,
+        reached: None,
         pass: status.pass,
         behind: Behind {
             uncopied: status.uncopied,
@@ -299,6 +300,7 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
             compared: status.reads_compared,
             equivalent: status.reads_equivalent,
             not_comparable: status.reads_not_comparable,
+            inconclusive: 0,
             divergent: status.read_divergences,
         },
         authority_connected: status.authority_connected,

@@ -126,8 +126,8 @@ impl Companion for RedisCompanion {
                 self.end(now); // a retired one that was still finishing
                 self.begin(plan, now);
             }
-            (PlanMode::PassThrough, Some(running)) => running.lane.retire(),
-            (PlanMode::PassThrough, None) => {}
+            (PlanMode::PassThrough | PlanMode::Followed, Some(running)) => running.lane.retire(),
+            (PlanMode::PassThrough | PlanMode::Followed, None) => {}
         }
         self.collect();
     }

@@ -28,8 +28,8 @@ impl Barrier {
         if !self.waiting_for.is_empty() {
             return;
         }
-        // Leaving dual operation: the lane's replies to our clients must be in too.
-        let lane_busy = shared.plan.mode == PlanMode::PassThrough
+        // When the lane ends, its replies to our clients must be in too.
+        let lane_busy = shared.plan.mode != PlanMode::Dual
             && clients.iter().any(|(_, client)| client.path == Path::Lane && client.outstanding > 0);
         self.fallen = !lane_busy;
     }
