@@ -90,6 +90,8 @@ pub struct Route {
     pub epoch: Epoch,
     /// What keeps the shadow in step, in this direction and in the other.
     pub feed: FeedKind,
+    /// How much longer than the authority the shadow may keep what expires, milliseconds.
+    pub ttl_grace_ms: u64,
 }
 
 /// By what two servers can be kept in step, in both directions.
@@ -153,6 +155,8 @@ pub struct ShadowFacts {
     pub reads: ReadsCompared,
     pub authority_connected: bool,
     pub shadow_connected: bool,
+    /// If the authority changed now, the other side would be kept in step from the first instant.
+    pub way_back: bool,
 }
 
 /// Facts with the moment they arrived, so that old ones can be told from new ones.

@@ -4,6 +4,7 @@
 
 pub mod contract;
 mod error;
+mod holds;
 mod mover;
 mod news;
 mod postgres;
@@ -12,8 +13,9 @@ mod redis;
 mod thread;
 
 pub use contract::{
-    Ability, Applied, Behind, Check, Copied, Drained, Feeds, Finding, FreshFacts, HeldClients, HoldError, MoverEvent, OwnGate,
-    PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec, WriteProbe,
+    Ability, Applied, Behind, Check, Copied, Drained, Feeds, Finding, FreshFacts, HeldClients, HoldError, MoverEvent,
+    OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec,
+    WriteProbe,
 };
 pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};
 pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look, own_gates, session_state, supports};
@@ -22,8 +24,9 @@ pub use postgres::facts::PostgresFacts;
 pub use progress::Progress;
 pub use redis::digest::{ServerDigest, TypeCount, compare_servers, digest_server};
 pub use redis::facts::EndpointFacts;
-pub use redis::feed::applier::{Feed, FeedError, FeedSpec, FeedStatus};
+pub use redis::feed::applier::Feed;
 pub use redis::feed::batch::Doubt;
+pub use redis::feed::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus};
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::contract::{
-    Ability, Drained, Feeds, Finding, HoldError, MoverEvent, OwnGate, Released, Route, ShadowFacts, Verified, VerifySpec,
-    WriteProbe,
+    Ability, Drained, Feeds, Finding, HoldError, MoverEvent, OwnGate, Released, Route, ShadowFacts, Verified,
+    VerifySpec, WriteProbe,
 };
 use crate::error::{JobError, ServerFault, Unsupported};
 use crate::news::News;
@@ -181,6 +181,14 @@ impl Mover {
         }
     }
 
+    /// The thread runs.
+    pub(crate) fn start(&self) {
+        match self {
+            Self::Redis(mover) => mover.start(),
+            Self::Postgres(_) => {}
+        }
+    }
+
     pub(crate) async fn on_news(&self, news: News) {
         match self {
             Self::Redis(mover) => mover.on_news(news).await,
@@ -224,9 +232,9 @@ impl Mover {
         }
     }
 
-    pub(crate) fn exchange(&self, route: Route) -> Result<(), JobError> {
+    pub(crate) async fn exchange(&self, route: Route) -> Result<(), JobError> {
         match self {
-            Self::Redis(mover) => mover.exchange(route),
+            Self::Redis(mover) => mover.exchange(route).await,
             Self::Postgres(mover) => Err(mover.no_migrations()),
         }
     }

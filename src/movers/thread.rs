@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use crate::contract::{Drained, Feeds, Finding, HoldError, MoverEvent, Released, Route, Verified, VerifySpec, WriteProbe};
+use crate::contract::{
+    Drained, Feeds, Finding, HoldError, MoverEvent, Released, Route, Verified, VerifySpec, WriteProbe,
+};
 use crate::error::JobError;
 use crate::mover::{Mover, MoverSpec, ServerFacts, compatibility, exercise, feeds, look};
 use crate::news::News;
@@ -202,7 +204,7 @@ impl Movers {
     /// [`JobError::Order`].
     pub async fn exchange(&self, interlay: &InterlayName, route: Route) -> Result<(), JobError> {
         let interlay = interlay.clone();
-        self.run(move |floor| async move { floor.mover(&interlay)?.exchange(route) }).await?
+        self.run(move |floor| async move { floor.mover(&interlay)?.exchange(route).await }).await?
     }
 
     /// Lets every client go on. Harmless when no client is held.
@@ -234,6 +236,7 @@ impl Movers {
 pub type CheckLine = (String, Result<(), String>);
 
 async fn serve(floor: Rc<Floor>, mut work: mpsc::Receiver<Work>, mut news: mpsc::Receiver<(InterlayName, News)>) {
+    floor.movers.values().for_each(|mover| mover.start());
     let heard = Rc::clone(&floor);
     let hearing = tokio::task::spawn_local(async move {
         while let Some((interlay, news)) = news.recv().await {
@@ -264,7 +267,14 @@ mod tests {
     }
 
     fn route() -> Route {
-        Route { authority: endpoint("old"), shadow: endpoint("new"), side: Side::Source, epoch: Epoch(3), feed: FeedKind::Lane }
+        Route {
+            authority: endpoint("old"),
+            shadow: endpoint("new"),
+            side: Side::Source,
+            epoch: Epoch(3),
+            feed: FeedKind::Lane,
+            ttl_grace_ms: 1000,
+        }
     }
 
     fn started(kind: ProtocolKind, route: Option<Route>) -> (Movers, MoverEvents, Mailbox<Directive>) {

@@ -200,8 +200,36 @@ pub const SAMPLED_READS_BYTES_MAX: usize = 256 * 1024;
 /// Keys of a feed that are copied again in one window, and how long between two windows.
 pub const FEED_REPAIRS_AT_ONCE: usize = 64;
 pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(20);
-/// Keys kept of those that the stream touches while a window is open; with more, every key counts as touched and is read again.
+/// Keys kept, twice, of those that a stream has touched last, 16 bytes each; what was touched before counts as touched whenever it is asked for.
 pub const FEED_TOUCHED_KEYS_MAX: usize = 100_000;
+/// How much later than at the authority deadlines are stored while the history is being written and its stream caught up with: longer than any
+/// of that takes. Then they are corrected.
+pub const FEED_HISTORY_GRACE_MS: i64 = 24 * 3600 * 1000;
+/// A feed that is this close to the authority has caught up with it.
+pub const FEED_CAUGHT_UP_BYTES: u64 = 64 * 1024;
+/// Keys whose deadlines are corrected at a time.
+pub const FEED_DEADLINES_AT_ONCE: usize = 256;
+/// How long one comparison waits for the shadow to have what the authority had when it was read.
+pub const FEED_PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Times the authority is read until nothing else was executed in between, for a comparison at one exact position.
+pub const FEED_EXACT_TRIES: u32 = 20;
+/// Reads that wait for the exact position of a feed.
+pub const FEED_EXACT_READS_MAX: usize = 64;
+/// Pairs of connections a feed keeps for comparisons.
+pub const FEED_PROBE_PAIRS_MAX: usize = 4;
+/// What arrives of a stream and waits for the shadow: in memory, then in a file in the temporary folder.
+pub const FEED_SPILL_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+pub const FEED_SPILL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// How long a change of authority waits, clients held, for the last of the old direction; both sides were equal a moment before.
+pub const FEED_EXCHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one look at a server for the facts of a feed takes before the server counts as silent.
+pub const FEED_LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// Sampled reads waiting to be compared; the oldest give way.
+pub const FEED_READS_WAITING_MAX: usize = 4096;
+/// Sampled reads compared at a time.
+pub const FEED_READS_AT_ONCE: usize = 32;
+/// What a feed tells of itself and is not heard yet.
+pub const FEED_EVENTS_LEN: usize = 64;
 /// Elements in one command that writes a value by its type: a shadow is not busy with one for long.
 pub const FEED_ELEMENTS_AT_ONCE: usize = 128;
 /// ACL users whose rights are compared by ACL DRYRUN; each costs two round trips for a few hundred commands.

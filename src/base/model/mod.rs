@@ -28,7 +28,8 @@ pub use kind::ProtocolKind;
 pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, FailureHandling,
-    FeedChoice, FeedKind, Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver, WriteConsistency,
+    FeedChoice, FeedKind, Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver,
+    WriteConsistency,
 };
 pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, RoutePlan};
 pub use policy::{

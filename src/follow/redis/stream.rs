@@ -16,6 +16,8 @@ pub enum Item<'a> {
     Command {
         frame: &'a [u8],
         database: u32,
+        /// Of the stream, behind the command.
+        offset: u64,
     },
     /// The commands up to [`Item::End`] were one transaction at the source.
     Begin,
@@ -128,7 +130,7 @@ impl StreamReader {
         self.pass(len);
         let frame = &self.buffer[begin..begin + len];
         Ok(Some(match meaning {
-            Meaning::Change => Item::Command { frame, database: self.position.database },
+            Meaning::Change => Item::Command { frame, database: self.position.database, offset: self.position.offset },
             Meaning::Multi => Item::Begin,
             Meaning::Exec => Item::End,
             Meaning::GetAck => Item::WantsAck,
@@ -207,7 +209,7 @@ mod tests {
             reader.feed(piece);
             while let Some(item) = reader.next_item()? {
                 said.push(match item {
-                    Item::Command { frame, database } => {
+                    Item::Command { frame, database, .. } => {
                         let words: Vec<_> = Args::new(frame).map(String::from_utf8_lossy).collect();
                         format!("{database}: {}", words.join(" "))
                     }

@@ -1,18 +1,26 @@
 //! Moves Redis and Valkey servers. Lives on the movers' thread.
 
 pub mod backfill;
+mod clients;
 mod clock;
 mod content;
 pub mod digest;
 pub mod facts;
 pub mod feed;
+mod feed_mover;
+mod feed_watch;
 pub mod feeds;
 pub mod findings;
 pub mod lane_client;
+mod lane_mover;
 pub mod mover;
 mod names;
+mod probes;
+mod reads;
 pub mod smoke;
 pub mod verify;
 
+#[cfg(test)]
+mod feed_mover_tests;
 #[cfg(test)]
 mod tests;

@@ -1,48 +1,29 @@
-//! Moves Redis and Valkey servers: drives the lane of one interlay, and turns what the lane says into facts that know no lane.
-//!
-//! Lives on the movers' thread. The lane itself lives on a core and does the copying; this names keys to it, compares both sides, holds
-//! and releases writes, and tells control how far the shadow is.
+//! Moves Redis and Valkey servers, by the feed that the route names. Lives on the movers' thread.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
-use super::backfill::{BackfillSpec, backfill};
-use super::lane_client::LaneClient;
+use super::feed_mover::FeedMover;
+use super::lane_mover::{LaneMover, by_side};
 use super::verify::{SidesSpec, verify};
 use crate::contract::{
-    Ability, Applied, Behind, Check, Drained, FreshFacts, HeldClients, HoldError, MoverEvent, OwnGate, PassKind,
-    PassStarted, ReadsCompared, Released, Route, ShadowFacts, Verified, VerifySpec,
+    Ability, Check, Drained, HoldError, MoverEvent, OwnGate, Released, Route, ShadowFacts, Verified, VerifySpec,
 };
 use crate::error::{JobError, Unsupported};
 use crate::news::News;
 use crate::progress::Progress;
-use base::model::{InterlayName, Side, Sighting, limits};
-use bus::{CompanionEvent, Directive, LaneEvent, LaneStatus, Mailbox, companion_core};
+use base::model::{FeedKind, InterlayName, Sighting};
+use bus::{CompanionEvent, Directive, Mailbox};
 
-/// Tries of a release before it is given up and the operator is told.
-const RELEASE_TRIES: u32 = 3;
-
-/// The mover of one Redis interlay. Clones share everything.
-#[derive(Debug, Clone)]
-pub struct RedisMover {
-    shared: Rc<Shared>,
-}
-
+/// The mover of one Redis interlay.
 #[derive(Debug)]
-struct Shared {
-    interlay: InterlayName,
-    lane: LaneClient,
-    /// `None`: the authority is alone.
-    route: RefCell<Option<Route>>,
-    facts: Cell<Option<FreshFacts>>,
-    /// Of the pass under way.
-    pass: RefCell<Option<Arc<Progress>>>,
-    events: mpsc::Sender<(InterlayName, MoverEvent)>,
+pub struct RedisMover {
+    lane: LaneMover,
+    feed: FeedMover,
+    /// How the servers stand when the process starts.
+    first: Option<Route>,
 }
 
 /// What can be done to a Redis interlay.
@@ -74,11 +55,23 @@ pub fn own_gates(facts: Result<&ShadowFacts, &str>) -> Vec<OwnGate> {
         Ok(altered) => Check::Failed(format!("{altered} keys changed or left out by the records policy")),
         Err(why) => Check::Unknown(why.to_owned()),
     };
-    vec![OwnGate {
-        name: "records_unaltered",
-        check,
-        threshold: "0 keys: what they held would be lost (take the records policy away and let everything be copied)",
-    }]
+    let way_back = match facts.map(|facts| facts.way_back) {
+        Ok(true) => Check::Passed("ready".to_owned()),
+        Ok(false) => Check::Failed("the target's own stream of changes is not followed yet".to_owned()),
+        Err(why) => Check::Unknown(why.to_owned()),
+    };
+    vec![
+        OwnGate {
+            name: "records_unaltered",
+            check,
+            threshold: "0 keys: what they held would be lost (take the records policy away and let everything be copied)",
+        },
+        OwnGate {
+            name: "way_back",
+            check: way_back,
+            threshold: "ready: the source is kept in step from the first instant after the change",
+        },
+    ]
 }
 
 impl RedisMover {
@@ -88,71 +81,62 @@ impl RedisMover {
         route: Option<Route>,
         events: mpsc::Sender<(InterlayName, MoverEvent)>,
     ) -> Result<Self, String> {
-        let mailbox = cores.get(usize::from(companion_core(&interlay).0)).cloned();
-        let mailbox = mailbox.ok_or_else(|| format!("interlay {interlay}: there is no core for its companion"))?;
-        let shared = Shared {
-            lane: LaneClient::new(interlay.clone(), mailbox),
-            interlay,
-            route: RefCell::new(route),
-            facts: Cell::new(None),
-            pass: RefCell::default(),
-            events,
-        };
-        Ok(Self { shared: Rc::new(shared) })
+        let by = |feed: FeedKind| route.clone().filter(|route| route.feed == feed);
+        let lane = LaneMover::new(interlay.clone(), cores, by(FeedKind::Lane), events.clone())?;
+        let feed = FeedMover::new(interlay, cores.to_vec(), events);
+        Ok(Self { lane, feed, first: by(FeedKind::Replication) })
+    }
+
+    /// The thread runs: goes on with what was kept in step when the process last ended.
+    pub fn start(&self) {
+        if let Some(route) = &self.first {
+            self.feed.keep_in_step(route.clone());
+        }
     }
 
     pub async fn on_news(&self, news: News) {
         match news {
-            News::Companion(CompanionEvent::Lane(event)) => self.on_lane(event).await,
-            // Redis interlays hold writes in the lane, not on every core.
-            News::Hold { .. } | News::Reads(_) => {}
+            News::Companion(CompanionEvent::Lane(event)) => self.lane.on_lane(event).await,
+            News::Hold { core, ticket, event } => self.feed.on_hold(core, ticket, event),
+            News::Reads(reads) => self.feed.on_reads(reads),
         }
     }
 
     pub fn keep_in_step(&self, route: Route) -> Result<(), JobError> {
-        self.shared.route.replace(Some(route));
-        self.shared.lane.open()
-    }
-
-    pub fn leave_alone(&self) -> Result<(), JobError> {
-        self.shared.route.replace(None);
-        self.shared.facts.set(None);
-        self.stop_pass();
-        self.shared.lane.close()
-    }
-
-    /// The lane exchanges its own roles by the plan; from now on passes and comparisons go the other way.
-    pub fn exchange(&self, route: Route) -> Result<(), JobError> {
-        self.shared.facts.set(None);
-        self.keep_in_step(route)
-    }
-
-    /// The lane holds and drains in one order, its fence; an expired fence has released its writes.
-    pub async fn hold(&self, budget: Duration) -> Result<Drained, HoldError> {
-        match self.shared.lane.fence(budget).await {
-            Ok(Ok(())) => Ok(Drained { facts: self.shared.facts.get() }),
-            Ok(Err(reason)) => Err(HoldError::Expired { reason, clients: HeldClients::Released, silent: Vec::new() }),
-            Err(error) => Err(HoldError::Failed(error)),
-        }
-    }
-
-    pub async fn release(&self) -> Result<Released, JobError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.shared.lane.release().await {
-                Ok((longest_hold_us, held)) => return Ok(Released { held, longest_hold_us, silent: Vec::new() }),
-                Err(error) if tries >= RELEASE_TRIES => return Err(error),
-                Err(_) => sleep(limits::FENCE_RETRY_PAUSE).await,
+        match route.feed {
+            FeedKind::Lane => self.lane.keep_in_step(route),
+            FeedKind::Replication => {
+                self.feed.keep_in_step(route);
+                Ok(())
             }
         }
     }
 
+    pub fn leave_alone(&self) -> Result<(), JobError> {
+        self.feed.leave_alone();
+        self.lane.leave_alone()
+    }
+
+    pub async fn exchange(&self, route: Route) -> Result<(), JobError> {
+        match route.feed {
+            FeedKind::Lane => self.lane.exchange(route),
+            FeedKind::Replication => self.feed.exchange(route).await,
+        }
+    }
+
+    pub async fn hold(&self, budget: Duration) -> Result<Drained, HoldError> {
+        if self.feed.is_running() { self.feed.hold(budget).await } else { self.lane.hold(budget).await }
+    }
+
+    pub async fn release(&self) -> Result<Released, JobError> {
+        if self.feed.is_running() { self.feed.release().await } else { self.lane.release().await }
+    }
+
     pub async fn verify(&self, spec: VerifySpec, progress: Arc<Progress>) -> Result<Verified, JobError> {
-        let route = self.route()?;
+        let (route, prober) = if self.feed.is_running() { self.feed.prober()? } else { self.lane.prober()? };
         let side = route.side;
         let sides = SidesSpec { authority: route.authority, shadow: route.shadow, compare: spec };
-        let found = verify(sides, self.shared.lane.clone(), progress).await?;
+        let found = verify(sides, prober, progress).await?;
         let sighting = |one: super::verify::Divergence| {
             let (source, target) = by_side(side, one.source, one.target);
             Sighting { database: one.database, key: one.key, class: one.class.to_owned(), source, target }
@@ -164,146 +148,8 @@ impl RedisMover {
         })
     }
 
-    /// Marked dirty, the lane copies them again.
+    /// They are copied again.
     pub fn repair(&self, differing: &[Sighting]) -> Result<(), JobError> {
-        differing.iter().try_for_each(|one| self.shared.lane.repair(one.database, vec![one.key.clone().into()]))
-    }
-
-    fn route(&self) -> Result<Route, JobError> {
-        let route = self.shared.route.borrow().clone();
-        route.ok_or_else(|| JobError::NotInStep(self.shared.interlay.clone()))
-    }
-
-    async fn on_lane(&self, event: LaneEvent) {
-        self.shared.lane.on_event(&event);
-        let Ok(route) = self.route() else { return };
-        match event {
-            LaneEvent::PassStarted { pass, kind, reason } => {
-                let kind = match kind {
-                    bus::PassKind::Full => PassKind::Full,
-                    bus::PassKind::Volatile => PassKind::Volatile,
-                };
-                self.begin_pass(pass, kind, reason, route).await;
-            }
-            LaneEvent::Status(status) => {
-                let fresh = FreshFacts { facts: facts(&status), received: Instant::now() };
-                self.shared.facts.set(Some(fresh));
-                self.tell(MoverEvent::Facts(fresh)).await;
-            }
-            LaneEvent::ReadDivergence { database, key, class, authority, shadow } => {
-                let (source, target) = by_side(route.side, authority, shadow);
-                let seen = Sighting { database, key: key.into_vec(), class, source, target };
-                self.tell(MoverEvent::Divergence(seen)).await;
-            }
-            LaneEvent::RecordNotCopied { database, key } => {
-                let key = String::from_utf8_lossy(&key).into_owned();
-                self.tell(MoverEvent::NotCopied { database, key }).await;
-            }
-            LaneEvent::SideLost { side, reason } => {
-                self.connected(&route, side, |connected| *connected = false).await;
-                self.tell(MoverEvent::SideLost { side, reason }).await;
-            }
-            LaneEvent::SideBack { side } => {
-                self.connected(&route, side, |connected| *connected = true).await;
-                self.tell(MoverEvent::SideBack { side }).await;
-            }
-            // Answers to tickets: `LaneClient::on_event` has handed them over.
-            LaneEvent::Copied { .. }
-            | LaneEvent::Probed { .. }
-            | LaneEvent::ProbeFailed { .. }
-            | LaneEvent::Fenced { .. }
-            | LaneEvent::FenceExpired { .. }
-            | LaneEvent::Released { .. } => {}
-        }
-    }
-
-    /// The lane names a side as source or target; facts speak of authority and shadow. Facts keep the age of the status they came with.
-    async fn connected(&self, route: &Route, side: Side, change: impl FnOnce(&mut bool)) {
-        let Some(mut fresh) = self.shared.facts.get() else { return };
-        if side == route.side {
-            change(&mut fresh.facts.authority_connected);
-        } else {
-            change(&mut fresh.facts.shadow_connected);
-        }
-        self.shared.facts.set(Some(fresh));
-        self.tell(MoverEvent::Facts(fresh)).await;
-    }
-
-    async fn tell(&self, event: MoverEvent) {
-        // Control is gone only when the process ends.
-        let _ = self.shared.events.send((self.shared.interlay.clone(), event)).await;
-    }
-
-    fn stop_pass(&self) {
-        if let Some(old) = self.shared.pass.take() {
-            old.cancel();
-        }
-    }
-
-    /// The lane wants every key named (again): the pass before it is void.
-    async fn begin_pass(&self, number: u64, kind: PassKind, reason: String, route: Route) {
-        self.stop_pass();
-        let progress = Arc::new(Progress::default());
-        self.shared.pass.replace(Some(Arc::clone(&progress)));
-        let started = PassStarted { number, kind, epoch: route.epoch, reason, progress: Arc::clone(&progress) };
-        self.tell(MoverEvent::PassStarted(started)).await;
-        let mover = self.clone();
-        tokio::task::spawn_local(async move { mover.run_pass(number, kind, &route, &progress).await });
-    }
-
-    /// Names every key to the lane; tried again until it is done or void.
-    async fn run_pass(&self, number: u64, kind: PassKind, route: &Route, progress: &Arc<Progress>) {
-        while !progress.is_cancelled() {
-            let spec =
-                BackfillSpec { authority: route.authority.clone(), shadow: route.shadow.clone(), pass: number, kind };
-            match backfill(spec, self.shared.lane.clone(), Arc::clone(progress)).await {
-                Ok(copied) => return self.tell(MoverEvent::PassDone { number, copied }).await,
-                Err(JobError::Cancelled) => return,
-                Err(why) => {
-                    self.tell(MoverEvent::PassInterrupted { number, why }).await;
-                    sleep(limits::JOB_RETRY_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-/// (authority, shadow) as (source, target).
-fn by_side(authority_side: Side, authority: String, shadow: String) -> (String, String) {
-    match authority_side {
-        Side::Source => (authority, shadow),
-        Side::Target => (shadow, authority),
-    }
-}
-
-fn facts(status: &LaneStatus) -> ShadowFacts {
-    ShadowFacts {
-        at_ms: status.at_ms,
-        position: status.position,
-        reached: None,
-        pass: status.pass,
-        behind: Behind {
-            uncopied: status.uncopied,
-            dirty: status.dirty,
-            in_flight: status.in_flight,
-            queue_bytes: status.shadow_queue_bytes,
-            lag_us: status.shadow_lag_us,
-        },
-        applied: Applied {
-            copied_keys: status.copied_keys,
-            copied_bytes: status.copied_bytes,
-            effects: status.effects,
-            dirtied: status.dirtied,
-            altered: status.altered,
-        },
-        reads: ReadsCompared {
-            compared: status.reads_compared,
-            equivalent: status.reads_equivalent,
-            not_comparable: status.reads_not_comparable,
-            inconclusive: 0,
-            divergent: status.read_divergences,
-        },
-        authority_connected: status.authority_connected,
-        shadow_connected: status.shadow_connected,
+        if self.feed.is_running() { self.feed.repair(differing) } else { self.lane.repair(differing) }
     }
 }

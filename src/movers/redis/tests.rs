@@ -12,6 +12,7 @@ use super::backfill::{BackfillSpec, backfill};
 use super::facts::check_endpoint;
 use super::findings::compatibility;
 use super::lane_client::LaneClient;
+use super::probes::Prober;
 use super::smoke::smoke;
 use super::verify::{SidesSpec, verify};
 use crate::contract::{PassKind, VerifySpec, WriteProbe};
@@ -22,6 +23,7 @@ use follow::redis::client::RedisClient;
 use wire::resp::value::{Value, decode, encode_request};
 
 pub(super) struct Server {
+    command: Command,
     child: Child,
     directory: PathBuf,
 }
@@ -36,14 +38,28 @@ impl Server {
         std::fs::create_dir_all(&directory).unwrap();
         let mut command = Command::new(binary);
         command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no", "--dir"]);
-        let child = command.arg(&directory).args(extra).current_dir(&directory).stdout(Stdio::null()).spawn();
-        let server = Self { child: child.expect("redis-server: run scripts/install-test-servers.sh"), directory };
+        command.arg(&directory).args(extra).current_dir(&directory).stdout(Stdio::null());
+        let child = command.spawn().expect("redis-server: run scripts/install-test-servers.sh");
+        let server = Self { command, child, directory };
+        server.wait_until_up();
+        server
+    }
+
+    /// It dies and comes back with nothing.
+    pub fn restart_empty(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::fs::remove_file(self.socket()).unwrap();
+        self.child = self.command.spawn().unwrap();
+        self.wait_until_up();
+    }
+
+    fn wait_until_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while std::os::unix::net::UnixStream::connect(server.socket()).is_err() {
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "redis-server did not come up");
             std::thread::sleep(Duration::from_millis(5));
         }
-        server
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -266,7 +282,7 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
             shadow: target.clone(),
             compare: VerifySpec { ttl_tolerance_ms: 2000, sample_per_ten_thousand: 10_000 },
         };
-        let clean = lane.serve(verify(spec.clone(), lane.client.clone(), Arc::default())).await.unwrap();
+        let clean = lane.serve(verify(spec.clone(), Prober::Lane(lane.client.clone()), Arc::default())).await.unwrap();
         assert_eq!((clean.keys, clean.inconclusive, clean.divergent), (9, 0, vec![]));
 
         let corruptions: &[(&str, &str, &str)] = &[
@@ -285,7 +301,8 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
         }
         let mut expected: Vec<_> = corruptions.iter().map(|(_, key, class)| ((*key).to_owned(), *class)).collect();
         expected.sort();
-        let verified = lane.serve(verify(spec.clone(), lane.client.clone(), Arc::default())).await.unwrap();
+        let verified =
+            lane.serve(verify(spec.clone(), Prober::Lane(lane.client.clone()), Arc::default())).await.unwrap();
         let compared = compare_servers(&source, &target, 2000).await.unwrap();
         for found in [verified.divergent, compared] {
             let mut named: Vec<_> = found.iter().map(|d| (d.key.escape_ascii().to_string(), d.class)).collect();
@@ -309,7 +326,7 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
             run(&mut fixer, &["SET string value"]).await;
             std::future::pending::<()>().await;
         };
-        let job = verify(spec, lane.client.clone(), Arc::clone(&progress));
+        let job = verify(spec, Prober::Lane(lane.client.clone()), Arc::clone(&progress));
         let verified = lane.serve(async {
             tokio::select! { result = job => result, () = fixed => unreachable!() }
         });

@@ -1,6 +1,6 @@
-//! Compares keys of both sides under load, exactly: the same reads run at one lane position on both sides.
+//! Compares keys of both sides under load, exactly: the same reads run at one position of the writes on both sides.
 //!
-//! Lives on the movers' thread. Shares nothing with the lane's effects and copies but the RESP codec (invariant I10), so that one
+//! Lives on the movers' thread. Shares nothing with the effects and copies of a feed but the RESP codec (invariant I10), so that one
 //! mistake cannot hide in both. It repairs nothing and decides nothing: it names keys.
 
 use std::collections::VecDeque;
@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use super::clock::now_ms;
 use super::content::{Content, Kind};
-use super::lane_client::{LaneClient, PendingProbe, Probed};
 use super::names::{Batch, NameScan};
+use super::probes::{Closeness, PendingProbe, Probed, Prober};
 use crate::contract::VerifySpec;
 use crate::error::JobError;
 use crate::progress::{Meter, Progress};
 use base::model::{Endpoint, limits};
-use wire::resp::value::{Value, decode_whole, encode_request, encode_request_into};
+use wire::resp::value::{Value, encode_request, encode_request_into};
 
-/// One key proven different at one lane position (or by a whole-server digest).
+/// One key proven different at one position (or by a whole-server digest).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divergence {
     pub database: u32,
@@ -36,7 +36,7 @@ pub struct Compared {
     pub divergent: Vec<Divergence>,
     /// Keys that could not be compared (probe failed); counted, never assumed equal.
     pub inconclusive: u64,
-    /// Keys that differed at one position and were equal at a later one: the lane was about to copy them again.
+    /// Keys that differed at one position and were equal at a later one: they were about to be copied again.
     pub settled_later: u64,
 }
 
@@ -48,23 +48,23 @@ pub struct SidesSpec {
     pub compare: VerifySpec,
 }
 
-/// Compares keys of both sides under load, exactly: each pair is read at one lane position. Scans both sides for names.
+/// Compares keys of both sides under load, exactly: each pair is read at one position. Scans both sides for names.
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn verify(spec: SidesSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Compared, JobError> {
-    let job = run(spec, lane, Arc::clone(&progress));
+pub(super) async fn verify(spec: SidesSpec, prober: Prober, progress: Arc<Progress>) -> Result<Compared, JobError> {
+    let job = run(spec, prober, Arc::clone(&progress));
     progress.or_cancelled(job).await
 }
 
-async fn run(spec: SidesSpec, lane: LaneClient, progress: Arc<Progress>) -> Result<Compared, JobError> {
+async fn run(spec: SidesSpec, prober: Prober, progress: Arc<Progress>) -> Result<Compared, JobError> {
     let mut authority = NameScan::begin(&spec.authority, limits::COPY_BATCH_KEYS).await?;
     let mut shadow = NameScan::begin(&spec.shadow, limits::COPY_BATCH_KEYS).await?;
     progress.begin(authority.total * u64::from(spec.compare.sample_per_ten_thousand.min(10_000)) / 10_000);
     let salt = now_ms();
     let mut run = Run {
         spec,
-        lane,
+        prober,
         progress,
         salt,
         outstanding: VecDeque::new(),
@@ -115,7 +115,7 @@ struct Outstanding {
 
 struct Run {
     spec: SidesSpec,
-    lane: LaneClient,
+    prober: Prober,
     progress: Arc<Progress>,
     salt: u64,
     outstanding: VecDeque<Outstanding>,
@@ -177,7 +177,9 @@ impl Run {
             commands.push(encode_request(&[b"PEXPIRETIME", &item.key]).into());
             commands.extend(item.kind.reads(&item.key).into_iter().map(Vec::into_boxed_slice));
         }
-        let probe = self.lane.begin_probe(database, commands).await?;
+        let closeness =
+            if items.iter().any(|item| item.suspicions > 0) { Closeness::Exact } else { Closeness::Passing };
+        let probe = self.prober.begin(database, commands, closeness).await?;
         self.outstanding.push_back(Outstanding { probe, database, items });
         Ok(())
     }
@@ -226,7 +228,7 @@ impl Run {
 
     /// Gives back the keys to be read again at once.
     fn judge_all(&mut self, database: u32, items: Vec<Item>, probed: &Probed) -> Vec<Item> {
-        let (authority, shadow) = (decode_all(&probed.authority), decode_all(&probed.shadow));
+        let (authority, shadow) = (&probed.authority, &probed.shadow);
         let (names, tolerance_ms) = (
             [self.spec.authority.name.to_string(), self.spec.shadow.name.to_string()],
             self.spec.compare.ttl_tolerance_ms,
@@ -250,7 +252,7 @@ impl Run {
                     continue;
                 }
                 Verdict::Inconclusive => self.compared.inconclusive += 1,
-                // The lane knew the shadow's value was wrong there and is about to copy it again: look once it has.
+                // Not of one moment, or known to be wrong and about to be copied again: look again, more closely.
                 Verdict::Different { .. } if doubtful && item.suspicions >= limits::VERIFY_CONFIRMATIONS => {
                     self.compared.inconclusive += 1;
                 }
@@ -281,11 +283,6 @@ impl Run {
         self.progress.stretch();
         again
     }
-}
-
-fn decode_all(frames: &[Box<[u8]>]) -> Vec<Value> {
-    let broken = |error: wire::resp::value::Invalid| Value::Error(format!("broken reply: {error}").into());
-    frames.iter().map(|frame| decode_whole(frame).unwrap_or_else(broken)).collect()
 }
 
 /// What one side held at the probe's position.

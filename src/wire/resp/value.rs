@@ -81,6 +81,31 @@ impl Value {
         }
     }
 
+    /// Appends it as RESP2 sends it.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let line = |out: &mut Vec<u8>, first: u8, text: &[u8]| {
+            out.push(first);
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        };
+        match self {
+            Self::Null => line(out, b'$', b"-1"),
+            Self::Simple(text) => line(out, b'+', text),
+            Self::Error(text) => line(out, b'-', text),
+            Self::Integer(number) => line(out, b':', number.to_string().as_bytes()),
+            Self::Bool(yes) => line(out, b':', if *yes { b"1" } else { b"0" }),
+            Self::Bulk(bytes) | Self::Double(bytes) | Self::BigNumber(bytes) | Self::Verbatim(bytes) => {
+                line(out, b'$', bytes.len().to_string().as_bytes());
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::Array(items) | Self::Set(items) | Self::Map(items) | Self::Push(items) => {
+                line(out, b'*', items.len().to_string().as_bytes());
+                items.iter().for_each(|item| item.encode_into(out));
+            }
+        }
+    }
+
     /// A short rendering for messages: at most 80 characters, bytes outside ASCII escaped.
     #[must_use]
     pub fn brief(&self) -> String {
@@ -320,6 +345,17 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::Bulk(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_value_is_written_as_it_was_read() {
+        let frames: [&[u8]; 6] =
+            [b"$-1\r\n", b"+OK\r\n", b"-ERR no\r\n", b":-7\r\n", b"$3\r\na\r\n\r\n", b"*2\r\n$1\r\na\r\n*0\r\n"];
+        for frame in frames {
+            let mut written = Vec::new();
+            decode_whole(frame).expect("a reply").encode_into(&mut written);
+            assert_eq!(written, frame);
+        }
     }
 
     #[test]

@@ -1,125 +1,82 @@
 //! Drives a replication feed: finds where it left off, fills the shadow anew where it must, applies the stream, starts over after a loss.
 //!
-//! Lives on the movers' thread. It is the only writer of the shadow.
+//! Lives on the movers' thread. It is the only writer of the shadow. For what must be read and written at one exact position (a comparison, a
+//! repair, a corrected deadline) it stands still at that position: see [`super::standstill`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::batch::{Batch, Doubt, Outcome, doubts};
-use super::dialect::{Dialect, Translated};
-use super::history::HistoryWriter;
-use super::repair::{Touched, Window, read};
+use super::dialect::{Dialect, Translated, needs_presence};
 use super::shadow::{connect, dialect, position, position_key, take_over};
-use crate::error::JobError;
+use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
+use super::standstill::Work;
+use super::touches::Touches;
 use crate::redis::clock::now_ms;
-use base::model::{Endpoint, limits};
-use follow::error::{FollowError, ServerError};
+use base::model::limits;
+use follow::error::FollowError;
 use follow::redis::client::RedisClient;
-use follow::redis::follower::{FollowSpec, Following, Resumed, full_sync, resume};
+use follow::redis::follower::{FollowSpec, Following, Resumed, resume};
 use follow::redis::position::Position;
-use follow::redis::spill::SpillSpec;
 use follow::redis::stream::{Item, StreamReader};
 use wire::rdb::Sizes;
 use wire::resp::args::Args;
-
-/// A feed of one direction.
-#[derive(Debug, Clone)]
-pub struct FeedSpec {
-    /// Names the position on the shadow: unique among the feeds that ever wrote to it.
-    pub name: String,
-    pub authority: Endpoint,
-    pub shadow: Endpoint,
-    /// How much later than at the authority deadlines are stored.
-    pub grace_ms: i64,
-    pub spill: SpillSpec,
-}
-
-/// Why a feed is not in step, or no longer. Trying again is safe; whether that fills the shadow anew is for the authority to say.
-#[derive(Debug, Clone)]
-pub enum FeedError {
-    Follow(FollowError),
-    Shadow(JobError),
-    /// The shadow refuses what the authority has taken; its words.
-    Refused {
-        shadow: String,
-        why: String,
-    },
-}
-
-impl From<FollowError> for FeedError {
-    fn from(error: FollowError) -> Self {
-        Self::Follow(error)
-    }
-}
-
-impl From<JobError> for FeedError {
-    fn from(error: JobError) -> Self {
-        Self::Shadow(error)
-    }
-}
-
-impl From<ServerError> for FeedError {
-    fn from(error: ServerError) -> Self {
-        Self::Shadow(error.into())
-    }
-}
-
-impl fmt::Display for FeedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Follow(error) => error.fmt(f),
-            Self::Shadow(error) => error.fmt(f),
-            Self::Refused { shadow, why } => {
-                write!(f, "{shadow} refuses what the authority has taken: {why}; it is tried again")
-            }
-        }
-    }
-}
-
-impl std::error::Error for FeedError {}
-
-/// How far a feed is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FeedStatus {
-    /// Every record of the history is on the shadow.
-    pub history_done: bool,
-    pub history_keys: u64,
-    pub history_bytes: u64,
-    /// The position that the shadow has.
-    pub applied: Option<Position>,
-    /// What has arrived from the authority.
-    pub received: u64,
-    pub waiting_bytes: u64,
-    pub commands: u64,
-    /// Times the shadow was filled from a snapshot.
-    pub full_syncs: u64,
-}
+use wire::resp::command;
 
 /// See the head of this file. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct Feed(Rc<Shared>);
+pub struct Feed(pub(super) Rc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
-    spec: FeedSpec,
+pub(super) struct Shared {
+    pub spec: FeedSpec,
     status: Cell<FeedStatus>,
-    /// Keys that may differ, with why; copied again one window after the other.
-    doubts: RefCell<BTreeSet<Doubt>>,
+    /// Keys that may differ, with why; copied again.
+    pub doubts: RefCell<BTreeSet<Doubt>>,
     /// What the shadow cannot hold as the authority does, copied as well as it can.
-    losses: RefCell<BTreeSet<Doubt>>,
-    touched: RefCell<Touched>,
-    window: RefCell<Option<Window>>,
-    /// Rung when there is a key that may differ, and when a window is over.
-    has_doubts: Notify,
-    /// Rung when a window has been read.
-    has_window: Notify,
+    pub losses: RefCell<BTreeSet<Doubt>>,
+    pub touches: RefCell<Touches>,
+    pub work: RefCell<VecDeque<Work>>,
+    /// Rung when there is work.
+    pub has_work: Notify,
+    /// It ends when the shadow has everything up to here.
+    stop_at: Cell<Option<u64>>,
     /// Rung whenever the status has changed.
     changed: Notify,
+}
+
+/// A feed at work.
+#[derive(Debug)]
+pub(super) struct Applying {
+    following: Following,
+    pub reader: StreamReader,
+    batch: Batch,
+    pub dialect: Dialect,
+    /// Of the shadow, in database 0.
+    pub client: RedisClient,
+    /// Of the authority, in database 0, for what is read while the feed stands still.
+    pub source: Option<RedisClient>,
+    /// Where the shadow keeps the position.
+    key: Vec<u8>,
+    /// Not before this are keys that may differ copied again.
+    pub repair_due: Instant,
+    lag: Lag,
+}
+
+/// Whether the shadow may be so late that it has lost keys of its own which live on at the authority.
+#[derive(Debug)]
+struct Lag {
+    /// It was not known to have caught up since.
+    behind_since: Option<Instant>,
+    /// Whatever the time: until it has caught up once.
+    until_caught_up: bool,
+    /// Whatever the time: until the shadow's deadlines are later than the authority's.
+    until_exact: bool,
 }
 
 /// What a batch was gathered from.
@@ -139,10 +96,10 @@ impl Feed {
             status: Cell::default(),
             doubts: RefCell::default(),
             losses: RefCell::default(),
-            touched: RefCell::default(),
-            window: RefCell::default(),
-            has_doubts: Notify::new(),
-            has_window: Notify::new(),
+            touches: RefCell::default(),
+            work: RefCell::default(),
+            has_work: Notify::new(),
+            stop_at: Cell::new(None),
             changed: Notify::new(),
         }))
     }
@@ -157,72 +114,78 @@ impl Feed {
         self.0.doubts.borrow().iter().cloned().collect()
     }
 
+    #[must_use]
+    pub fn doubts_len(&self) -> usize {
+        self.0.doubts.borrow().len()
+    }
+
     /// What the shadow cannot hold as the authority does.
     #[must_use]
     pub fn losses(&self) -> Vec<Doubt> {
         self.0.losses.borrow().iter().cloned().collect()
     }
 
+    /// These may differ: they are copied again.
+    pub fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
+        self.0.doubt(more);
+    }
+
     /// Waits until the shadow has everything up to an offset of the authority's stream.
     pub async fn applied(&self, offset: u64) {
+        self.until(|status, _| status.applied.is_some_and(|position| position.offset >= offset)).await;
+    }
+
+    /// Waits until no key is known that may differ.
+    pub async fn undoubted(&self) {
+        self.until(|_, doubts| doubts == 0).await;
+    }
+
+    async fn until(&self, done: impl Fn(&FeedStatus, usize) -> bool) {
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.status().applied.is_some_and(|position| position.offset >= offset) {
+            if done(&self.status(), self.doubts_len()) {
                 return;
             }
             changed.await;
         }
     }
 
-    /// Keeps the shadow in step until something fails. Dropping it leaves both servers as they are.
+    /// Ends [`Self::run_forever`] as soon as the shadow has everything up to here, between two batches.
+    pub fn stop_at(&self, offset: u64) {
+        self.0.stop_at.set(Some(offset));
+        self.0.has_work.notify_one();
+    }
+
+    /// Keeps the shadow in step until something fails, or it was told to stop. Dropping it leaves both servers as they are.
     ///
     /// # Errors
     /// [`FeedError`].
-    pub async fn run(&self) -> Result<(), FeedError> {
+    pub async fn run(&self, standing: Option<Standing>, events: &mpsc::Sender<FeedEvent>) -> Result<(), FeedError> {
         let shared = &self.0;
-        let spec = &shared.spec;
-        let (dialect, version) = dialect(&spec.shadow, spec.grace_ms).await?;
-        let key = position_key(&spec.name);
-        let mut client = connect(&spec.shadow).await?;
-        take_over(&mut client, &spec.name).await?;
-        let follow = FollowSpec {
-            endpoint: spec.authority.clone(),
-            version,
-            spill: spec.spill.clone(),
-            sizes: Sizes::default(),
+        let applying = shared.begin(standing, events).await?;
+        shared.note(|status| {
+            (status.applied, status.connected) = (Some(applying.reader.position()), true);
+        });
+        shared.touches.borrow_mut().begin(applying.reader.position().offset);
+        let ended = tokio::select! {
+            ended = shared.apply(applying) => ended,
+            ended = shared.correct_deadlines(events) => ended,
         };
-        let left = position(&mut client, &key).await?;
-        let resumed = match &left {
-            Some(left) => resume(&follow, left).await?,
-            None => Resumed::Gone,
-        };
-        let (following, position) = match (resumed, left) {
-            (Resumed::Following(following), Some(left)) => {
-                // A source that was promoted continues under a new name.
-                let position = Position { stream: following.stream(), ..left };
-                shared.note(|status| status.history_done = true);
-                (following, position)
-            }
-            _ => shared.fill(&follow, &dialect, &mut client, &key).await?,
-        };
-        shared.note(|status| status.applied = Some(position));
-        shared.touched.borrow_mut().close();
-        shared.window.replace(None);
-        tokio::select! {
-            ended = shared.apply(following, position, &dialect, &mut client, &key) => ended,
-            ended = shared.read_doubtful() => ended,
-        }
+        shared.note(|status| status.connected = false);
+        ended
     }
 
-    /// Runs until it is dropped, and starts over after a failure. `failed` is told of each.
-    pub async fn run_forever(&self, failed: impl Fn(&FeedError)) {
+    /// Runs until it is told to stop, and starts over after a failure. `standing`: the stream it begins with, where that is followed already.
+    pub async fn run_forever(&self, mut standing: Option<Standing>, events: &mpsc::Sender<FeedEvent>) {
         let mut pause = limits::JOB_RECONNECT_PAUSE_MIN;
         loop {
             let before = self.status().commands;
-            if let Err(error) = self.run().await {
-                failed(&error);
+            match self.run(standing.take(), events).await {
+                Ok(()) => return,
+                // That nobody listens is no error.
+                Err(error) => drop(events.send(FeedEvent::Failed(error)).await),
             }
             let worked = self.status().commands > before;
             pause = if worked { limits::JOB_RECONNECT_PAUSE_MIN } else { next(pause) };
@@ -235,122 +198,194 @@ fn next(pause: Duration) -> Duration {
     (pause * 2).min(limits::JOB_RECONNECT_PAUSE_MAX)
 }
 
+impl Lag {
+    fn note(&mut self, caught_up: bool) {
+        if caught_up {
+            (self.behind_since, self.until_caught_up) = (None, false);
+        } else {
+            self.behind_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_doubtful(&self, grace_ms: i64) -> bool {
+        let half = Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0));
+        self.until_caught_up || self.until_exact || self.behind_since.is_some_and(|since| since.elapsed() >= half)
+    }
+}
+
 impl Shared {
-    fn note(&self, change: impl FnOnce(&mut FeedStatus)) {
+    pub fn note(&self, change: impl FnOnce(&mut FeedStatus)) {
         let mut status = self.status.get();
         change(&mut status);
         self.status.set(status);
         self.changed.notify_waiters();
     }
 
-    fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
-        self.doubts.borrow_mut().extend(more);
-        self.has_doubts.notify_one();
+    pub fn status(&self) -> FeedStatus {
+        self.status.get()
     }
 
-    /// Empties the shadow and fills it from a snapshot of the authority.
-    async fn fill(
+    pub fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
+        let mut count = 0;
+        self.doubts.borrow_mut().extend(more.into_iter().inspect(|_| count += 1));
+        self.note(|status| status.doubted += count);
+        self.has_work.notify_one();
+    }
+
+    /// Connects, finds where the shadow is, and follows the authority from there; fills the shadow anew where that cannot be.
+    async fn begin(&self, standing: Option<Standing>, events: &mpsc::Sender<FeedEvent>) -> Result<Applying, FeedError> {
+        let spec = &self.spec;
+        let (dialect, version) = dialect(&spec.shadow, spec.grace_ms).await?;
+        let key = position_key(&spec.name);
+        let mut client = connect(&spec.shadow).await?;
+        take_over(&mut client, &spec.name).await?;
+        let follow = FollowSpec {
+            endpoint: spec.authority.clone(),
+            version,
+            spill: spec.spill.clone(),
+            sizes: Sizes::default(),
+        };
+        let mut lag = Lag { behind_since: None, until_caught_up: true, until_exact: true };
+        let (following, reader, dialect) = match standing {
+            Some(Standing { following, reader }) => {
+                let position = reader.position();
+                client.must(&[b"SET", &key, position.to_string().as_bytes()]).await?;
+                self.continues(events).await;
+                (following, reader, dialect)
+            }
+            None => match self.resume(&follow, &mut client, &key).await? {
+                Some((following, position)) => {
+                    self.continues(events).await;
+                    (following, StreamReader::new(position), dialect)
+                }
+                None => {
+                    let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
+                    let (following, position) = self.fill(&follow, &generous, &mut client, &key, events).await?;
+                    // The deadlines of the history outlast whatever comes now.
+                    (lag.until_caught_up, lag.until_exact) = (false, false);
+                    (following, StreamReader::new(position), generous)
+                }
+            },
+        };
+        let (batch, source, repair_due) = (Batch::default(), None, Instant::now());
+        Ok(Applying { following, reader, batch, dialect, client, source, key, repair_due, lag })
+    }
+
+    async fn continues(&self, events: &mpsc::Sender<FeedEvent>) {
+        self.note(|status| status.history_done = true);
+        let _ = events.send(FeedEvent::Continues).await;
+    }
+
+    /// Goes on from the position that the shadow has; `None`: it has none, or the authority no longer has what followed.
+    async fn resume(
         &self,
         follow: &FollowSpec,
-        dialect: &Dialect,
         client: &mut RedisClient,
         key: &[u8],
-    ) -> Result<(Following, Position), FeedError> {
-        self.note(|status| {
-            *status =
-                FeedStatus { full_syncs: status.full_syncs + 1, commands: status.commands, ..FeedStatus::default() };
-        });
-        self.doubts.borrow_mut().clear();
-        let mut sync = full_sync(follow).await?;
-        // Keys that the snapshot lacks must not stay. Without a position a crash from here on begins anew.
-        client.must(&[b"FLUSHALL"]).await?;
-        let mut writer = HistoryWriter::new(dialect);
-        while sync.history.more().await? {
-            while let Some(item) = sync.history.item()? {
-                writer.take(item);
-                if writer.is_full() {
-                    writer.flush(client).await?;
-                }
+    ) -> Result<Option<(Following, Position)>, FeedError> {
+        let Some(left) = position(client, key).await? else { return Ok(None) };
+        Ok(match resume(follow, &left).await? {
+            // A source that was promoted continues under a new name.
+            Resumed::Following(following) => {
+                let position = Position { stream: following.stream(), ..left };
+                Some((following, position))
             }
-            let written = writer.written();
-            let waiting_bytes = sync.waiting_bytes();
-            self.note(|status| {
-                (status.history_keys, status.history_bytes) = (written.keys, written.bytes);
-                status.waiting_bytes = waiting_bytes;
-            });
-        }
-        writer.flush(client).await?;
-        self.losses.replace(writer.take_doubts().into_iter().collect());
-        let position = sync.history.at();
-        client.must(&[b"SELECT", b"0"]).await?;
-        client.must(&[b"SET", key, position.to_string().as_bytes()]).await?;
-        self.note(|status| status.history_done = true);
-        Ok((sync.into_following(), position))
+            Resumed::Gone => None,
+        })
     }
 
     /// Applies the stream until it ends.
-    async fn apply(
-        &self,
-        mut following: Following,
-        position: Position,
-        dialect: &Dialect,
-        client: &mut RedisClient,
-        key: &[u8],
-    ) -> Result<(), FeedError> {
-        let mut reader = StreamReader::new(position);
-        let mut batch = Batch::default();
+    async fn apply(&self, mut at: Applying) -> Result<(), FeedError> {
         loop {
-            let gathered = self.gather(&mut reader, dialect, &mut batch, key)?;
-            if reader.at_boundary() {
-                let position = reader.position();
-                if !batch.is_empty() {
-                    self.send(&mut batch, position, client, key).await?;
+            let gathered = self.gather(&mut at, None)?;
+            if at.reader.at_boundary() {
+                self.settle(&mut at, gathered).await?;
+                if self.stop_at.get().is_some_and(|stop| at.reader.position().offset >= stop) {
+                    return Ok(());
                 }
-                let (received, waiting_bytes) = (following.received(), following.waiting_bytes());
-                self.note(|status| {
-                    status.applied = Some(position);
-                    (status.received, status.waiting_bytes) = (received, waiting_bytes);
-                });
-                if gathered.wants_ack {
-                    following.acknowledge_now(position.offset);
-                } else {
-                    following.acknowledge(position.offset);
+                if self.stand_still(&mut at).await? || gathered.is_full {
+                    continue;
                 }
-                self.repair(position, dialect, client).await?;
+            }
+            let repair_due = at.repair_due;
+            let has_doubts = !self.doubts.borrow().is_empty();
+            let bytes = tokio::select! {
+                bytes = at.following.bytes() => bytes?,
+                () = self.has_work.notified() => continue,
+                () = tokio::time::sleep_until(repair_due), if has_doubts => continue,
+            };
+            at.reader.feed(&bytes);
+        }
+    }
+
+    /// Applies the stream up to exactly this offset, which the authority has told.
+    pub async fn advance_to(&self, at: &mut Applying, offset: u64) -> Result<(), FeedError> {
+        loop {
+            let gathered = self.gather(at, Some(offset))?;
+            if at.reader.at_boundary() {
+                self.settle(at, gathered).await?;
+                if at.reader.position().offset >= offset {
+                    return Ok(());
+                }
                 if gathered.is_full {
                     continue;
                 }
             }
-            let bytes = tokio::select! {
-                bytes = following.bytes() => bytes?,
-                () = self.has_window.notified() => continue,
-            };
-            reader.feed(&bytes);
+            let bytes = at.following.bytes().await?;
+            at.reader.feed(&bytes);
         }
     }
 
-    /// Takes what has arrived into a batch, up to its size and then to the end of the source's transaction.
-    fn gather(
-        &self,
-        reader: &mut StreamReader,
-        dialect: &Dialect,
-        batch: &mut Batch,
-        key: &[u8],
-    ) -> Result<Gathered, FeedError> {
+    /// Sends what was gathered, between two transactions, and says how far that is.
+    async fn settle(&self, at: &mut Applying, gathered: Gathered) -> Result<(), FeedError> {
+        let position = at.reader.position();
+        if !at.batch.is_empty() {
+            self.send(at, position).await?;
+        }
+        let (received, waiting_bytes) = (at.following.received(), at.following.waiting_bytes());
+        self.note(|status| {
+            status.applied = Some(position);
+            (status.received, status.waiting_bytes) = (received, waiting_bytes);
+        });
+        if gathered.wants_ack {
+            at.following.acknowledge_now(position.offset);
+        } else {
+            at.following.acknowledge(position.offset);
+        }
+        at.lag.note(waiting_bytes == 0 && !gathered.is_full);
+        Ok(())
+    }
+
+    /// Takes what has arrived into a batch, up to its size and then to the end of the source's transaction; nothing behind `until`.
+    fn gather(&self, at: &mut Applying, until: Option<u64>) -> Result<Gathered, FeedError> {
         let mut gathered = Gathered::default();
+        at.lag.until_exact &= !self.status().deadlines_exact;
+        let doubtful = at.lag.is_doubtful(at.dialect.grace_ms);
         loop {
-            let full = batch.commands() >= limits::FEED_BATCH_COMMANDS || batch.bytes() >= limits::FEED_BATCH_BYTES;
-            if full && reader.at_boundary() {
-                gathered.is_full = true;
-                return Ok(gathered);
+            let full =
+                at.batch.commands() >= limits::FEED_BATCH_COMMANDS || at.batch.bytes() >= limits::FEED_BATCH_BYTES;
+            if at.reader.at_boundary() {
+                if full {
+                    gathered.is_full = true;
+                    return Ok(gathered);
+                }
+                if until.is_some_and(|until| at.reader.position().offset >= until) {
+                    return Ok(gathered);
+                }
             }
-            let item = reader.next_item().map_err(|why| FollowError::Stream {
+            let item = at.reader.next_item().map_err(|why| FollowError::Stream {
                 server: format!("endpoint {}", self.spec.authority.name),
                 what: why.to_string(),
             })?;
             match item {
                 None => return Ok(gathered),
-                Some(Item::Command { frame, database }) => self.translate(frame, database, dialect, batch, key),
+                Some(Item::Command { frame, database, offset }) => {
+                    self.touches.borrow_mut().note(frame, database, offset);
+                    if doubtful {
+                        watch_presence(frame, database, &mut at.batch);
+                    }
+                    self.translate(frame, database, &at.dialect, &mut at.batch, &at.key);
+                }
                 Some(Item::WantsAck) => gathered.wants_ack = true,
                 Some(Item::Begin | Item::End | Item::Idle) => {}
             }
@@ -358,7 +393,6 @@ impl Shared {
     }
 
     fn translate(&self, frame: &[u8], database: u32, dialect: &Dialect, batch: &mut Batch, key: &[u8]) {
-        self.touched.borrow_mut().note(frame, database);
         match dialect.translate(frame, database, now_ms() as i64, batch) {
             Translated::Sent | Translated::Dropped => {}
             Translated::Lost(why) => self.doubt(doubts(database, frame, why)),
@@ -368,69 +402,34 @@ impl Shared {
         }
     }
 
-    /// Reads keys that may differ, a few at a time, until something fails.
-    async fn read_doubtful(&self) -> Result<(), FeedError> {
-        let mut client: Option<RedisClient> = None;
-        loop {
-            let named = |doubt: &&Doubt| doubt.key.is_some();
-            let some: Vec<Doubt> =
-                self.doubts.borrow().iter().filter(named).take(limits::FEED_REPAIRS_AT_ONCE).cloned().collect();
-            if some.is_empty() || self.window.borrow().is_some() {
-                self.has_doubts.notified().await;
-                continue;
-            }
-            let client = match &mut client {
-                Some(client) => client,
-                none => none.insert(connect(&self.spec.authority).await?),
-            };
-            // Before the first read: whatever is applied from here on may have been executed behind it.
-            self.touched.borrow_mut().open();
-            let window = read(client, some).await?;
-            self.window.replace(Some(window));
-            self.has_window.notify_one();
-            // A key that is written all the time is read again and again; the authority is not to be busy with that.
-            tokio::time::sleep(limits::FEED_REPAIR_PAUSE).await;
-        }
-    }
-
-    /// Writes what a window has read, where it is what the authority held at the position the shadow has.
-    async fn repair(&self, at: Position, dialect: &Dialect, client: &mut RedisClient) -> Result<(), FeedError> {
-        let Some(window) = self.window.borrow_mut().take_if(|window| window.until <= at.offset) else { return Ok(()) };
-        let mut writer = HistoryWriter::new(dialect);
-        for value in window.values {
-            let database = value.doubt.database;
-            if !self.touched.borrow().contains(database, &value.key) {
-                writer.key(database, &value.key, value.deadline_ms, value.payload.as_deref());
-                self.doubts.borrow_mut().remove(&value.doubt);
-            }
-        }
-        self.touched.borrow_mut().close();
-        writer.flush(client).await?;
-        client.must(&[b"SELECT", b"0"]).await?;
-        self.losses.borrow_mut().extend(writer.take_doubts());
-        self.has_doubts.notify_one();
-        Ok(())
-    }
-
-    async fn send(
-        &self,
-        batch: &mut Batch,
-        position: Position,
-        client: &mut RedisClient,
-        key: &[u8],
-    ) -> Result<(), FeedError> {
-        let (requests, count) = batch.seal(key, &position);
-        let replies = client.pipeline(requests, count).await?;
-        match batch.outcome(&replies) {
+    async fn send(&self, at: &mut Applying, position: Position) -> Result<(), FeedError> {
+        let (requests, count) = at.batch.seal(&at.key, &position);
+        let replies = at.client.pipeline(requests, count).await?;
+        match at.batch.outcome(&replies) {
+            Outcome::Applied(found) if found.is_empty() => {}
             Outcome::Applied(found) => self.doubt(found),
             Outcome::Refused(why) => {
-                return Err(FeedError::Refused { shadow: client.who().to_owned(), why });
+                return Err(FeedError::Refused { shadow: at.client.who().to_owned(), why });
             }
         }
-        let commands = batch.commands() as u64;
+        let commands = at.batch.commands() as u64;
         self.note(|status| status.commands += commands);
-        batch.clear();
+        at.batch.clear();
         Ok(())
+    }
+}
+
+/// A shadow that is late may have lost a key of its own that lives on at the authority: a command that builds on what the key holds would then
+/// make another one of it.
+fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
+    let name = Args::new(frame).next().unwrap_or_default();
+    if !needs_presence(name) {
+        return;
+    }
+    for key in command::lookup(name).keys_of(frame).unwrap_or_default().0 {
+        if !key.starts_with(crate::RESERVED_PREFIX) {
+            batch.watch(database, key);
+        }
     }
 }
 

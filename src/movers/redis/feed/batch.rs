@@ -17,6 +17,8 @@ pub enum Expect {
     Changed,
     /// An array of 1 (or 2, for a deadline that has passed) for each field.
     FieldsChanged,
+    /// `:1`. `:0`: there is no such key.
+    Present,
     /// Of the batch's own commands.
     Own,
 }
@@ -81,6 +83,11 @@ impl Batch {
         self.entry(words, expect);
     }
 
+    /// A key is in doubt if it is not there now.
+    pub fn watch(&mut self, database: u32, key: &[u8]) {
+        self.push(database, &[b"EXISTS", key], Expect::Present);
+    }
+
     /// Removes Crossfade's own key from a database it does not belong in.
     pub fn forget(&mut self, database: u32, key: &[u8]) {
         self.push(database, &[b"DEL", key], Expect::Own);
@@ -131,12 +138,15 @@ impl Batch {
         let why = match (result, entry.expect) {
             (Value::Error(text), _) => String::from_utf8_lossy(text).into_owned(),
             (Value::Integer(0), Expect::Changed) => "it was not there, or without a deadline".to_owned(),
+            (Value::Integer(0), Expect::Present) => "the shadow had lost it".to_owned(),
             (Value::Array(fields), Expect::FieldsChanged)
                 if fields.iter().any(|one| !matches!(one, Value::Integer(1 | 2))) =>
             {
                 "a field was not there".to_owned()
             }
-            (_, Expect::Anything | Expect::Changed | Expect::FieldsChanged | Expect::Own) => return None,
+            (_, Expect::Anything | Expect::Changed | Expect::FieldsChanged | Expect::Present | Expect::Own) => {
+                return None;
+            }
         };
         Some(doubts(entry.database, &self.bytes[entry.range.clone()], &why))
     }

@@ -71,6 +71,28 @@ impl Dialect {
     }
 }
 
+/// Whether what a command makes of its keys depends on what they held, and its reply does not tell.
+#[must_use]
+pub fn needs_presence(name: &[u8]) -> bool {
+    let overwrites: [&[u8]; 14] = [
+        b"SET",
+        b"SETEX",
+        b"PSETEX",
+        b"MSET",
+        b"MSETEX",
+        b"DEL",
+        b"UNLINK",
+        b"RESTORE",
+        b"PEXPIREAT",
+        b"EXPIREAT",
+        b"PEXPIRE",
+        b"EXPIRE",
+        b"PERSIST",
+        b"GETDEL",
+    ];
+    !overwrites.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
 /// Crossfade's own keys: its position, and what its checks write.
 fn is_reserved(command: &command::Command, frame: &[u8], args: &[&[u8]]) -> bool {
     let is = |key: &&[u8]| key.starts_with(crate::RESERVED_PREFIX);

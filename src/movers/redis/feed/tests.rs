@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::timeout;
 
-use super::applier::{Feed, FeedSpec};
+use super::applier::Feed;
 use super::batch::Doubt;
+use super::spec::{FeedEvent, FeedSpec};
 use crate::digest_server;
 use crate::redis::tests::Server;
 use follow::redis::client::RedisClient;
@@ -54,7 +55,7 @@ impl Pair {
     fn feed(&self) -> Feed {
         let spill = SpillSpec { memory_bytes_max: 1 << 20, bytes_max: 1 << 30, folder: std::env::temp_dir() };
         let (authority, shadow) = (self.source.endpoint("old"), self.shadow.endpoint("new"));
-        Feed::new(FeedSpec { name: "orders".to_owned(), authority, shadow, grace_ms: 0, spill })
+        Feed::new(FeedSpec { name: "orders".to_owned(), authority, shadow, grace_ms: 0, spill, guarded: false })
     }
 
     async fn source(&self) -> RedisClient {
@@ -65,8 +66,18 @@ impl Pair {
         RedisClient::connect(&self.shadow.endpoint("new")).await.expect("the shadow answers")
     }
 
-    /// Waits until the shadow has all that the source has now.
+    /// Waits until the shadow has all that the source has now, with its deadlines.
     async fn in_step(&self, feed: &Feed) {
+        let exact = async {
+            while !feed.status().deadlines_exact {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, exact).await.unwrap_or_else(|_| panic!("{}: {:?}", self.name, feed.status()));
+        self.up_to_now(feed).await;
+    }
+
+    async fn up_to_now(&self, feed: &Feed) {
         let mut client = self.source().await;
         let role = client.must(&[b"ROLE"]).await.expect("ROLE");
         let offset = role.items().and_then(|items| items[1].integer()).expect("an offset") as u64;
@@ -84,7 +95,15 @@ impl Pair {
 
 fn run(feed: &Feed) -> JoinHandle<()> {
     let feed = feed.clone();
-    tokio::task::spawn_local(async move { feed.run_forever(|error| eprintln!("feed: {error}")).await })
+    let (events, mut heard) = tokio::sync::mpsc::channel(64);
+    tokio::task::spawn_local(async move {
+        while let Some(event) = heard.recv().await {
+            if let FeedEvent::Failed(error) = event {
+                eprintln!("feed: {error}");
+            }
+        }
+    });
+    tokio::task::spawn_local(async move { feed.run_forever(None, &events).await })
 }
 
 fn with_each(test: &str, body: impl AsyncFn(&Pair)) {

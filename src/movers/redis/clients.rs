@@ -1,0 +1,56 @@
+//! Short work on servers at a flip: ends connections that may still write, leaves and removes the feed's own keys. Lives on the movers' thread.
+
+use super::feed::shadow::connect;
+use super::feed_mover::{Clients, with_client};
+use crate::contract::Route;
+use crate::error::JobError;
+use base::model::{Endpoint, InterlayName};
+use follow::redis::client::RedisClient;
+use follow::redis::position::Position;
+
+/// What the names of the cores' connections of an interlay begin with: see `wire::resp::login::connection_name`.
+fn cores_of(interlay: &InterlayName) -> String {
+    format!("crossfade/core/{interlay}/")
+}
+
+/// Ends what the cores have left of their connections to the authority: what such a connection still holds must not be executed after the
+/// authority has changed.
+pub(super) async fn end_connections(clients: &Clients, route: &Route, interlay: &InterlayName) -> Result<(), JobError> {
+    let prefix = cores_of(interlay);
+    with_client(&clients.authority, &route.authority, async |client| kill_named(client, &prefix).await).await
+}
+
+async fn kill_named(client: &mut RedisClient, prefix: &str) -> Result<(), JobError> {
+    let list = client.must(&[b"CLIENT", b"LIST"]).await?;
+    let list = String::from_utf8_lossy(list.bytes().unwrap_or_default()).into_owned();
+    for line in list.lines() {
+        let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        if let (Some(name), Some(id)) = (field("name"), field("id"))
+            && name.starts_with(prefix)
+        {
+            // It may have gone by itself in between.
+            client.call(&[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves at the authority where the next epoch's feed, which will write there, begins.
+pub(super) async fn leave_position(
+    clients: &Clients,
+    route: &Route,
+    key: &[u8],
+    position: &Position,
+) -> Result<(), JobError> {
+    let text = position.to_string();
+    with_client(&clients.authority, &route.authority, async |client| {
+        client.must(&[b"SET", key, text.as_bytes()]).await?;
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn remove_key(endpoint: &Endpoint, key: &[u8]) -> Result<(), JobError> {
+    connect(endpoint).await?.must(&[b"DEL", key]).await?;
+    Ok(())
+}

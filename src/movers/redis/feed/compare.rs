@@ -1,0 +1,120 @@
+//! Reads the same on both servers of a feed, and tells of each answer whether both are of one position of the stream. Lives on the movers' thread.
+//!
+//! In passing: the authority is read at an offset, then the shadow when it has everything up to there; what the stream has touched since is
+//! doubtful. Exactly: the feed stands still at the offset, so nothing is doubtful but what expires at that moment.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::applier::Feed;
+use super::exact::{ReadAt, read_at};
+use super::shadow::connect;
+use super::standstill::{Pair, Work};
+use crate::error::{JobError, ServerFault};
+use base::model::{Endpoint, limits};
+use follow::redis::client::RedisClient;
+use wire::resp::args::Args;
+use wire::resp::command;
+use wire::resp::encode::push_request;
+use wire::resp::value::Value;
+
+/// Both answers, in the order of the reads, and which of them are not to be relied on.
+#[derive(Debug)]
+pub struct Compared {
+    pub authority: Vec<Value>,
+    pub shadow: Vec<Value>,
+    pub doubtful: Vec<bool>,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct FeedReader {
+    feed: Feed,
+    authority: Endpoint,
+    shadow: Endpoint,
+    /// Connections in database 0, to the authority and to the shadow.
+    idle: RefCell<Vec<(RedisClient, RedisClient)>>,
+}
+
+impl FeedReader {
+    #[must_use]
+    pub fn new(feed: Feed) -> Self {
+        let spec = &feed.0.spec;
+        let (authority, shadow) = (spec.authority.clone(), spec.shadow.clone());
+        Self { feed, authority, shadow, idle: RefCell::default() }
+    }
+
+    /// # Errors
+    /// [`JobError`].
+    pub async fn in_passing(&self, database: u32, reads: &[Box<[u8]>]) -> Result<Compared, JobError> {
+        let pair = self.idle.borrow_mut().pop();
+        let (mut authority, mut shadow) = match pair {
+            Some(pair) => pair,
+            None => (connect(&self.authority).await?, connect(&self.shadow).await?),
+        };
+        let ReadAt { offset, settled, replies } = read_at(&mut authority, database, reads).await?;
+        if timeout(limits::FEED_PROBE_PATIENCE, self.feed.applied(offset)).await.is_err() {
+            return Err(JobError::server(shadow.who(), ServerFault::ReplyTimeout(limits::FEED_PROBE_PATIENCE)));
+        }
+        let answers = ask(&mut shadow, database, reads).await?;
+        let doubtful = reads.iter().map(|read| !settled || self.touched_since(offset, database, read)).collect();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < limits::FEED_PROBE_PAIRS_MAX {
+            idle.push((authority, shadow));
+        }
+        Ok(Compared { authority: replies, shadow: answers, doubtful })
+    }
+
+    /// # Errors
+    /// [`JobError`]; also when the feed has too much of this to do, or has been interrupted.
+    pub async fn exactly(&self, database: u32, reads: Vec<Box<[u8]>>) -> Result<Compared, JobError> {
+        let late = || JobError::server("the feed", ServerFault::ReplyTimeout(limits::FEED_PROBE_PATIENCE));
+        if self.feed.0.work.borrow().len() >= limits::FEED_EXACT_READS_MAX {
+            return Err(late());
+        }
+        let (reply, answer) = oneshot::channel();
+        let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
+        self.feed.0.push(Work::Compare { database, reads, reply });
+        let Ok(Ok(Pair { authority, shadow, settled })) = timeout(limits::FEED_PROBE_PATIENCE, answer).await else {
+            return Err(late());
+        };
+        let doubtful = known.into_iter().map(|known| known || !settled).collect();
+        Ok(Compared { authority, shadow, doubtful })
+    }
+
+    fn touched_since(&self, offset: u64, database: u32, read: &[u8]) -> bool {
+        let touches = self.feed.0.touches.borrow();
+        keys(read).is_none_or(|keys| keys.iter().any(|key| touches.since(offset, database, key)))
+            || self.is_known_to_differ(database, read)
+    }
+
+    fn is_known_to_differ(&self, database: u32, read: &[u8]) -> bool {
+        let doubts = self.feed.0.doubts.borrow();
+        if doubts.is_empty() {
+            return false;
+        }
+        let known: BTreeSet<&[u8]> =
+            doubts.iter().filter(|doubt| doubt.database == database).filter_map(|doubt| doubt.key.as_deref()).collect();
+        keys(read).is_some_and(|keys| keys.iter().any(|key| known.contains(key)))
+    }
+}
+
+/// `None`: it has none, or they are not known.
+fn keys(read: &[u8]) -> Option<Vec<&[u8]>> {
+    let name = Args::new(read).next().unwrap_or_default();
+    command::lookup(name).keys_of(read).map(|keys| keys.0).filter(|keys| !keys.is_empty())
+}
+
+async fn ask(client: &mut RedisClient, database: u32, reads: &[Box<[u8]>]) -> Result<Vec<Value>, JobError> {
+    let mut requests = Vec::new();
+    push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
+    reads.iter().for_each(|read| requests.extend_from_slice(read));
+    push_request(&mut requests, &[b"SELECT", b"0"]);
+    let mut answers = client.pipeline(&requests, reads.len() + 2).await?;
+    answers.pop();
+    answers.remove(0);
+    Ok(answers)
+}

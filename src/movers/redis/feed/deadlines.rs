@@ -1,0 +1,107 @@
+//! Makes the deadlines on the shadow what they should be, once it has caught up: those of the history are later than anything may take, so that
+//! the shadow loses no key before the authority does. Lives on the movers' thread.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::applier::Shared;
+use super::shadow::connect;
+use super::spec::{FeedError, FeedEvent};
+use super::standstill::Work;
+use crate::error::JobError;
+use crate::redis::names::NameScan;
+use base::model::{Endpoint, limits};
+use wire::resp::encode::push_request;
+
+impl Shared {
+    /// Corrects every deadline once, and then waits for ever.
+    pub(super) async fn correct_deadlines(&self, events: &mpsc::Sender<FeedEvent>) -> Result<(), FeedError> {
+        while !self.has_caught_up() {
+            tokio::time::sleep(limits::CONTROL_TICK).await;
+        }
+        if self.follows_a_flip() {
+            take_off_grace(&self.spec.authority, &self.spec.shadow, self.spec.grace_ms).await?;
+        }
+        let (done, tightened) = oneshot::channel();
+        self.push(Work::Tighten { done });
+        let _ = tightened.await;
+        self.every_deadline().await?;
+        self.note(|status| status.deadlines_exact = true);
+        let _ = events.send(FeedEvent::DeadlinesExact).await;
+        std::future::pending().await
+    }
+
+    fn has_caught_up(&self) -> bool {
+        let status = self.status();
+        status.history_done
+            && status
+                .applied
+                .is_some_and(|at| status.received.saturating_sub(at.offset) <= limits::FEED_CAUGHT_UP_BYTES)
+    }
+
+    async fn every_deadline(&self) -> Result<(), JobError> {
+        let mut scan = NameScan::begin(&self.spec.shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+        while let Some(batch) = scan.next_batch().await? {
+            let mut requests = Vec::new();
+            for key in &batch.keys {
+                push_request(&mut requests, &[b"PTTL", key]);
+            }
+            let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
+            let volatile =
+                batch.keys.into_iter().zip(replies).filter(|(_, ttl)| ttl.integer().is_some_and(|ms| ms >= 0));
+            let keys: Vec<_> = volatile.map(|(key, _)| key).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let (done, corrected) = oneshot::channel();
+            self.push(Work::Deadlines { database: batch.database, keys, done });
+            // One at a time: the feed is not to stand still all the while.
+            let _ = corrected.await;
+        }
+        Ok(())
+    }
+
+    /// Whether both servers were equal when it began, each with its own deadlines.
+    fn follows_a_flip(&self) -> bool {
+        self.status().full_syncs == 0 && self.spec.guarded
+    }
+
+    pub(super) fn push(&self, work: Work) {
+        self.work.borrow_mut().push_back(work);
+        self.has_work.notify_one();
+    }
+}
+
+/// Sets a deadline if it is still what the feed wrote: a client may have changed it meanwhile.
+const COMPARE_AND_SET: &[u8] =
+    b"if redis.call('PEXPIRETIME',KEYS[1])==tonumber(ARGV[1]) then return redis.call('PEXPIREAT',KEYS[1],ARGV[2]) end return 0";
+
+/// After a flip: the authority was the shadow, and holds deadlines that are later by the grace than what clients asked for. What the server that was
+/// the authority holds is what they asked for.
+async fn take_off_grace(authority: &Endpoint, shadow: &Endpoint, grace_ms: i64) -> Result<(), JobError> {
+    if grace_ms == 0 {
+        return Ok(());
+    }
+    let mut client = connect(authority).await?;
+    let mut scan = NameScan::begin(shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+    while let Some(batch) = scan.next_batch().await? {
+        let mut requests = Vec::new();
+        batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PEXPIRETIME", key]));
+        let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
+        let mut requests = Vec::new();
+        push_request(&mut requests, &[b"SELECT", batch.database.to_string().as_bytes()]);
+        let mut count = 1;
+        for (key, deadline) in batch.keys.iter().zip(replies) {
+            let Some(at_ms) = deadline.integer().filter(|at_ms| *at_ms > 0) else { continue };
+            let (written, asked_for) = (at_ms.saturating_add(grace_ms).to_string(), at_ms.to_string());
+            let words = [b"EVAL".as_slice(), COMPARE_AND_SET, b"1", key, written.as_bytes(), asked_for.as_bytes()];
+            push_request(&mut requests, &words);
+            count += 1;
+        }
+        for reply in client.pipeline(&requests, count).await? {
+            if let Some(error) = reply.error() {
+                return Err(JobError::answer(client.who(), format!("a deadline cannot be corrected: {error}")));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Fills the shadow from a snapshot of the authority. Lives on the movers' thread.
+
+use tokio::sync::mpsc;
+
+use super::applier::Shared;
+use super::dialect::Dialect;
+use super::history::HistoryWriter;
+use super::spec::{FeedError, FeedEvent, FeedStatus};
+use crate::error::JobError;
+use crate::redis::facts::read_info;
+use base::model::Endpoint;
+use follow::redis::client::RedisClient;
+use follow::redis::follower::{FollowSpec, Following, full_sync};
+use follow::redis::position::Position;
+
+impl Shared {
+    /// Empties the shadow and fills it from a snapshot.
+    pub(super) async fn fill(
+        &self,
+        follow: &FollowSpec,
+        dialect: &Dialect,
+        client: &mut RedisClient,
+        key: &[u8],
+        events: &mpsc::Sender<FeedEvent>,
+    ) -> Result<(Following, Position), FeedError> {
+        let keys = self.may_be_replaced(client, key).await?;
+        let before = self.status();
+        let again = before.full_syncs > 0;
+        self.note(|status| {
+            *status = FeedStatus {
+                full_syncs: before.full_syncs + 1,
+                commands: before.commands,
+                doubted: before.doubted,
+                ..FeedStatus::default()
+            };
+        });
+        self.doubts.borrow_mut().clear();
+        let why = if again { "the authority no longer has what followed" } else { "the shadow has no position yet" };
+        let _ = events.send(FeedEvent::Filling { why: why.to_owned(), keys }).await;
+        let mut sync = full_sync(follow).await?;
+        // Keys that the snapshot lacks must not stay. Without a position a crash from here on begins anew.
+        client.must(&[b"FLUSHALL"]).await?;
+        let mut writer = HistoryWriter::new(dialect);
+        while sync.history.more().await? {
+            while let Some(item) = sync.history.item()? {
+                writer.take(item);
+                if writer.is_full() {
+                    writer.flush(client).await?;
+                }
+            }
+            let written = writer.written();
+            let waiting_bytes = sync.waiting_bytes();
+            self.note(|status| {
+                (status.history_keys, status.history_bytes) = (written.keys, written.bytes);
+                status.waiting_bytes = waiting_bytes;
+            });
+        }
+        writer.flush(client).await?;
+        self.losses.replace(writer.take_doubts().into_iter().collect());
+        let position = sync.history.at();
+        client.must(&[b"SELECT", b"0"]).await?;
+        client.must(&[b"SET", key, position.to_string().as_bytes()]).await?;
+        self.note(|status| status.history_done = true);
+        let _ = events.send(FeedEvent::Filled).await;
+        Ok((sync.into_following(), position))
+    }
+
+    /// An authority that has lost its data must not take the shadow's along. Gives the keys the authority holds.
+    async fn may_be_replaced(&self, shadow: &mut RedisClient, key: &[u8]) -> Result<u64, FeedError> {
+        let authority_keys = keys_of(&self.spec.authority).await?;
+        let has_position = shadow.must(&[b"EXISTS", key]).await?.integer() == Some(1);
+        let proven = self.spec.guarded || has_position || self.status().history_done;
+        let shadow_keys = keys(shadow).await? - u64::from(has_position);
+        // A working set may halve while a link is down; more than that is taken for a loss, and a person is asked.
+        if proven && authority_keys < shadow_keys / 2 {
+            return Err(FeedError::Shrunk {
+                authority: format!("endpoint {}", self.spec.authority.name),
+                authority_keys,
+                shadow: shadow.who().to_owned(),
+                shadow_keys,
+            });
+        }
+        Ok(authority_keys)
+    }
+}
+
+async fn keys_of(endpoint: &Endpoint) -> Result<u64, JobError> {
+    keys(&mut RedisClient::connect(endpoint).await?).await
+}
+
+async fn keys(client: &mut RedisClient) -> Result<u64, JobError> {
+    Ok(read_info(client).await?.databases().iter().map(|(_, keys, _)| keys).sum())
+}

@@ -1,0 +1,144 @@
+//! What is done while a feed stands still at one exact position: the authority is read there, the shadow is brought to the same place, and
+//! read or written. Lives on the movers' thread.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::applier::{Applying, Shared};
+use super::batch::Doubt;
+use super::exact::{ReadAt, read_at};
+use super::history::HistoryWriter;
+use super::repair::{read_deadlines, read_keys};
+use super::shadow::connect;
+use super::spec::FeedError;
+use base::model::limits;
+use follow::redis::client::RedisClient;
+use wire::resp::encode::push_request;
+use wire::resp::value::Value;
+
+/// Both answers to the same reads at one position.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub authority: Vec<Value>,
+    pub shadow: Vec<Value>,
+    /// An absent key was absent at the position already.
+    pub settled: bool,
+}
+
+/// Something to be done while the feed stands still. That the answer is no longer waited for is no error.
+#[derive(Debug)]
+pub(super) enum Work {
+    Compare {
+        database: u32,
+        reads: Vec<Box<[u8]>>,
+        reply: oneshot::Sender<Pair>,
+    },
+    Deadlines {
+        database: u32,
+        keys: Vec<Box<[u8]>>,
+        done: oneshot::Sender<()>,
+    },
+    /// From here on deadlines are stored with the grace and no more.
+    Tighten {
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl Shared {
+    /// Does the next thing there is to do at one position; false when there is none.
+    pub(super) async fn stand_still(&self, at: &mut Applying) -> Result<bool, FeedError> {
+        let due = Instant::now() >= at.repair_due;
+        let doubtful = if due { self.some_doubts() } else { Vec::new() };
+        if !doubtful.is_empty() {
+            at.repair_due = Instant::now() + limits::FEED_REPAIR_PAUSE;
+            self.repair(at, doubtful).await?;
+            return Ok(true);
+        }
+        let Some(work) = self.work.borrow_mut().pop_front() else { return Ok(false) };
+        match work {
+            Work::Compare { database, reads, reply } => {
+                let pair = self.compare(at, database, &reads).await?;
+                let _ = reply.send(pair);
+            }
+            Work::Deadlines { database, keys, done } => {
+                self.deadlines(at, database, &keys).await?;
+                let _ = done.send(());
+            }
+            Work::Tighten { done } => {
+                at.dialect.grace_ms = self.spec.grace_ms;
+                let _ = done.send(());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Of one database.
+    fn some_doubts(&self) -> Vec<Doubt> {
+        let doubts = self.doubts.borrow();
+        let mut named = doubts.iter().filter(|doubt| doubt.key.is_some());
+        let Some(first) = named.next() else { return Vec::new() };
+        let same = named.take_while(|doubt| doubt.database == first.database);
+        std::iter::once(first).chain(same).take(limits::FEED_REPAIRS_AT_ONCE).cloned().collect()
+    }
+
+    async fn source<'a>(&self, at: &'a mut Applying) -> Result<&'a mut RedisClient, FeedError> {
+        if at.source.is_none() {
+            at.source = Some(connect(&self.spec.authority).await?);
+        }
+        at.source.as_mut().ok_or_else(|| unreachable!("it was set above"))
+    }
+
+    async fn compare(&self, at: &mut Applying, database: u32, reads: &[Box<[u8]>]) -> Result<Pair, FeedError> {
+        let ReadAt { offset, settled, replies } = read_at(self.source(at).await?, database, reads).await?;
+        self.advance_to(at, offset).await?;
+        let mut requests = Vec::new();
+        push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
+        reads.iter().for_each(|read| requests.extend_from_slice(read));
+        push_request(&mut requests, &[b"SELECT", b"0"]);
+        let mut answers = at.client.pipeline(&requests, reads.len() + 2).await?;
+        answers.pop();
+        answers.remove(0);
+        Ok(Pair { authority: replies, shadow: answers, settled })
+    }
+
+    async fn repair(&self, at: &mut Applying, doubts: Vec<Doubt>) -> Result<(), FeedError> {
+        let (offset, values) = read_keys(self.source(at).await?, doubts).await?;
+        self.advance_to(at, offset).await?;
+        let mut writer = HistoryWriter::new(&at.dialect);
+        for value in values {
+            writer.key(value.doubt.database, &value.key, value.deadline_ms, value.payload.as_deref());
+            // What came up on the way here is about the same moment or an earlier one.
+            self.doubts
+                .borrow_mut()
+                .retain(|other| other.database != value.doubt.database || other.key.as_ref() != Some(&value.key));
+        }
+        writer.flush(&mut at.client).await?;
+        at.client.must(&[b"SELECT", b"0"]).await?;
+        self.losses.borrow_mut().extend(writer.take_doubts());
+        self.note(|_| {});
+        Ok(())
+    }
+
+    /// Stores the authority's deadlines with the grace.
+    async fn deadlines(&self, at: &mut Applying, database: u32, keys: &[Box<[u8]>]) -> Result<(), FeedError> {
+        let (offset, deadlines) = read_deadlines(self.source(at).await?, database, keys).await?;
+        self.advance_to(at, offset).await?;
+        let mut requests = Vec::new();
+        push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
+        let mut count = 2;
+        for (key, deadline) in keys.iter().zip(deadlines) {
+            match deadline {
+                ..=-2 => continue,
+                -1 => push_request(&mut requests, &[b"PERSIST", key]),
+                at_ms => {
+                    let later = at_ms.saturating_add(self.spec.grace_ms).to_string();
+                    push_request(&mut requests, &[b"PEXPIREAT", key, later.as_bytes()]);
+                }
+            }
+            count += 1;
+        }
+        push_request(&mut requests, &[b"SELECT", b"0"]);
+        at.client.pipeline(&requests, count).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! When the stream last touched which key: what a comparison asks to know that both of its answers are of one moment. Pure.
+//!
+//! Keys are kept by a hash: two keys that share one look touched together, which costs a second look and never hides a difference.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use base::model::limits;
+use wire::resp::args::Args;
+use wire::resp::command;
+
+/// See the head of this file. Offsets are those behind the command that touched.
+#[derive(Debug, Default)]
+pub struct Touches {
+    hasher: RandomState,
+    recent: HashMap<u64, u64>,
+    older: HashMap<u64, u64>,
+    /// When `recent` was begun.
+    recent_since: u64,
+    /// What was touched up to here is not known any more.
+    forgotten: u64,
+    /// The last command that touched keys it does not name.
+    everything: u64,
+}
+
+impl Touches {
+    /// Nothing is known of what was before this offset.
+    pub fn begin(&mut self, offset: u64) {
+        self.recent.clear();
+        self.older.clear();
+        (self.recent_since, self.forgotten, self.everything) = (offset, offset, offset);
+    }
+
+    /// A command of the stream, acting on `database`; `offset`: behind it.
+    pub fn note(&mut self, frame: &[u8], database: u32, offset: u64) {
+        let name = Args::new(frame).next().unwrap_or_default();
+        let keys = command::lookup(name).keys_of(frame).unwrap_or_default().0;
+        if keys.is_empty() || touches_other_databases(name) {
+            if !touches_no_key(name) {
+                self.everything = offset;
+            }
+            return;
+        }
+        if self.recent.len() + keys.len() > limits::FEED_TOUCHED_KEYS_MAX {
+            self.older = std::mem::take(&mut self.recent);
+            self.forgotten = std::mem::replace(&mut self.recent_since, offset);
+        }
+        for key in keys {
+            self.recent.insert(self.hasher.hash_one((database, key)), offset);
+        }
+    }
+
+    /// Whether this key may have been touched behind `offset`.
+    #[must_use]
+    pub fn since(&self, offset: u64, database: u32, key: &[u8]) -> bool {
+        if offset < self.forgotten || offset < self.everything {
+            return true;
+        }
+        let hash = self.hasher.hash_one((database, key));
+        let last = self.recent.get(&hash).or_else(|| self.older.get(&hash));
+        last.is_some_and(|&last| last > offset)
+    }
+}
+
+fn touches_other_databases(name: &[u8]) -> bool {
+    [b"MOVE".as_slice(), b"COPY", b"SWAPDB", b"FLUSHALL", b"FLUSHDB"].iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+/// Messages, functions and scripts.
+fn touches_no_key(name: &[u8]) -> bool {
+    [b"PUBLISH".as_slice(), b"SPUBLISH", b"FUNCTION", b"SCRIPT"].iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::resp::encode::request;
+
+    fn noted(commands: &[(&str, u64)]) -> Touches {
+        let mut touches = Touches::default();
+        touches.begin(100);
+        for (line, offset) in commands {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            touches.note(&request(&words), 0, *offset);
+        }
+        touches
+    }
+
+    #[test]
+    fn a_key_is_touched_behind_an_offset_or_not() {
+        let touches = noted(&[("SET a 1", 110), ("RENAME b c", 120), ("DEL a d", 130)]);
+        for (offset, key, expected) in [
+            (129, "a", true),
+            (130, "a", false),
+            (119, "b", true),
+            (119, "c", true),
+            (120, "c", false),
+            (100, "untouched", false),
+            (99, "untouched", true),
+        ] {
+            assert_eq!(touches.since(offset, 0, key.as_bytes()), expected, "{key} since {offset}");
+        }
+        assert!(!touches.since(100, 1, b"a"), "another database");
+    }
+
+    #[test]
+    fn what_names_no_key_or_reaches_another_database_touches_everything() {
+        for line in ["FLUSHDB", "SWAPDB 0 1", "MOVE a 1", "COPY a b DB 2"] {
+            let touches = noted(&[(line, 110)]);
+            assert!(touches.since(109, 3, b"x") && !touches.since(110, 3, b"x"), "{line}");
+        }
+    }
+
+    #[test]
+    fn messages_touch_nothing() {
+        assert!(!noted(&[("PUBLISH c m", 110), ("SCRIPT FLUSH", 120)]).since(100, 0, b"c"));
+    }
+
+    #[test]
+    fn what_is_forgotten_counts_as_touched() {
+        let mut touches = noted(&[("SET first 1", 101)]);
+        let many = u64::try_from(limits::FEED_TOUCHED_KEYS_MAX).expect("small") * 2 + 10;
+        for at in 0..many {
+            touches.note(&request(&[b"SET", at.to_string().as_bytes(), b"1"]), 0, 102 + at);
+        }
+        assert!(touches.since(101, 0, b"first"), "forgotten, so it may have been touched");
+        assert!(!touches.since(102 + many, 0, b"first"));
+        assert!(touches.recent.len() <= limits::FEED_TOUCHED_KEYS_MAX);
+        assert!(touches.older.len() <= limits::FEED_TOUCHED_KEYS_MAX);
+    }
+}

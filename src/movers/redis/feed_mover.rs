@@ -1,0 +1,351 @@
+//! Moves servers that give out their stream of changes: runs the feed of one direction, keeps the way back ready, holds clients on every core, and
+//! exchanges the roles. Lives on the movers' thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::clients::{end_connections, leave_position, remove_key};
+use super::feed::applier::Feed;
+use super::feed::compare::FeedReader;
+use super::feed::shadow::{connect, position_key};
+use super::feed::spec::{FeedSpec, Standing};
+use super::feed::standby::Standby;
+use super::feed_watch::Watch;
+use super::probes::Prober;
+use super::reads::Reads;
+use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
+use crate::error::JobError;
+use crate::holds::Holds;
+use base::model::{CoreId, Endpoint, Epoch, InterlayName, SampledRead, Sighting, limits};
+use bus::{Directive, HoldEvent, Mailbox};
+use follow::redis::client::RedisClient;
+use follow::redis::position::Position;
+use follow::redis::spill::SpillSpec;
+
+/// The mover of one Redis interlay while its sides are kept in step by a replication feed. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct FeedMover(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    interlay: InterlayName,
+    events: mpsc::Sender<(InterlayName, MoverEvent)>,
+    holds: Holds,
+    running: RefCell<Option<Running>>,
+    /// A position for the next epoch was left at the authority of the present one, visible to clients until they are released.
+    left: Cell<bool>,
+    reads: Rc<Reads>,
+    passes: Rc<Cell<u64>>,
+}
+
+/// What runs for one route. Dropping it ends all of it.
+#[derive(Debug)]
+struct Running {
+    route: Route,
+    feed: Feed,
+    applying: Task,
+    standby: Rc<Standby>,
+    watch: Rc<Watch>,
+    reader: Rc<FeedReader>,
+    /// Of the authority and the shadow, for short questions; kept open so that a flip does not wait for a log-in.
+    clients: Rc<Clients>,
+    _told: Task,
+    _watching: Task,
+    _comparing: Task,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub authority: Mutex<Option<RedisClient>>,
+    pub shadow: Mutex<Option<RedisClient>>,
+}
+
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + 'static) -> Task {
+    Task(tokio::task::spawn_local(task))
+}
+
+fn spill() -> SpillSpec {
+    SpillSpec {
+        memory_bytes_max: limits::FEED_SPILL_MEMORY_BYTES,
+        bytes_max: limits::FEED_SPILL_BYTES_MAX,
+        folder: std::env::temp_dir(),
+    }
+}
+
+impl FeedMover {
+    pub fn new(
+        interlay: InterlayName,
+        cores: Vec<Mailbox<Directive>>,
+        events: mpsc::Sender<(InterlayName, MoverEvent)>,
+    ) -> Self {
+        Self(Rc::new(Shared {
+            holds: Holds::new(interlay.clone(), cores),
+            reads: Rc::new(Reads::default()),
+            interlay,
+            events,
+            running: RefCell::default(),
+            left: Cell::new(false),
+            passes: Rc::default(),
+        }))
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.0.running.borrow().is_some()
+    }
+
+    pub fn on_hold(&self, core: CoreId, ticket: u64, event: HoldEvent) {
+        self.0.holds.on_answer(core, ticket, event);
+    }
+
+    pub fn on_reads(&self, reads: Vec<SampledRead>) {
+        self.0.reads.take(reads);
+    }
+
+    /// Harmless when repeated.
+    pub fn keep_in_step(&self, route: Route) {
+        let same = self.0.running.borrow().as_ref().is_some_and(|running| running.route == route);
+        if !same {
+            // After a flip both sides hold what counts; before one only the source does.
+            let guarded = route.side == base::model::Side::Target;
+            self.begin(route, None, guarded);
+        }
+    }
+
+    pub fn leave_alone(&self) {
+        let Some(running) = self.0.running.take() else { return };
+        let (shadow, key) = (running.route.shadow.clone(), self.position_key(running.route.epoch));
+        drop(running);
+        tokio::task::spawn_local(async move {
+            // A position that stays is of no use and does no harm.
+            let _ = remove_key(&shadow, &key).await;
+        });
+    }
+
+    fn position_key(&self, epoch: Epoch) -> Vec<u8> {
+        position_key(&self.feed_name(epoch))
+    }
+
+    fn feed_name(&self, epoch: Epoch) -> String {
+        format!("{}:{}", self.0.interlay, epoch.0)
+    }
+
+    fn begin(&self, route: Route, standing: Option<Standing>, guarded: bool) {
+        let feed = Feed::new(FeedSpec {
+            name: self.feed_name(route.epoch),
+            authority: route.authority.clone(),
+            shadow: route.shadow.clone(),
+            grace_ms: i64::try_from(route.ttl_grace_ms).unwrap_or(0),
+            spill: spill(),
+            guarded,
+        });
+        let (told, heard) = mpsc::channel(limits::FEED_EVENTS_LEN);
+        let own = feed.clone();
+        let applying = spawn(async move { own.run_forever(standing, &told).await });
+        let standby = Rc::new(Standby::begin(route.shadow.clone(), route.authority.clone(), spill()));
+        let clients = Rc::new(Clients::default());
+        let watch = Rc::new(Watch::new(
+            (self.0.interlay.clone(), self.0.events.clone()),
+            route.clone(),
+            feed.clone(),
+            Rc::clone(&standby),
+            (Rc::clone(&self.0.reads), Rc::clone(&self.0.passes)),
+        ));
+        let reader = Rc::new(FeedReader::new(feed.clone()));
+        let (hearing, watching) = (Rc::clone(&watch), Rc::clone(&watch));
+        let asked = Rc::clone(&clients);
+        let told = spawn(async move { hearing.hear(heard).await });
+        let watching = spawn(async move { watching.look_forever(&asked).await });
+        let (reads, compared, teller) = (Rc::clone(&self.0.reads), Rc::clone(&reader), Rc::clone(&watch));
+        let comparing = spawn(async move { reads.compare_forever(&compared, &teller).await });
+        self.0.running.replace(Some(Running {
+            route,
+            feed,
+            applying,
+            standby,
+            watch,
+            reader,
+            clients,
+            _told: told,
+            _watching: watching,
+            _comparing: comparing,
+        }));
+    }
+
+    fn route(&self) -> Result<Route, JobError> {
+        let running = self.0.running.borrow();
+        running.as_ref().map(|running| running.route.clone()).ok_or_else(|| self.not_in_step())
+    }
+
+    fn not_in_step(&self) -> JobError {
+        JobError::NotInStep(self.0.interlay.clone())
+    }
+
+    /// Holds clients, waits until the shadow has all they were told, and leaves at the authority where the other direction would begin.
+    pub async fn hold(&self, budget: Duration) -> Result<Drained, HoldError> {
+        let deadline = Instant::now() + budget;
+        self.0.holds.hold(deadline).await?;
+        let reached = self.reach_the_end(deadline).await;
+        reached.map(|facts| Drained { facts: Some(facts) })
+    }
+
+    async fn reach_the_end(&self, deadline: Instant) -> Result<FreshFacts, HoldError> {
+        let late = |reason: String| HoldError::Expired { reason, clients: HeldClients::StillHeld, silent: Vec::new() };
+        let (feed, standby, watch, clients, route) = {
+            let running = self.0.running.borrow();
+            let running = running.as_ref().ok_or_else(|| HoldError::Failed(self.not_in_step()))?;
+            let (feed, standby) = (running.feed.clone(), Rc::clone(&running.standby));
+            (feed, standby, Rc::clone(&running.watch), Rc::clone(&running.clients), running.route.clone())
+        };
+        let end = clients.end_of_authority(&route, deadline).await.map_err(HoldError::Failed)?;
+        let behind = || late(format!("the {} did not have everything in time", route.side.other()));
+        timeout_at(deadline, feed.applied(end)).await.map_err(|_| behind())?;
+        let doubts = || late(format!("{} keys could not be copied again in time", feed.doubts_len()));
+        timeout_at(deadline, feed.undoubted()).await.map_err(|_| doubts())?;
+        let begin = clients.end_of_shadow(&route, deadline).await.map_err(HoldError::Failed)?;
+        // Without it the way back begins with a snapshot; whether that is allowed is for the gates.
+        if let Some(position) = standby.reached(begin, deadline).await {
+            let position = Position { offset: begin, ..position };
+            self.0.left.set(true);
+            let key = self.position_key(route.epoch.next());
+            let leaving = leave_position(&clients, &route, &key, &position);
+            match timeout_at(deadline, leaving).await {
+                Ok(left) => left.map_err(HoldError::Failed)?,
+                Err(_) => return Err(behind()),
+            }
+        }
+        watch.look(&clients).await.ok_or_else(behind)
+    }
+
+    pub async fn release(&self) -> Result<Released, JobError> {
+        if self.0.left.take()
+            && let Ok(route) = self.route()
+        {
+            // Nothing was exchanged: clients are not to see it.
+            let key = self.position_key(route.epoch.next());
+            let _ = remove_key(&route.authority, &key).await;
+        }
+        Ok(self.0.holds.release().await)
+    }
+
+    /// Every core has closed its connections to the old authority. From here on the other direction applies.
+    pub async fn exchange(&self, route: Route) -> Result<(), JobError> {
+        self.0.left.set(false);
+        let Some(old) = self.0.running.take() else {
+            self.keep_in_step(route);
+            return Ok(());
+        };
+        if old.route == route {
+            self.0.running.replace(Some(old));
+            return Ok(());
+        }
+        let deadline = Instant::now() + limits::FEED_EXCHANGE_PATIENCE;
+        let (finished, standing) = self.turn_round(old, deadline).await;
+        self.begin(route, standing, true);
+        finished
+    }
+
+    /// Applies the last of the old direction, and takes up the other where that ended.
+    async fn turn_round(&self, old: Running, deadline: Instant) -> (Result<(), JobError>, Option<Standing>) {
+        let Running { route, feed, mut applying, standby, clients, .. } = old;
+        let last = async {
+            // What a core has sent and closed behind it may still be executed: end it, then see where the stream ends.
+            end_connections(&clients, &route, &self.0.interlay).await?;
+            let end = clients.end_of_authority(&route, deadline).await?;
+            feed.stop_at(end);
+            Ok(end)
+        };
+        let finished = match timeout_at(deadline, last).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(JobError::server(
+                format!("endpoint {}", route.authority.name),
+                crate::error::ServerFault::ReplyTimeout(limits::FEED_EXCHANGE_PATIENCE),
+            )),
+        };
+        // With its authority out of reach nothing more can come from there.
+        if finished.is_ok() {
+            let _ = timeout_at(deadline, &mut applying.0).await;
+        }
+        drop(applying);
+        let standing = self.way_back(&route, standby, &clients, deadline).await;
+        let _ = remove_key(&route.shadow, &self.position_key(route.epoch)).await;
+        (finished, standing)
+    }
+
+    async fn way_back(
+        &self,
+        route: &Route,
+        standby: Rc<Standby>,
+        clients: &Clients,
+        deadline: Instant,
+    ) -> Option<Standing> {
+        let begin = clients.end_of_shadow(route, deadline).await.ok()?;
+        Rc::into_inner(standby)?.hand_over(begin, deadline).await
+    }
+
+    pub fn prober(&self) -> Result<(Route, Prober), JobError> {
+        let running = self.0.running.borrow();
+        let running = running.as_ref().ok_or_else(|| self.not_in_step())?;
+        Ok((running.route.clone(), Prober::Feed(self.0.interlay.clone(), Rc::clone(&running.reader))))
+    }
+
+    pub fn repair(&self, differing: &[Sighting]) -> Result<(), JobError> {
+        let running = self.0.running.borrow();
+        let running = running.as_ref().ok_or_else(|| self.not_in_step())?;
+        running.feed.doubt(differing.iter().map(|one| super::feed::batch::Doubt {
+            database: one.database,
+            key: Some(one.key.clone()),
+            why: format!("a comparison found it different: {}", one.class),
+        }));
+        Ok(())
+    }
+}
+
+impl Clients {
+    async fn end_of_authority(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
+        end_of(&self.authority, &route.authority, deadline).await
+    }
+
+    async fn end_of_shadow(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
+        end_of(&self.shadow, &route.shadow, deadline).await
+    }
+}
+
+async fn end_of(kept: &Mutex<Option<RedisClient>>, endpoint: &Endpoint, deadline: Instant) -> Result<u64, JobError> {
+    let asked = with_client(kept, endpoint, async |client| super::feed::exact::end_of_stream(client).await);
+    timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+        let late = crate::error::ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT);
+        Err(JobError::server(format!("endpoint {}", endpoint.name), late))
+    })
+}
+
+/// Asks on a connection that is kept open, made where there is none, and given up after a failure.
+pub(super) async fn with_client<T>(
+    kept: &Mutex<Option<RedisClient>>,
+    endpoint: &Endpoint,
+    ask: impl AsyncFnOnce(&mut RedisClient) -> Result<T, JobError>,
+) -> Result<T, JobError> {
+    let mut kept = kept.lock().await;
+    // Taken out, so that one whose answer was not waited for is not asked again.
+    let mut client = match kept.take() {
+        Some(client) => client,
+        None => connect(endpoint).await?,
+    };
+    let answer = ask(&mut client).await?;
+    *kept = Some(client);
+    Ok(answer)
+}
