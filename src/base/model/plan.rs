@@ -52,6 +52,17 @@ pub enum PlanMode {
     Dual,
 }
 
+impl PlanMode {
+    /// Whether both sides are kept in step.
+    #[must_use]
+    pub fn is_dual(self) -> bool {
+        match self {
+            Self::PassThrough => false,
+            Self::Followed | Self::Dual => true,
+        }
+    }
+}
+
 /// Which share of comparable reads is repeated on the shadow and compared. 0 = none, 10 000 = all. Not in
 /// [`PlanMode::PassThrough`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

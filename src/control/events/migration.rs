@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base::model::{
-    Approval, AutoThrough, EndpointName, Epoch, MigrationId, PolicyChoice, PolicySlot, Side, Strategy, Waiver,
+    Approval, AutoThrough, EndpointName, Epoch, FeedKind, MigrationId, PolicyChoice, PolicySlot, Side, Strategy, Waiver,
 };
 
 use crate::workflow::{Gate, Phase};
@@ -36,6 +36,11 @@ pub enum MigrationEvent {
         from: Phase,
         to: Phase,
         authority: Side,
+    },
+    /// What keeps both sides in step from now on.
+    FeedChosen {
+        feed: FeedKind,
+        why: String,
     },
     GatesPassed {
         step: String,
@@ -95,6 +100,7 @@ impl MigrationEvent {
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed { .. } => "run_resumed",
             Self::PhaseChanged { .. } => "phase_changed",
+            Self::FeedChosen { .. } => "feed_chosen",
             Self::GatesPassed { .. } => "gates_passed",
             Self::GateChanged(_) => "gate_changed",
             Self::ApprovalRequested { .. } => "approval_requested",
@@ -127,6 +133,7 @@ impl fmt::Display for MigrationEvent {
             Self::RunPaused { phase } => write!(f, "in {phase}; both sides stay in step"),
             Self::RunResumed { phase } => write!(f, "in {phase}"),
             Self::PhaseChanged { from, to, authority } => write!(f, "{from} to {to}; authority {authority}"),
+            Self::FeedChosen { feed, why } => write!(f, "{feed} keeps both sides in step: {why}"),
             Self::GatesPassed { step, gates } => {
                 let rows: Vec<_> = gates.iter().map(row).collect();
                 write!(f, "{step}: {}", rows.join("; "))

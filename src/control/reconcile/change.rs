@@ -13,7 +13,7 @@ use super::state::{Control, Interlay, Migration};
 use crate::events::{MigrationEvent, ProcessEvent};
 use crate::store::{Change, JournalEntry};
 use crate::workflow::{Fact, MigrationRecord, Phase, Transition, is_dual, plan};
-use base::model::{CoreId, Generation, PlanMode, RoutePlan, limits};
+use base::model::{CoreId, Generation, PlanMode, limits};
 use bus::{Directive, Published};
 use movers::JobError;
 
@@ -104,7 +104,7 @@ impl Control {
     /// Publishes the plan that follows from the record, waits for every ack and tells the mover.
     pub async fn roll_out(&self, migration: &Migration, interlay: &Interlay) {
         let next = self.lower(migration, interlay);
-        if next.plan.mode == PlanMode::Dual && interlay.plan().mode == PlanMode::PassThrough {
+        if next.plan.mode.is_dual() && !interlay.plan().mode.is_dual() {
             // No value may reach the target before the records policy that was chosen is there. Not at a flip: clients are held.
             self.settle_policies(interlay, "both sides are kept in step").await;
         }
@@ -113,10 +113,10 @@ impl Control {
         self.await_acks(interlay).await;
         let told = match interlay.plan().mode {
             PlanMode::PassThrough => self.movers.leave_alone(interlay.name()).await,
-            PlanMode::Dual if interlay.plan().authority == before => {
+            PlanMode::Followed | PlanMode::Dual if interlay.plan().authority == before => {
                 self.movers.keep_in_step(interlay.name(), migration.route()).await
             }
-            PlanMode::Dual => self.movers.exchange(interlay.name(), migration.route()).await,
+            PlanMode::Followed | PlanMode::Dual => self.movers.exchange(interlay.name(), migration.route()).await,
         };
         if let Err(error) = told {
             mover_not_told(interlay, &error);
@@ -183,12 +183,11 @@ fn mover_not_told(interlay: &Interlay, error: &JobError) {
 fn differs(old: &Published, new: &Published) -> bool {
     let (old_view, new_view) = (old.view, new.view);
     let (old, new) = (&*old.plan, &*new.plan);
-    let dual = |plan: &RoutePlan| plan.mode == PlanMode::Dual;
     old.authority != new.authority
         || old.mode != new.mode
         || old.compare != new.compare
-        || (dual(new) && old_view != new_view)
+        || (new.mode.is_dual() && old_view != new_view)
         || old.source != new.source
-        || (dual(new) && (old.ttl_grace_ms != new.ttl_grace_ms || old.target != new.target))
+        || (new.mode.is_dual() && (old.ttl_grace_ms != new.ttl_grace_ms || old.target != new.target))
         || old.endpoint(old.authority.side) != new.endpoint(new.authority.side)
 }

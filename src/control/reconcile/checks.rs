@@ -89,7 +89,9 @@ impl Control {
             let dual = is_dual(&migration.record.borrow());
             let writes = if dual { WriteProbe::Forbidden } else { WriteProbe::Allowed };
             let found = control.movers.compatibility(&migration.source, &migration.target, writes).await;
+            let feeds = control.movers.feeds(&migration.source, &migration.target).await;
             let findings = &mut migration.seen.borrow_mut().findings;
+            findings.feeds = feeds.map_err(|error| error.to_string());
             findings.found = found.map_err(|error| error.to_string());
             findings.comparing = false;
             findings.at = Some(Instant::now());

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use super::clock::now;
 use super::error::ControlError;
-use super::state::Control;
-use crate::workflow::{Command, MigrationRecord, transition};
-use base::model::{MigrationId, PolicyChoice};
+use super::feeds::needs_the_lane;
+use super::state::{Control, Interlay};
+use crate::workflow::{Command, MigrationRecord, feed_in_use, transition};
+use base::model::{FeedKind, MigrationId, PolicyChoice, PolicySlot};
 
 impl Control {
     /// One command of an operator, or of a run that advances automatically: decided, durable, published, acked, announced.
@@ -44,6 +45,9 @@ impl Control {
             if !still(&record) {
                 return Ok(());
             }
+            if let Command::SetPolicy { slot, choice } = &command {
+                passes_the_feed(&record, &interlay, *slot, choice.clone())?;
+            }
             let done = transition(&record, command, &evidence, now())?;
             self.apply(&migration, done).await?;
         }
@@ -53,5 +57,29 @@ impl Control {
             None => self.settle_policies(&interlay, "a migration ended").await,
         }
         Ok(())
+    }
+}
+
+/// Refuses a policy that would be in force and never asked: what is in use now does not ask it, and is not changed any more.
+fn passes_the_feed(
+    record: &MigrationRecord,
+    interlay: &Interlay,
+    slot: PolicySlot,
+    choice: Option<PolicyChoice>,
+) -> Result<(), ControlError> {
+    if feed_in_use(record) != Some(FeedKind::Replication) {
+        return Ok(());
+    }
+    let mut policies = record.policies.clone();
+    policies.set(slot, choice);
+    match needs_the_lane([&policies, &interlay.config.policies.settings]) {
+        None => Ok(()),
+        Some(why) => Err(ControlError::Conflict(format!(
+            "{why}, and migration {} is kept in step by {}: choose the policy before both sides are kept in step, or create the \
+             migration with feed {}",
+            record.id,
+            FeedKind::Replication,
+            FeedKind::Lane
+        ))),
     }
 }

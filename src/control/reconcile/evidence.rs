@@ -1,9 +1,10 @@
 //! Gathers what was measured of a migration into the plain values its gates are judged by.
 
+use super::feeds::offered;
 use super::observed::Shadow;
 use super::state::{Control, Migration};
 use crate::workflow::{Evidence, MigrationRecord, Workload, is_dual};
-use base::model::limits;
+use base::model::{PolicySettings, limits};
 use movers::{ShadowFacts, own_gates};
 
 impl Control {
@@ -15,6 +16,8 @@ impl Control {
             facts.reads.compared = seen.reads_compared(facts.reads.compared);
             facts
         });
+        let own_policies = self.interlays.get(&record.interlay).map(|interlay| &interlay.config.policies.settings);
+        let none = PolicySettings::default();
         let own_gates = own_gates(migration.source.kind(), shadow.as_ref().map_err(String::as_str));
         Evidence {
             source_reachable: seen.servers.source.clone(),
@@ -22,6 +25,7 @@ impl Control {
             target_exercised: seen.servers.exercised.clone(),
             workload: self.workload(migration),
             findings: seen.findings.found.clone(),
+            feeds: offered(&seen.findings.feeds, [&record.policies, own_policies.unwrap_or(&none)]),
             target_keys: seen.servers.target_keys.clone(),
             shadow,
             pass_done: pass_done(&record, &seen.shadow),

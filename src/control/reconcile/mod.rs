@@ -18,6 +18,7 @@ mod create;
 mod error;
 mod event_hub;
 mod evidence;
+mod feeds;
 mod fingerprint;
 mod flip;
 mod intent;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::workflow::{Phase, PolicyWord, Verification};
 use base::model::{Authority, Epoch, Ledger, Timestamp};
 use bus::counters::SideCounters;
-use movers::{Check, Finding, FreshFacts, PassKind, Progress, ShadowFacts};
+use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ShadowFacts};
 
 pub(super) fn not_yet<T>() -> Result<T, String> {
     Err("not measured yet".to_owned())
@@ -30,10 +30,12 @@ pub struct Servers {
     pub checking: bool,
 }
 
-/// What two servers compared differ in. By `checks`.
+/// What two servers compared differ in, and by what they can be kept in step. By `checks`.
 #[derive(Debug)]
 pub struct Findings {
     pub found: Result<Vec<Finding>, String>,
+    /// As the servers offer them; which policies are chosen is not considered here.
+    pub feeds: Result<Feeds, String>,
     pub at: Option<Instant>,
     pub comparing: bool,
 }
@@ -162,7 +164,7 @@ impl Observed {
                 checked_at: None,
                 checking: false,
             },
-            findings: Findings { found: not_yet(), at: None, comparing: false },
+            findings: Findings { found: not_yet(), feeds: not_yet(), at: None, comparing: false },
             phase_begin: PhaseBegin { commands: 0, at: now },
             shadow: Shadow::default(),
             verification: Verifications {

@@ -18,7 +18,7 @@ use super::statements::Analyst;
 use crate::config::{Config, InterlayConfig};
 use crate::store::Store;
 use crate::workflow::MigrationRecord;
-use base::model::{CoreId, Endpoint, EndpointName, InterlayName, MigrationId, RoutePlan, Side, Timestamp};
+use base::model::{CoreId, Endpoint, EndpointName, FeedKind, InterlayName, MigrationId, RoutePlan, Side, Timestamp};
 use bus::counters::CoreCounters;
 use bus::{Published, Switchboard};
 use movers::{Ability, Movers, Route, ServerFacts};
@@ -120,15 +120,19 @@ impl Migration {
         self.record.borrow().is_over()
     }
 
-    /// Which server is authoritative now, and which is the other one.
+    /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let authority = self.record.borrow().authority;
+        let (authority, feed) = {
+            let record = self.record.borrow();
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane))
+        };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
             Side::Target => (&self.target, &self.source),
         };
-        Route { authority: ahead.clone(), shadow: behind.clone(), side: authority.side, epoch: authority.epoch }
+        let (side, epoch) = (authority.side, authority.epoch);
+        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed }
     }
 }
 

@@ -16,12 +16,17 @@ use super::state::{Control, Migration};
 use super::*;
 use crate::config::Config;
 use crate::store::{Change, Conflict, StoreError};
-use crate::workflow::{Command, Fact, Phase, PolicyWord, Verification};
-use base::model::{CoreId, InterlayName, MigrationId, PlanMode, Side};
+use crate::workflow::{
+    Command, Evidence, Fact, MigrationRecord, Phase, PolicyWord, Verification, Workload, transition,
+};
+use base::model::{
+    CoreId, Decisions, FeedChoice, FeedKind, FilterName, InterlayName, MigrationId, PlanMode, PolicyChoice, PolicyMode,
+    PolicySetting, PolicySlot, Side,
+};
 use bus::{
     CompanionEvent, CompanionOrder, Directive, LaneEvent, LaneOrder, LaneStatus, Published, Report, Switchboard,
 };
-use movers::{Check, PassKind};
+use movers::{Check, Feeds, PassKind};
 
 const CORES: u16 = 2;
 
@@ -171,9 +176,9 @@ impl Rig {
         self.say(Report::Companion { interlay: name(), event: CompanionEvent::Lane(event) });
     }
 
-    /// A migration in phase migrate, with everything measured that a flip needs.
-    async fn at_the_flip(&self) -> Rc<Migration> {
-        let mut decisions = base::model::Decisions { manual_approval: false, ..base::model::Decisions::default() };
+    /// A migration that is only recorded; the tick checks and flips nothing on its own.
+    async fn created(&self, feed: FeedChoice) -> Rc<Migration> {
+        let mut decisions = Decisions { manual_approval: false, feed, ..Decisions::default() };
         // A busy machine may take long to answer a hold; budgets have tests of their own.
         decisions.thresholds.fence_budget_ms = base::model::limits::FENCE_BUDGET_MAX_MS;
         let request = CreateRequest {
@@ -186,23 +191,38 @@ impl Rig {
         };
         self.handle.create(request).await.unwrap();
         let migration = self.control().migration(&id()).unwrap();
-        let at = now();
         {
-            // Held so that the tick does not flip on its own; `flip` itself is what is tried here.
             let mut seen = migration.seen.borrow_mut();
             seen.holds.attempts.running = true;
             seen.servers.checking = true;
+            seen.findings.comparing = true;
             seen.verification.running = Some(Arc::default());
         }
+        migration
+    }
+
+    /// Changes the record in the store and here, past the workflow.
+    async fn put(&self, migration: &Migration, change: impl FnOnce(&mut MigrationRecord)) {
         let decided_on = migration.record.borrow().clone();
         let mut record = decided_on.clone();
-        record.phase = Phase::Migrate;
-        record.phase_since = at;
-        record.dual_since = Some(at);
-        record.status = base::model::MigrationStatus::Running;
+        change(&mut record);
         let change = Change { decided_on: Some(&decided_on), record: &record, journal: &[] };
         self.control().store.commit(change).await.unwrap();
         migration.record.replace(record);
+    }
+
+    /// A migration in phase migrate, with everything measured that a flip needs.
+    async fn at_the_flip(&self) -> Rc<Migration> {
+        let migration = self.created(FeedChoice::Lane).await;
+        let at = now();
+        let step = |record: &mut MigrationRecord| {
+            record.phase = Phase::Migrate;
+            record.phase_since = at;
+            record.dual_since = Some(at);
+            record.feed = Some(FeedKind::Lane);
+            record.status = base::model::MigrationStatus::Running;
+        };
+        self.put(&migration, step).await;
         self.control().movers.keep_in_step(&name(), migration.route()).await.unwrap();
         self.measure(&migration).await;
         migration
@@ -259,6 +279,66 @@ fn a_flip_is_durable_before_any_core_knows_and_known_to_all_before_it_is_release
         assert_eq!(stored, vec![record]);
         let journal = rig.control().store.journal_after(0).await.unwrap();
         assert!(journal.iter().any(|event| event.kind == "authority_changed"));
+    });
+}
+
+/// The cores pass everything through while something else keeps the shadow in step; the mover is told which it is.
+#[test]
+fn what_the_cores_and_the_mover_are_told_follows_from_the_feed() {
+    for (choice, mode, feed) in [
+        (FeedChoice::Lane, PlanMode::Dual, FeedKind::Lane),
+        (FeedChoice::Replication, PlanMode::Followed, FeedKind::Replication),
+        (FeedChoice::Auto, PlanMode::Followed, FeedKind::Replication),
+    ] {
+        run(async |rig| {
+            let migration = rig.created(choice).await;
+            rig.put(&migration, |record| record.phase = Phase::Analyze).await;
+            {
+                let seen = &mut migration.seen.borrow_mut();
+                seen.findings.found = Ok(Vec::new());
+                let usable = vec![FeedKind::Replication, FeedKind::Lane];
+                seen.findings.feeds = Ok(Feeds { usable, refused: Vec::new() });
+                seen.policy.word = PolicyWord::GoesOn;
+            }
+            let workload = Ok(Workload { commands: 1_000_000, seconds: 1_000 });
+            let evidence = Evidence { target_keys: Ok(0), workload, ..rig.control().evidence(&migration) };
+            let record = migration.record.borrow().clone();
+            let done = transition(&record, Command::Advance { to: None }, &evidence, now()).unwrap();
+            let interlay = rig.control().interlay(&name()).unwrap();
+            let change = interlay.change.lock().await;
+            rig.control().apply(&migration, done).await.unwrap();
+            drop(change);
+            let plan = interlay.plan();
+            assert_eq!((plan.mode, plan.compare.sample_per_ten_thousand), (mode, 10_000), "{choice}");
+            assert_eq!(migration.route().feed, feed);
+            assert!(rig.handle.interlay(name()).await.unwrap().dual);
+            let journal = rig.control().store.journal_after(0).await.unwrap();
+            let told = journal.iter().find(|event| event.kind == "feed_chosen").expect("it is in the journal");
+            assert!(told.text.starts_with(&format!("{feed} keeps both sides in step")), "{}", told.text);
+        });
+    }
+}
+
+/// A policy that only the lane asks is not chosen for a migration that has no lane: it would be in force and never asked.
+#[test]
+fn a_policy_that_the_feed_would_pass_by_is_refused() {
+    let tolerant = || {
+        let shipped = PolicySetting::of(FilterName::new("builtin:compare-semantic").unwrap());
+        let setting = PolicySetting { mode: PolicyMode::Block, ..shipped };
+        Command::SetPolicy { slot: PolicySlot::Compare, choice: Some(PolicyChoice::Filter(setting)) }
+    };
+    run(async |rig| {
+        let migration = rig.created(FeedChoice::Replication).await;
+        let begin = |record: &mut MigrationRecord| {
+            record.phase = Phase::Compare;
+            record.dual_since = Some(now());
+            record.feed = Some(FeedKind::Replication);
+        };
+        rig.put(&migration, begin).await;
+        let error = rig.handle.command(id(), tolerant()).await.expect_err("refused");
+        assert!(error.to_string().contains("which only the lane asks it"), "{error}");
+        let nobody = Command::SetPolicy { slot: PolicySlot::Records, choice: Some(PolicyChoice::Nobody) };
+        rig.handle.command(id(), nobody).await.unwrap();
     });
 }
 
@@ -352,7 +432,7 @@ fn a_restart_continues_from_the_durable_record() {
         let rig = Rig::start_in(dir.clone()).await;
         let migration = rig.at_the_flip().await;
         let evidence = rig.control().evidence(&migration);
-        let done = crate::workflow::transition(&migration.record.borrow(), Command::Flip, &evidence, now()).unwrap();
+        let done = transition(&migration.record.borrow(), Command::Flip, &evidence, now()).unwrap();
         let decided_on = migration.record.borrow().clone();
         let _told = rig.control().persist(Some(&decided_on), &done.record, done.events).await.unwrap();
         std::fs::create_dir_all(dir.join("copy")).unwrap();

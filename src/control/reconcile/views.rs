@@ -231,7 +231,7 @@ impl Control {
             epoch: plan.authority.epoch.0,
             authority_endpoint: authority.name.to_string(),
             authority_address: authority.address.to_string(),
-            dual: plan.mode == PlanMode::Dual,
+            dual: plan.mode.is_dual(),
             generation: plan.generation.0,
             unacked_cores: interlay.unacked.borrow().iter().map(|core| core.0).collect(),
             source: plan.source.name.to_string(),

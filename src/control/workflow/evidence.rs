@@ -1,7 +1,7 @@
 //! What control has measured, as plain values, for the gates to judge. Unknown is a state of its own, and the default.
 
 use base::model::{Epoch, Timestamp};
-use movers::{Check, Finding, OwnGate, ShadowFacts};
+use movers::{Check, Feeds, Finding, OwnGate, ShadowFacts};
 
 /// What passed the interlay since the phase began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Evidence {
     pub workload: Result<Workload, String>,
     /// `Err`: why it is not known.
     pub findings: Result<Vec<Finding>, String>,
+    /// What can keep the two servers in step, with the policies that are chosen. `Err`: why it is not known.
+    pub feeds: Result<Feeds, String>,
     /// Keys the target holds. `Err`: why it is not known.
     pub target_keys: Result<u64, String>,
     /// `Err`: why there are no fresh facts.
@@ -79,6 +81,7 @@ impl Default for Evidence {
             target_exercised: unknown_check(),
             workload: unknown(),
             findings: unknown(),
+            feeds: unknown(),
             target_keys: unknown(),
             shadow: unknown(),
             pass_done: unknown(),

@@ -3,6 +3,7 @@
 //! A gate that cannot be evaluated is unmet and says why.
 
 use super::evidence::{Evidence, PolicyWord, Workload};
+use super::feeds::chosen_feed;
 use super::lower::is_dual;
 use super::phase::Phase;
 use super::record::MigrationRecord;
@@ -125,6 +126,7 @@ fn analyze_gates(record: &MigrationRecord, evidence: &Evidence) -> Vec<Gate> {
     ];
     if record.dual_since.is_none() && record.decisions.shadow_from == ShadowFrom::Compare {
         gates.push(conflict_gate(record, evidence));
+        gates.push(feed_gate(record, evidence));
     }
     gates
 }
@@ -176,6 +178,19 @@ fn conflict_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     match &evidence.target_keys {
         Ok(keys) => gate(NAME, replace || *keys == 0, format!("the target holds {keys} keys"), threshold),
         Err(why) => unknown(NAME, why, threshold),
+    }
+}
+
+/// Before the first copy: what is to keep the target in step.
+pub(super) fn feed_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
+    const NAME: &str = "feed";
+    const THRESHOLD: &str = "what keeps the target in step is known and offered";
+    if let Err(why) = &evidence.feeds {
+        return unknown(NAME, why, THRESHOLD);
+    }
+    match chosen_feed(record, evidence) {
+        Ok((feed, why)) => gate(NAME, true, format!("{feed}: {why}"), THRESHOLD),
+        Err(why) => gate(NAME, false, why, THRESHOLD),
     }
 }
 
@@ -267,6 +282,7 @@ fn test_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> 
         gates.push(deferred(record, evidence, now, "rollback_rehearsal", &["rollback_rehearsal"]));
         if record.dual_since.is_none() {
             gates.push(conflict_gate(record, evidence));
+            gates.push(feed_gate(record, evidence));
         }
     }
     if record.decisions.manual_approval {

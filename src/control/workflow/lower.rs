@@ -2,16 +2,23 @@
 
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord};
-use base::model::{Authority, CompareReads, Endpoint, Generation, PlanMode, RoutePlan, ShadowFrom, Side};
+use base::model::{Authority, CompareReads, Endpoint, FeedKind, Generation, PlanMode, RoutePlan, ShadowFrom, Side};
 
 /// All comparable reads.
 const EVERY_READ: CompareReads = CompareReads { sample_per_ten_thousand: 10_000 };
 const NO_READ: CompareReads = CompareReads { sample_per_ten_thousand: 0 };
 
+/// What keeps both sides in step now; `None`: nothing does.
+#[must_use]
+pub fn feed_in_use(record: &MigrationRecord) -> Option<FeedKind> {
+    let in_step = record.ended.is_none() && record.phase.may_be_dual() && record.dual_since.is_some();
+    record.feed.filter(|_| in_step)
+}
+
 /// Whether both sides are kept in step now.
 #[must_use]
 pub fn is_dual(record: &MigrationRecord) -> bool {
-    record.ended.is_none() && record.phase.may_be_dual() && record.dual_since.is_some()
+    feed_in_use(record).is_some()
 }
 
 /// The plan that follows from a record. The endpoints are those the record names.
@@ -19,7 +26,7 @@ pub fn is_dual(record: &MigrationRecord) -> bool {
 pub fn plan(record: &MigrationRecord, source: &Endpoint, target: &Endpoint, generation: Generation) -> RoutePlan {
     assert_eq!((&source.name, &target.name), (&record.source, &record.target), "the endpoints of this record");
     assert!(record.phase.allows(record.authority.side), "phase {} with {}", record.phase, record.authority.side);
-    let mode = if is_dual(record) { PlanMode::Dual } else { PlanMode::PassThrough };
+    let mode = feed_in_use(record).map_or(PlanMode::PassThrough, FeedKind::plan_mode);
     RoutePlan {
         interlay: record.interlay.clone(),
         generation,
@@ -27,7 +34,7 @@ pub fn plan(record: &MigrationRecord, source: &Endpoint, target: &Endpoint, gene
         source: source.clone(),
         target: Some(target.clone()),
         mode,
-        compare: if mode == PlanMode::Dual { compare(record) } else { NO_READ },
+        compare: if mode.is_dual() { compare(record) } else { NO_READ },
         ttl_grace_ms: record.decisions.thresholds.ttl_grace_ms,
     }
 }

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness: `now` and [`Evidence`] are arguments. Runs on the control thread, but would run anywhere.
 
 mod evidence;
+mod feeds;
 mod gates;
 mod lower;
 mod phase;
@@ -13,8 +14,9 @@ mod transition;
 mod tests;
 
 pub use evidence::{Evidence, PolicyWord, Verification, Workload};
+pub use feeds::chosen_feed;
 pub use gates::{Gate, flip_gates, gates_now, unmet};
-pub use lower::{is_dual, plan};
+pub use lower::{feed_in_use, is_dual, plan};
 pub use phase::Phase;
 pub use record::{Ended, MigrationRecord, NewMigration, Rehearsal, SmokeResult};
 pub use transition::{Command, Fact, Refusal, Transition, auto_step, observe, transition};

@@ -4,8 +4,8 @@
 
 use super::phase::Phase;
 use base::model::{
-    Approval, Authority, AutoThrough, Decisions, EndpointName, Flip, InterlayName, MigrationId, MigrationStatus,
-    PolicySettings, Timestamp, Waiver,
+    Approval, Authority, AutoThrough, Decisions, EndpointName, FeedKind, Flip, InterlayName, MigrationId,
+    MigrationStatus, PolicySettings, Timestamp, Waiver,
 };
 
 /// What an operator asks for.
@@ -61,6 +61,10 @@ pub struct MigrationRecord {
     pub phase_since: Timestamp,
     /// When the target was first kept in step. Before that its own keys are judged by the conflict policy.
     pub dual_since: Option<Timestamp>,
+    /// What keeps both sides in step, in both directions. Chosen when dual operation begins, never changed.
+    pub feed: Option<FeedKind>,
+    /// Why it was chosen; unknown of what older versions began.
+    pub feed_reason: Option<String>,
     pub approvals: Vec<Approval>,
     pub waivers: Vec<Waiver>,
     pub rehearsal: Option<Rehearsal>,
@@ -90,6 +94,8 @@ impl MigrationRecord {
             created_at: now,
             phase_since: now,
             dual_since: None,
+            feed: None,
+            feed_reason: None,
             approvals: Vec::new(),
             waivers: Vec::new(),
             rehearsal: None,

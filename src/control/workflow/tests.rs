@@ -6,10 +6,11 @@ use super::*;
 use crate::events::MigrationEvent;
 use crate::reconcile::fake::endpoint;
 use base::model::{
-    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, EndpointName, Generation, InterlayName,
-    MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ShadowFrom, Side, Timestamp,
+    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, EndpointName, FeedChoice, FeedKind, Generation,
+    InterlayName, MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ShadowFrom, Side,
+    Timestamp,
 };
-use movers::{Check, Finding, OwnGate, ReadsCompared, Severity, ShadowFacts};
+use movers::{Check, Feeds, Finding, OwnGate, ReadsCompared, Severity, ShadowFacts};
 
 fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
     let mut decisions = Decisions { manual_approval: false, ..Decisions::default() };
@@ -25,6 +26,21 @@ fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
     MigrationRecord::new(asked, Authority::initial(), Timestamp(1))
 }
 
+/// The feed under which the cores do this.
+fn kind(mode: PlanMode) -> FeedKind {
+    FeedKind::ALL.iter().copied().find(|kind| kind.plan_mode() == mode).unwrap()
+}
+
+fn choice(kind: FeedKind) -> FeedChoice {
+    FeedChoice::ALL.iter().copied().find(|choice| choice.kind() == Some(kind)).unwrap()
+}
+
+/// As if dual operation had begun.
+fn in_step(record: &mut MigrationRecord) {
+    record.dual_since = Some(Timestamp(1));
+    record.feed = Some(kind(PlanMode::Dual));
+}
+
 /// Evidence with which every gate that evidence can meet is met, at the present step of this record.
 fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
     let passed = || Check::Passed("ok".to_owned());
@@ -34,6 +50,7 @@ fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
         target_exercised: passed(),
         workload: Ok(Workload { commands: 1_000_000, seconds: 1_000 }),
         findings: Ok(Vec::new()),
+        feeds: Ok(Feeds { usable: vec![kind(PlanMode::Dual)], refused: Vec::new() }),
         target_keys: Ok(0),
         shadow: Ok(ShadowFacts {
             reads: ReadsCompared { compared: 1_000_000, ..ReadsCompared::default() },
@@ -153,7 +170,9 @@ fn with_nothing_known_no_gate_of_any_step_is_met() {
             } else {
                 at.authority
             };
-            at.dual_since = set(3).then_some(Timestamp(1));
+            if set(3) {
+                in_step(&mut at);
+            }
             let flip = flip_gates(&MigrationRecord { phase: Phase::Migrate, ..at.clone() }, &evidence, now);
             let mut tables = vec![
                 gates_now(&at, &evidence, now),
@@ -186,6 +205,7 @@ fn with_nothing_known_no_gate_of_any_step_is_met() {
         "compatibility",
         "dirty",
         "divergences",
+        "feed",
         "nothing_uncopied",
         "reads_compared",
         "records_unaltered",
@@ -210,7 +230,7 @@ fn with_nothing_known_each_step_names_its_gates() {
     let mut at = record(|d| d.manual_approval = true);
     let expected: [&[&str]; 5] = [
         &["source_reachable", "target_reachable", "target_exercised", "rollback_policy"],
-        &["commands_observed", "time_observed", "compatibility", "target_keys", "rollback_policy"],
+        &["commands_observed", "time_observed", "compatibility", "target_keys", "feed", "rollback_policy"],
         &["nothing_uncopied", "reads_compared", "divergences", "dirty", "rollback_policy"],
         &["smoke_checks", "rollback_rehearsal", "approval_to_migrate", "rollback_policy"],
         &[
@@ -257,7 +277,7 @@ fn a_deferred_gate_names_the_gates_that_stand_in_for_it() {
     assert!(comparison.met && comparison.measured.contains("nothing_uncopied, reads_compared, divergences, dirty"));
     // With shadow_from = compare the flip does not ask for reads again, so nothing would stand in for them.
     at.decisions.shadow_from = ShadowFrom::Compare;
-    at.dual_since = None;
+    (at.dual_since, at.feed) = (None, None);
     let gates = gates_now(&at, &nothing_known(), Timestamp(50));
     let comparison = gates.iter().find(|gate| gate.name == "comparison").expect("the row is shown");
     assert!(!comparison.met && comparison.measured.contains("reads_compared"), "{comparison:?}");
@@ -460,7 +480,10 @@ proptest! {
             prop_assert!(next.authority.side == Side::Source || next.dual_since.is_some());
             let (mode, side, _) = lowered(&next);
             prop_assert_eq!(side, next.authority.side);
-            prop_assert_eq!(mode == PlanMode::Dual, is_dual(&next));
+            prop_assert_eq!(mode.is_dual(), is_dual(&next));
+            // What keeps both sides in step is chosen once, with the beginning of dual operation.
+            prop_assert_eq!(next.feed.is_some(), next.dual_since.is_some());
+            prop_assert!(at.feed.is_none() || at.feed == next.feed);
             // A command that took effect may be repeated.
             let again = transition(&next, Command::Advance { to: Some(next.phase) }, &evidence, now);
             if let Ok(again) = again {
@@ -476,7 +499,7 @@ fn a_policy_that_holds_stops_every_step_forward_and_none_back() {
     let mut held = go(&record(|_| {}), Command::Run { auto: AutoThrough::Nothing });
     for phase in [Phase::Compare, Phase::Test, Phase::Migrate] {
         held.phase = phase;
-        held.dual_since = Some(Timestamp(1));
+        in_step(&mut held);
         let holding =
             Evidence { rollback_policy: PolicyWord::Holds("p99 is high".to_owned()), ..good(&held, Timestamp(9)) };
         let gates = gates_now(&held, &holding, Timestamp(9));
@@ -498,7 +521,7 @@ fn a_policy_that_holds_stops_every_step_forward_and_none_back() {
 fn what_a_records_policy_has_altered_is_not_moved_to() {
     let mut altered = go(&record(|_| {}), Command::Run { auto: AutoThrough::Nothing });
     altered.phase = Phase::Migrate;
-    altered.dual_since = Some(Timestamp(1));
+    in_step(&mut altered);
     let mut evidence = good(&altered, Timestamp(9));
     assert!(flip_gates(&altered, &evidence, Timestamp(9)).iter().all(|gate| gate.met));
     evidence.own_gates = vec![own_gate(Check::Failed("3 keys changed".to_owned()))];
@@ -523,4 +546,75 @@ fn a_policy_is_set_in_every_phase_and_not_after_the_end() {
     let over = go(&record(|_| {}), Command::Abandon { reason: "r".to_owned() });
     let set = Command::SetPolicy { slot: PolicySlot::Mirror, choice: None };
     assert!(matches!(transition(&over, set, &good(&over, now), now), Err(Refusal::WrongPhase(_))));
+}
+
+#[test]
+fn the_feed_is_the_best_there_is_or_the_one_that_was_asked_for() {
+    let (followed, dual) = (kind(PlanMode::Followed), kind(PlanMode::Dual));
+    let both = || Feeds { usable: vec![followed, dual], refused: Vec::new() };
+    let only =
+        |usable, refused| Feeds { usable: vec![usable], refused: vec![(refused, "the policy p decides".to_owned())] };
+    let none = || Feeds { usable: Vec::new(), refused: vec![(followed, "no".to_owned()), (dual, "never".to_owned())] };
+    let cases: [(FeedChoice, Feeds, Result<FeedKind, ()>, &str); 9] = [
+        (FeedChoice::Auto, both(), Ok(followed), "the best that both servers offer"),
+        (FeedChoice::Auto, only(dual, followed), Ok(dual), "replication is refused: the policy p decides"),
+        (FeedChoice::Auto, only(followed, dual), Ok(followed), "the best that both servers offer"),
+        (FeedChoice::Auto, none(), Err(()), "replication is refused: no; "),
+        (choice(followed), both(), Ok(followed), "asked for"),
+        (choice(dual), both(), Ok(dual), "asked for"),
+        (choice(followed), only(dual, followed), Err(()), "the policy p decides"),
+        (choice(dual), only(followed, dual), Err(()), "the policy p decides"),
+        (choice(dual), Feeds { usable: vec![followed], refused: Vec::new() }, Err(()), "do not offer"),
+    ];
+    for (asked, feeds, expected, words) in cases {
+        let at = advance(&record(|d| d.feed = asked));
+        let evidence = Evidence { feeds: Ok(feeds.clone()), ..good(&at, Timestamp(9)) };
+        let chosen = chosen_feed(&at, &evidence);
+        assert_eq!(chosen.as_ref().map(|(kind, _)| *kind).map_err(|_| ()), expected, "{asked} of {feeds:?}");
+        let why = chosen.map_or_else(|why| why, |(_, why)| why);
+        assert!(why.contains(words), "{asked} of {feeds:?}: {why}");
+        let done = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9));
+        match expected {
+            Err(()) => {
+                let Err(Refusal::UnmetGates { gates, .. }) = done else { panic!("{done:?}") };
+                assert!(gates.len() == 1 && gates[0].name == "feed" && gates[0].measured.contains(words), "{gates:?}");
+            }
+            Ok(kind) => {
+                let done = done.unwrap();
+                assert_eq!((done.record.feed, done.record.feed_reason.as_ref()), (Some(kind), Some(&why)));
+                assert_eq!(lowered(&done.record), (kind.plan_mode(), Side::Source, 10_000));
+                assert!(done.events.contains(&MigrationEvent::FeedChosen { feed: kind, why }));
+            }
+        }
+    }
+}
+
+/// Every dual phase of both directions, and a retry, with what was chosen once; whatever is offered later.
+#[test]
+fn the_feed_stays_what_it_was_chosen() {
+    let followed = kind(PlanMode::Followed);
+    let mut at = advance(&record(|d| d.shadow_from = ShadowFrom::Compare));
+    let evidence =
+        Evidence { feeds: Ok(Feeds { usable: vec![followed], refused: Vec::new() }), ..good(&at, Timestamp(9)) };
+    at = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).unwrap().record;
+    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Source, 10_000));
+    at = advance(&checked(&advance(&at)));
+    assert_eq!((at.phase, lowered(&at)), (Phase::Migrate, (PlanMode::Followed, Side::Source, 0)));
+    at = go(&at, Command::Flip);
+    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Target, 0));
+    at = go(&go(&at, Command::Rollback { reason: "slow".to_owned() }), Command::Flip);
+    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Source, 0));
+    at = go(&go(&at, Command::Advance { to: Some(Phase::Migrate) }), Command::Flip);
+    at = advance(&at);
+    assert_eq!((at.feed, lowered(&at)), (Some(followed), (PlanMode::PassThrough, Side::Target, 0)));
+}
+
+#[test]
+fn late_shadowing_chooses_its_feed_when_it_begins() {
+    let at = advance(&advance(&record(|d| d.shadow_from = ShadowFrom::Migrate)));
+    let at = checked(&advance(&at));
+    assert_eq!((at.phase, at.feed), (Phase::Test, None));
+    let unknown = Evidence { feeds: Err("not measured yet".to_owned()), ..good(&at, Timestamp(99)) };
+    assert_eq!(refused_gates(transition(&at, Command::Advance { to: None }, &unknown, Timestamp(99))), ["feed"]);
+    assert_eq!(advance(&at).feed, Some(kind(PlanMode::Dual)));
 }

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use super::evidence::Evidence;
-use super::gates::{Gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
+use super::feeds::chosen_feed;
+use super::gates::{Gate, feed_gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
 use super::phase::Phase;
 use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
 use crate::events::MigrationEvent;
@@ -124,13 +125,14 @@ pub fn transition(
         Command::Waive { finding, by, reason } => waive(&mut next, finding, by, reason, now)?,
         Command::Pause => pause(&mut next)?,
         Command::Resume => resume(&mut next)?,
-        Command::Rollback { reason } => rollback(&mut next, reason, now)?,
+        Command::Rollback { reason } => rollback(&mut next, reason, evidence, now)?,
         Command::Commit { force } => commit(&mut next, force, evidence, now)?,
         Command::Abandon { reason } => abandon(&mut next, reason, now)?,
         Command::SetPolicy { slot, choice } => set_policy(&mut next, slot, choice),
         Command::Flip => flip(&mut next, evidence, now)?,
     };
     assert!(next.phase.allows(next.authority.side), "phase {} with {}", next.phase, next.authority.side);
+    assert_eq!(next.dual_since.is_some(), next.feed.is_some(), "a feed from the beginning of dual operation on");
     Ok(Transition { record: next, events })
 }
 
@@ -151,18 +153,31 @@ fn after_the_end(record: &MigrationRecord, ended: &Ended, command: &Command) -> 
     }
 }
 
-fn enter(record: &mut MigrationRecord, phase: Phase, now: Timestamp) -> MigrationEvent {
+/// The phase changes; where dual operation begins with it, the feed is chosen, once for all.
+fn enter(
+    record: &mut MigrationRecord,
+    phase: Phase,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<Vec<MigrationEvent>, Refusal> {
     let from = record.phase;
-    record.phase = phase;
-    record.phase_since = now;
+    let mut events = vec![MigrationEvent::PhaseChanged { from, to: phase, authority: record.authority.side }];
     let begins_dual = match record.decisions.shadow_from {
         ShadowFrom::Compare => phase.may_be_dual(),
         ShadowFrom::Migrate => phase == Phase::Migrate,
     };
     if begins_dual && record.dual_since.is_none() {
+        let refused =
+            |_| Refusal::UnmetGates { step: format!("entering {phase}"), gates: vec![feed_gate(record, evidence)] };
+        let (feed, why) = chosen_feed(record, evidence).map_err(refused)?;
         record.dual_since = Some(now);
+        record.feed = Some(feed);
+        record.feed_reason = Some(why.clone());
+        events.push(MigrationEvent::FeedChosen { feed, why });
     }
-    MigrationEvent::PhaseChanged { from, to: phase, authority: record.authority.side }
+    record.phase = phase;
+    record.phase_since = now;
+    Ok(events)
 }
 
 fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<MigrationEvent> {
@@ -215,9 +230,10 @@ fn advance(
             ));
         }
     };
-    let passed = pass(format!("advance from {from} to {to}"), gates)?;
+    let mut events = vec![pass(format!("advance from {from} to {to}"), gates)?];
+    events.extend(enter(record, to, evidence, now)?);
     record.status = MigrationStatus::Running;
-    Ok(vec![passed, enter(record, to, now)])
+    Ok(events)
 }
 
 /// All met: the event that keeps each with its value, for the evidence report. Otherwise the refusal.
@@ -320,7 +336,12 @@ fn resume(record: &mut MigrationRecord) -> Result<Vec<MigrationEvent>, Refusal> 
     }
 }
 
-fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Result<Vec<MigrationEvent>, Refusal> {
+fn rollback(
+    record: &mut MigrationRecord,
+    reason: String,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<Vec<MigrationEvent>, Refusal> {
     person("a rollback", "operator", &reason)?;
     match record.phase {
         Phase::Rollback => return Ok(Vec::new()),
@@ -332,7 +353,7 @@ fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Res
             ));
         }
     }
-    let entered = enter(record, Phase::Rollback, now);
+    let entered = enter(record, Phase::Rollback, evidence, now)?;
     // What was approved for this run does not hold for the next.
     record.run += 1;
     record.auto = AutoThrough::Nothing;
@@ -341,7 +362,9 @@ fn rollback(record: &mut MigrationRecord, reason: String, now: Timestamp) -> Res
         Side::Source => MigrationStatus::RolledBack,
     };
     record.rollback_reason = Some(reason.clone());
-    Ok(vec![MigrationEvent::RollbackTriggered { reason }, entered])
+    let mut events = vec![MigrationEvent::RollbackTriggered { reason }];
+    events.extend(entered);
+    Ok(events)
 }
 
 fn commit(
@@ -368,7 +391,7 @@ fn commit(
             events.push(MigrationEvent::CommitForced { reason: reason.clone(), unmet });
         }
     }
-    events.push(enter(record, Phase::Commit, now));
+    events.extend(enter(record, Phase::Commit, evidence, now)?);
     record.status = MigrationStatus::Completed;
     record.auto = AutoThrough::Nothing;
     record.ended = Some(Ended::Committed { at: now, forced: force });

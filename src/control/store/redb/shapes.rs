@@ -1,4 +1,4 @@
-//! The shapes on disk, version 2, and their translation to and from the program's own types.
+//! The shapes on disk, version 3, and their translation to and from the program's own types.
 //!
 //! Separate from the program's types on purpose: those may change, these may not without a new version. Values are JSON.
 
@@ -14,8 +14,8 @@ use crate::store::JournalEntry;
 use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
 use base::model::{
     Approval, ApprovalScope, Authority, AutoThrough, ConflictPolicy, DataMovement, Decisions, EndpointName, Epoch,
-    FailureHandling, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus, ReadRouting, ShadowFrom,
-    Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency,
+    FailureHandling, FeedChoice, FeedKind, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus,
+    ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,7 +42,14 @@ struct DiskDecisions {
     manual_approval: bool,
     hold_before_flip: bool,
     shadow_from: String,
+    /// Absent from versions that knew the lane only.
+    #[serde(default = "lane")]
+    feed: String,
     thresholds: DiskThresholds,
+}
+
+fn lane() -> String {
+    FeedKind::Lane.to_string()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,6 +115,11 @@ pub(super) struct DiskMigration {
     created_at_ms: u64,
     phase_since_ms: u64,
     dual_since_ms: Option<u64>,
+    /// Absent before dual operation, and from versions that knew the lane only.
+    #[serde(default)]
+    feed: Option<String>,
+    #[serde(default)]
+    feed_reason: Option<String>,
     approvals: Vec<DiskApproval>,
     waivers: Vec<DiskWaiver>,
     rehearsal: Option<DiskRehearsal>,
@@ -168,6 +180,7 @@ impl From<&Decisions> for DiskDecisions {
             manual_approval: from.manual_approval,
             hold_before_flip: from.hold_before_flip,
             shadow_from: from.shadow_from.to_string(),
+            feed: from.feed.to_string(),
             thresholds: DiskThresholds {
                 analyze_min_commands: thresholds.analyze_min_commands,
                 analyze_min_seconds: thresholds.analyze_min_seconds,
@@ -195,6 +208,7 @@ impl DiskDecisions {
             manual_approval: self.manual_approval,
             hold_before_flip: self.hold_before_flip,
             shadow_from: ShadowFrom::parse(&self.shadow_from).map_err(misread)?,
+            feed: FeedChoice::parse(&self.feed).map_err(misread)?,
             thresholds: Thresholds {
                 analyze_min_commands: self.thresholds.analyze_min_commands,
                 analyze_min_seconds: self.thresholds.analyze_min_seconds,
@@ -264,6 +278,8 @@ impl From<&MigrationRecord> for DiskMigration {
             created_at_ms: from.created_at.0,
             phase_since_ms: from.phase_since.0,
             dual_since_ms: from.dual_since.map(|at| at.0),
+            feed: from.feed.map(|feed| feed.to_string()),
+            feed_reason: from.feed_reason.clone(),
             approvals: from.approvals.iter().map(Into::into).collect(),
             waivers: from.waivers.iter().map(waiver).collect(),
             rehearsal: from.rehearsal.as_ref().map(|r| DiskRehearsal { at_ms: r.at.0, pause_us: r.pause_us }),
@@ -291,6 +307,11 @@ impl DiskMigration {
             reason: from.reason,
             at: Timestamp(from.at_ms),
         };
+        let feed = match (&self.feed, self.dual_since_ms) {
+            (Some(feed), _) => Some(FeedKind::parse(feed).map_err(misread)?),
+            (None, Some(_)) => Some(FeedKind::Lane),
+            (None, None) => None,
+        };
         Ok(MigrationRecord {
             id: MigrationId::new(&self.id).map_err(misread)?,
             interlay: InterlayName::new(&self.interlay).map_err(misread)?,
@@ -306,6 +327,8 @@ impl DiskMigration {
             created_at: Timestamp(self.created_at_ms),
             phase_since: Timestamp(self.phase_since_ms),
             dual_since: self.dual_since_ms.map(Timestamp),
+            feed,
+            feed_reason: self.feed_reason,
             approvals: self.approvals.into_iter().map(DiskApproval::read).collect::<Result<_, _>>()?,
             waivers: self.waivers.into_iter().map(waiver).collect(),
             rehearsal: self.rehearsal.map(|r| Rehearsal { at: Timestamp(r.at_ms), pause_us: r.pause_us }),

@@ -60,6 +60,8 @@ fn full_record() -> MigrationRecord {
         run: 3,
         auto: AutoThrough::Commit,
         dual_since: Some(at),
+        feed: Some(FeedKind::Replication),
+        feed_reason: Some("the best".into()),
         approvals: vec![Approval { scope: ApprovalScope::Flip, by: "a".into(), reason: "r".into(), at, run: 3 }],
         waivers: vec![Waiver { finding: "f".into(), by: "a".into(), reason: "r".into(), at }],
         rehearsal: Some(Rehearsal { at, pause_us: 5 }),
@@ -211,25 +213,51 @@ fn a_filter_is_there_after_reopening_until_it_is_removed() {
     assert_eq!((store.filters_now().unwrap(), store.journal_after_now(0).unwrap().len()), (Vec::new(), 3));
 }
 
+/// A store with one record, as an older version wrote it; no table of filters.
+fn old_file(scratch: &Scratch, version: u64, record: &str) {
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    let db = Database::create(scratch.file()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(META).unwrap().insert("schema_version", version).unwrap();
+    txn.open_table(MIGRATIONS).unwrap().insert("orders", record.trim().as_bytes()).unwrap();
+    txn.open_table(JOURNAL).unwrap();
+    txn.open_table(LEDGERS).unwrap();
+    txn.commit().unwrap();
+}
+
+/// The record as versions that knew the lane only had it.
+fn of_the_lane(record: MigrationRecord) -> MigrationRecord {
+    let decisions = Decisions { feed: FeedChoice::Lane, ..record.decisions.clone() };
+    MigrationRecord { decisions, feed: Some(FeedKind::Lane), feed_reason: None, ..record }
+}
+
+/// As it was written before there was a choice of feeds: whatever had begun uses the lane, and whatever begins will.
+#[test]
+fn a_record_from_before_there_were_feeds_is_of_the_lane() {
+    const RECORD: &str = include_str!("fixtures/migration_before_feeds.json");
+    let scratch = Scratch::new();
+    old_file(&scratch, 2, RECORD);
+    let store = RedbStore::open(&scratch.0).unwrap();
+    assert_eq!(store.migrations_now().unwrap(), vec![of_the_lane(full_record())]);
+    drop(store);
+    let scratch = Scratch::new();
+    let not_begun = RECORD.replace("\"dual_since_ms\":77", "\"dual_since_ms\":null");
+    assert_ne!(not_begun, RECORD);
+    old_file(&scratch, 2, &not_begun);
+    let expected = MigrationRecord { dual_since: None, feed: None, ..of_the_lane(full_record()) };
+    assert_eq!(RedbStore::open(&scratch.0).unwrap().migrations_now().unwrap(), vec![expected]);
+}
+
 /// As version 0.1 wrote it before there were policies: no table of filters, no `policies` in a record.
 #[test]
 fn a_file_from_before_there_were_filters_opens() {
     const RECORD: &str = include_str!("fixtures/migration_before_policies.json");
     let scratch = Scratch::new();
-    std::fs::create_dir_all(&scratch.0).unwrap();
-    {
-        let db = Database::create(scratch.file()).unwrap();
-        let txn = db.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert("schema_version", 1).unwrap();
-        txn.open_table(MIGRATIONS).unwrap().insert("orders", RECORD.trim().as_bytes()).unwrap();
-        txn.open_table(JOURNAL).unwrap();
-        txn.open_table(LEDGERS).unwrap();
-        txn.commit().unwrap();
-    }
+    old_file(&scratch, 1, RECORD);
     let store = RedbStore::open(&scratch.0).unwrap();
     assert_eq!(
         store.migrations_now().unwrap(),
-        vec![MigrationRecord { policies: PolicySettings::default(), ..full_record() }]
+        vec![MigrationRecord { policies: PolicySettings::default(), ..of_the_lane(full_record()) }]
     );
     assert_eq!(store.filters_now().unwrap(), Vec::new());
     let before = store.migrations_now().unwrap().remove(0);
@@ -238,7 +266,11 @@ fn a_file_from_before_there_were_filters_opens() {
     drop(store);
     let db = Database::open(scratch.file()).unwrap();
     let version = db.begin_read().unwrap().open_table(META).unwrap().get("schema_version").unwrap().map(|v| v.value());
-    assert_eq!(version, Some(2), "a program that knows no policies would drop them: it refuses this file from now on");
+    assert_eq!(
+        version,
+        Some(SCHEMA_VERSION),
+        "a program that knows no policies would drop them: it refuses this file from now on"
+    );
 }
 
 /// Whatever a change was decided on is what must be stored, or nothing of it is written.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::client::Client;
 use super::state::RedisRelay;
 use super::upstream::Upstream;
-use crate::contract::{Arrival, Ask, ClientKey, Failure, Relay, ToCompanion, ToRelay, UpstreamKey};
+use crate::contract::{Arrival, Ask, ClientKey, Failure, HoldUnsupported, Relay, ToCompanion, ToRelay, UpstreamKey};
 use base::model::{Generation, RoutePlan};
 use base::stdx::clock::Now;
 use bus::counters::{self, CoreCounters};
+use bus::{HoldEvent, HoldOrder};
 
 impl Relay for RedisRelay {
     fn client_opened(&mut self, _arrival: Arrival) -> Result<ClientKey, Vec<u8>> {
@@ -127,6 +128,15 @@ impl Relay for RedisRelay {
     fn companion_message(&mut self, message: ToRelay) {
         let ToRelay::Lane(reply) = message;
         self.lane_answered(&reply);
+    }
+
+    fn hold(&mut self, order: HoldOrder, now: Now) -> Result<(), HoldUnsupported> {
+        self.shared.now = now;
+        self.hold_ordered(order)
+    }
+
+    fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
+        self.shared.hold.take_events()
     }
 
     fn counters(&self) -> CoreCounters {

@@ -24,6 +24,8 @@ pub struct Input {
     pub decided: Option<RequestDecision>,
     /// A large request on its way through: where it ends.
     pub large: Option<ReplyFeed>,
+    /// Its place among the clients that wait for the release of a hold.
+    pub held: Option<u64>,
     /// Whether the client speaks TLS is known: its first byte told.
     pub encryption_settled: bool,
 }

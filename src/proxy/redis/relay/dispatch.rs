@@ -24,7 +24,7 @@ impl Client {
             if self.wait != Wait::Nothing || self.closing {
                 break;
             }
-            self.wait = self.reason_to_wait();
+            self.wait = self.reason_to_wait(shared);
             if self.wait != Wait::Nothing {
                 break;
             }
@@ -69,7 +69,7 @@ impl Client {
     }
 
     /// What must happen before the next request may be looked at.
-    fn reason_to_wait(&self) -> Wait {
+    fn reason_to_wait(&mut self, shared: &mut Shared) -> Wait {
         if self.output.bytes.len() > limits::CLIENT_OUTPUT_SOFT_BYTES {
             Wait::Output
         } else if self.blocked.is_some() && self.outstanding > 0 {
@@ -77,7 +77,7 @@ impl Client {
         } else if self.outstanding >= limits::CLIENT_OUTSTANDING_MAX {
             Wait::Outstanding
         } else {
-            Wait::Nothing
+            self.reason_to_be_held(shared)
         }
     }
 

@@ -7,12 +7,13 @@
 //! * `client`: one client. What its requests do: `dispatch`, `session_commands`, `transaction`, `pinned`, `subscribe`, `large`,
 //!   `lane_path`, `policy`.
 //! * `upstream`: one connection to a server. What arrives on it: `replies`.
-//! * `shared`: what all clients share. `plans`, `barrier`: changing from one plan to the next.
+//! * `shared`: what all clients share. `plans`, `barrier`: changing from one plan to the next. `hold`: letting no client begin a command.
 
 mod barrier;
 mod calls;
 mod client;
 mod dispatch;
+mod hold;
 mod lane_path;
 mod large;
 mod path;

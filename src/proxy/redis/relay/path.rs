@@ -14,6 +14,8 @@ pub enum Wait {
     Outstanding,
     /// Its upstream connection has too much unsent.
     Upstream(UpstreamKey),
+    /// All clients are held.
+    Release,
 }
 
 /// Where a client's outstanding commands are. A client has outstanding commands on one path at a time.

@@ -9,13 +9,14 @@ use super::shared::Shared;
 use super::state::RedisRelay;
 use super::upstream::Awaited;
 use crate::contract::{Ask, Failure, UpstreamKey};
-use base::model::{Generation, RoutePlan};
+use base::model::{Generation, PlanMode, RoutePlan};
 use wire::resp::encode;
 
 /// What differs between two plans, as far as clients are concerned.
 #[derive(Debug, Clone, Copy)]
 struct Changes {
     side: bool,
+    /// Whether there is a lane. What is followed passes through as before, so clients notice nothing of a follower.
     mode: bool,
     endpoint: bool,
 }
@@ -24,7 +25,7 @@ impl Changes {
     fn between(old: &RoutePlan, new: &RoutePlan) -> Self {
         Self {
             side: old.authority.side != new.authority.side,
-            mode: old.mode != new.mode,
+            mode: (old.mode == PlanMode::Dual) != (new.mode == PlanMode::Dual),
             endpoint: old.endpoint(old.authority.side).address != new.endpoint(new.authority.side).address,
         }
     }

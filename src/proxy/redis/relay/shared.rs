@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::hold::Hold;
 use super::session::Session;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
@@ -27,6 +28,7 @@ pub struct Shared {
     pub ready_clients: Vec<ClientKey>,
     /// Clients whose reason to wait may be over.
     pub resume: Vec<ClientKey>,
+    pub hold: Hold,
     pub policies: SharedPolicies,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
@@ -50,6 +52,7 @@ impl Shared {
             to_lane: Vec::new(),
             ready_clients: Vec::new(),
             resume: Vec::new(),
+            hold: Hold::default(),
             policies: SharedPolicies::clone(&setup.policies),
             anonymous_allowed: None,
             core: setup.core,
@@ -101,6 +104,19 @@ impl Shared {
     pub fn close_upstream(&mut self, key: UpstreamKey) {
         if self.upstreams.remove(key).is_some() {
             self.asks.push(Ask::CloseUpstream(key));
+        }
+    }
+
+    /// The client of this pinned connection is gone. Whatever state the connection has must not leak to another client. Commands that it
+    /// was sent still run, as on a shared connection, so it is kept until they are answered: a server that finds the connection closed has
+    /// not necessarily run them yet, and until then they are outstanding. A blocked one ends with its connection.
+    pub fn leave_pinned(&mut self, key: UpstreamKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if upstream.awaited.iter().any(|awaited| !matches!(awaited, Awaited::Blocking(_))) {
+            upstream.owner = None;
+            upstream.retired = true;
+        } else {
+            self.close_upstream(key);
         }
     }
 

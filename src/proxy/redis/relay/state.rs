@@ -86,12 +86,14 @@ impl RedisRelay {
     /// The client's connection is gone. What it had outstanding still runs; the replies go nowhere.
     pub(super) fn let_out(&mut self, key: ClientKey) {
         let Some(client) = self.clients.remove(key) else { return };
+        if let Some(place) = client.input.held {
+            self.shared.hold.forget(place);
+        }
         if client.watch.active || client.path == Path::Lane {
             self.shared.leave_lane(key);
         }
         if let Some(upstream) = client.pinned {
-            // Whatever state it holds must not leak to another client.
-            self.shared.close_upstream(upstream);
+            self.shared.leave_pinned(upstream);
         }
         self.settle();
     }
@@ -119,7 +121,7 @@ impl RedisRelay {
         self.settle();
     }
 
-    /// Lets every client whose wait is over go on, until none moves; then looks whether a plan can be acked.
+    /// Lets every client whose wait is over go on, until none moves; then looks whether a plan can be acked, and a hold has drained.
     pub(super) fn settle(&mut self) {
         while let Some(key) = self.shared.resume.pop() {
             let Some(client) = self.clients.get_mut(key) else { continue };
@@ -135,6 +137,8 @@ impl RedisRelay {
         if let Some(barrier) = self.barrier.as_mut() {
             barrier.check(&self.clients, &self.shared);
         }
+        let Shared { hold, upstreams, .. } = &mut self.shared;
+        hold.check(&self.clients, upstreams);
     }
 
     /// No new clients; those with nothing outstanding are closed now, the others as soon as their replies are sent.

@@ -1,5 +1,6 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
+mod hold;
 mod policies;
 mod runs;
 
@@ -47,6 +48,7 @@ struct Stage {
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
     closed_clients: Vec<ClientKey>,
+    now: Now,
 }
 
 impl Stage {
@@ -58,18 +60,18 @@ impl Stage {
         let shared = SharedPolicies::clone(&policies);
         let setup = RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies: shared };
         let relay = RedisRelay::new(setup);
-        Self { relay, policies, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new() }
+        Self { relay, policies, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new(), now: Now::default() }
     }
 
     fn client(&mut self) -> ClientKey {
-        self.relay.client_opened(Arrival { peer: None, now: Now::default() }).expect("room for a client")
+        self.relay.client_opened(Arrival { peer: None, now: self.now }).expect("room for a client")
     }
 
     /// A client sends a line of words per command, as one batch.
     fn says(&mut self, client: ClientKey, lines: &[&str]) {
         let bytes: Vec<u8> =
             lines.iter().flat_map(|line| request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())).collect();
-        self.relay.client_input(client, &bytes, Now::default());
+        self.relay.client_input(client, &bytes, self.now);
         self.perform();
     }
 
@@ -85,13 +87,13 @@ impl Stage {
 
     /// Opens and logs in; a connection made only to unblock another is counted and answered, not kept.
     fn connect(&mut self, upstream: UpstreamKey) {
-        self.relay.upstream_opened(upstream, Now::default());
+        self.relay.upstream_opened(upstream, self.now);
         let log_in = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
         assert!(!self.relay.upstream_ready(upstream));
         let id = 71 + self.upstreams.len();
         for line in lines(&log_in) {
             let reply = if line == "CLIENT ID" { format!(":{id}\r\n") } else { "+OK\r\n".to_owned() };
-            self.relay.upstream_input(upstream, reply.as_bytes(), Now::default()).expect("RESP");
+            self.relay.upstream_input(upstream, reply.as_bytes(), self.now).expect("RESP");
         }
         assert!(self.relay.upstream_ready(upstream));
         let retired = self.relay.shared.upstreams.get(upstream).is_some_and(|own| own.retired);
@@ -99,7 +101,7 @@ impl Stage {
             self.unblocks += 1;
             let order = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
             assert!(lines(&order)[0].starts_with("CLIENT UNBLOCK 7"), "{:?}", lines(&order));
-            self.relay.upstream_input(upstream, b":1\r\n", Now::default()).expect("RESP");
+            self.relay.upstream_input(upstream, b":1\r\n", self.now).expect("RESP");
             assert!(self.relay.shared.upstreams.get(upstream).is_none(), "closed behind the answer");
         } else {
             self.upstreams.push(upstream);
@@ -115,7 +117,7 @@ impl Stage {
     }
 
     fn answers(&mut self, nth: usize, bytes: &str) {
-        self.relay.upstream_input(self.upstreams[nth], bytes.as_bytes(), Now::default()).expect("RESP");
+        self.relay.upstream_input(self.upstreams[nth], bytes.as_bytes(), self.now).expect("RESP");
         self.perform();
     }
 
