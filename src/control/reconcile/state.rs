@@ -123,16 +123,17 @@ impl Migration {
     /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let (authority, feed) = {
+        let (authority, feed, ttl_grace_ms) = {
             let record = self.record.borrow();
-            (record.authority, record.feed.unwrap_or(FeedKind::Lane))
+            let grace_ms = record.decisions.thresholds.ttl_grace_ms;
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane), grace_ms)
         };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
             Side::Target => (&self.target, &self.source),
         };
         let (side, epoch) = (authority.side, authority.epoch);
-        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed }
+        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed, ttl_grace_ms }
     }
 }
 
