@@ -337,7 +337,13 @@ fn a_policy_that_the_feed_would_pass_by_is_refused() {
         rig.put(&migration, begin).await;
         let error = rig.handle.command(id(), tolerant()).await.expect_err("refused");
         assert!(error.to_string().contains("which only the lane asks it"), "{error}");
-        let nobody = Command::SetPolicy { slot: PolicySlot::Records, choice: Some(PolicyChoice::Nobody) };
+        // As a restart with another configuration finds it.
+        assert!(rig.handle.ready().await.unwrap().notes.is_empty());
+        let Command::SetPolicy { slot, choice } = tolerant() else { panic!("it sets a policy") };
+        rig.put(&migration, |record| record.policies.set(slot, choice)).await;
+        let notes = rig.handle.ready().await.unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("it is not asked in migration m")), "{notes:?}");
+        let nobody = Command::SetPolicy { slot: PolicySlot::Compare, choice: Some(PolicyChoice::Nobody) };
         rig.handle.command(id(), nobody).await.unwrap();
     });
 }
