@@ -22,18 +22,35 @@ pub struct Rig {
     pub proxy: Crossfade,
     pub source: RealServer,
     pub target: RealServer,
+    /// What keeps the target in step: an option of the command line.
+    pub feed: &'static str,
 }
+
+/// The feed of every test that does not name another.
+pub const LANE: &str = "lane";
+pub const REPLICATION: &str = "replication";
 
 impl Rig {
     #[must_use]
     pub fn start(target: Kind) -> Self {
-        Self::of(RealServer::start(Kind::Redis), RealServer::start(target))
+        Self::start_with_feed(target, LANE)
+    }
+
+    #[must_use]
+    pub fn start_with_feed(target: Kind, feed: &'static str) -> Self {
+        Self { feed, ..Self::of(RealServer::start(Kind::Redis), RealServer::start(target)) }
     }
 
     #[must_use]
     pub fn of(source: RealServer, target: RealServer) -> Self {
         let proxy = Crossfade::start(&source.url(), Some(&target.url()));
-        Self { proxy, source, target }
+        Self::behind(proxy, source, target)
+    }
+
+    /// Behind a proxy that was started in another way.
+    #[must_use]
+    pub fn behind(proxy: Crossfade, source: RealServer, target: RealServer) -> Self {
+        Self { proxy, source, target, feed: LANE }
     }
 
     /// Creates the migration with gates small enough for a test.
@@ -53,6 +70,8 @@ impl Rig {
             "1",
             "--compare-min-reads",
             "10",
+            "--feed",
+            self.feed,
         ]);
     }
 

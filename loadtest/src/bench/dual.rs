@@ -48,6 +48,8 @@ impl Dual {
                 "1",
                 "--compare-min-reads",
                 "10",
+                "--feed",
+                "lane",
             ],
         )?;
         dual.advance("analyze")?;

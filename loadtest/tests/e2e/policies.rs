@@ -315,7 +315,7 @@ fn a_target_that_became_slow_makes_the_policy_roll_back_and_nothing_is_lost() {
                   config = { window_s = 3, trip_s = 2, p99_ratio = 4, p99_floor_us = 20000, requests_min = 20 }\n";
     let url = format!("redis://127.0.0.1:{}/0", slow.port);
     let proxy = Crossfade::start_with(TempDir::make("judged"), &source.url(), Some(&url), policy);
-    let rig = Rig { proxy, source, target };
+    let rig = Rig::behind(proxy, source, target);
     fill(&mut rig.source.connection(), 200);
     let writers = Writers::start(rig.proxy.port, 4);
     rig.create();

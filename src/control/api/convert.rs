@@ -14,8 +14,8 @@ use super::problem::Failure;
 use super::types as api;
 use crate::reconcile::views::{
     self, ConflictPolicy, CoreCounters, DataMovement, DecisionError, EndpointName, EndpointView, FailureHandling,
-    InterlayName, InterlayView, MigrationId, MigrationView, PassKind, ReadRouting, ReportView, ShadowFacts, ShadowFrom,
-    StatusView, Strategy, WriteConsistency,
+    FeedChoice, InterlayName, InterlayView, MigrationId, MigrationView, PassKind, ReadRouting, ReportView, ShadowFacts,
+    ShadowFrom, StatusView, Strategy, WriteConsistency,
 };
 use crate::reconcile::{CreateRequest, JournalEntry};
 
@@ -34,6 +34,7 @@ pub fn event(from: &JournalEntry) -> api::Event {
 fn lane(from: &ShadowFacts) -> api::Lane {
     api::Lane {
         position: from.position,
+        reached: from.reached,
         pass: from.pass,
         uncopied: from.behind.uncopied,
         dirty: from.behind.dirty,
@@ -48,6 +49,7 @@ fn lane(from: &ShadowFacts) -> api::Lane {
         reads_equivalent: from.reads.equivalent,
         altered: from.applied.altered,
         reads_not_comparable: from.reads.not_comparable,
+        reads_inconclusive: from.reads.inconclusive,
         read_divergences: from.reads.divergent,
         at_ms: from.at_ms,
         authority_connected: from.authority_connected,
@@ -180,6 +182,7 @@ fn decisions(from: &views::Decisions) -> api::Decisions {
         manual_approval: from.manual_approval,
         hold_before_flip: from.hold_before_flip,
         shadow_from: from.shadow_from.to_string(),
+        feed: from.feed.to_string(),
         analyze_min_commands: from.thresholds.analyze_min_commands,
         analyze_min_seconds: from.thresholds.analyze_min_seconds,
         compare_min_reads: from.thresholds.compare_min_reads,
@@ -233,13 +236,15 @@ pub fn migration(from: &MigrationView) -> api::Migration {
         run: record.run,
         auto: record.auto.to_string(),
         dual: from.dual,
+        feed: record.feed.map(|feed| feed.to_string()),
+        feed_reason: from.feed_reason.clone(),
         created_at: record.created_at.0,
         phase_since: record.phase_since.0,
         gates: from.gates.iter().map(gate).collect(),
         backfill: backfill(&from.backfill),
         dirty: status.map_or(0, |status| status.behind.dirty),
         in_flight: status.map_or(0, |status| status.behind.in_flight),
-        // Without a fresh status of the lane in dual operation, keys may be uncopied.
+        // Without fresh facts of the shadow in dual operation, keys may be uncopied.
         uncopied: status.map_or(from.dual, |status| status.behind.uncopied),
         divergences: from.divergences_found.saturating_sub(from.divergences_resolved),
         divergences_found: from.divergences_found,
@@ -356,6 +361,7 @@ pub fn create(from: api::CreateMigration) -> Result<CreateRequest, Failure> {
         read_routing: ReadRouting,
         failure_handling: FailureHandling,
         shadow_from: ShadowFrom,
+        feed: FeedChoice,
     );
     macro_rules! copy {
         ($($from:ident => $to:expr),+ $(,)?) => { $(if let Some(value) = from.$from { $to = value; })+ };

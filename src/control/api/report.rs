@@ -61,6 +61,7 @@ fn summary(out: &mut String, report: &Report) {
         ("run", migration.run.to_string()),
         ("created (UTC)", utc(migration.created_at)),
         ("conflict policy", migration.decisions.conflict_policy.clone()),
+        ("feed", feed(migration)),
         ("write consistency", migration.decisions.write_consistency.clone()),
         ("manual approval", migration.decisions.manual_approval.to_string()),
         ("rollback reason", migration.rollback_reason.clone().unwrap_or_else(|| "never rolled back".to_owned())),
@@ -68,6 +69,16 @@ fn summary(out: &mut String, report: &Report) {
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "| {name} | {} |", cell(&value));
+    }
+}
+
+/// What keeps the two sides in step and why.
+fn feed(migration: &Migration) -> String {
+    let asked = &migration.decisions.feed;
+    let why = migration.feed_reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    match &migration.feed {
+        Some(feed) => format!("{feed}{why} (asked for: {asked})"),
+        None => format!("not chosen (asked for: {asked}){why}"),
     }
 }
 
@@ -134,10 +145,11 @@ fn movement(out: &mut String, report: &Report) {
     };
     let rehearsal = migration.rehearsal_pause_us.map_or_else(|| "not run".to_owned(), |us| format!("{us} us"));
     let rows = [
-        ("keys copied by the lane", lane.copied_keys.to_string()),
+        ("keys copied to the shadow", lane.copied_keys.to_string()),
         ("bytes copied by the backfill", report.bytes_copied.to_string()),
         ("effects applied", lane.effects.to_string()),
         ("reads compared", lane.reads_compared.to_string()),
+        ("reads inconclusive", lane.reads_inconclusive.to_string()),
         ("full comparisons", report.verifications.to_string()),
         ("keys compared in them", report.keys_verified.to_string()),
         ("divergences found", migration.divergences_found.to_string()),

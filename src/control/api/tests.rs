@@ -69,6 +69,12 @@ const REFUSED: &[(&str, &str, u16, &str)] = &[
     ),
     (
         "POST /api/v1/migrations",
+        "{\"id\":\"m\",\"interlay\":\"orders\",\"feed\":\"pigeon\"}",
+        400,
+        "auto, replication, lane",
+    ),
+    (
+        "POST /api/v1/migrations",
         "{\"id\":\"m\",\"interlay\":\"orders\",\"target\":\"old\"}",
         400,
         "both source and target",
@@ -130,12 +136,14 @@ fn a_bad_request_is_answered_with_a_problem_that_names_the_error() {
 #[test]
 fn a_migration_is_created_shown_and_refused_by_its_gates() {
     serving(async |port| {
-        let create = "{\"id\":\"m\",\"interlay\":\"orders\",\"strategy\":\"BlueGreen\"}";
+        let create = "{\"id\":\"m\",\"interlay\":\"orders\",\"strategy\":\"BlueGreen\",\"feed\":\"Replication\"}";
         assert_eq!(ask(port, "POST /api/v1/migrations", create).await.0, 201);
         assert_eq!(ask(port, "POST /api/v1/migrations", create).await.0, 409);
         let (status, _, text) = ask(port, "GET /api/v1/migrations/m", "").await;
         let shown: Migration = serde_json::from_str(&text).unwrap();
         assert_eq!((status, shown.phase.as_str(), shown.authority.as_str()), (200, "pre-test", "source"));
+        assert_eq!((shown.decisions.feed.as_str(), shown.feed), ("replication", None));
+        assert_eq!(shown.feed_reason.as_deref(), Some("not measured yet"), "nothing listens there");
         let (status, _, text) = ask(port, "POST /api/v1/migrations/m/advance", "{\"to\":\"analyze\"}").await;
         let problem: Problem = serde_json::from_str(&text).unwrap();
         let names: Vec<_> = problem.gates.iter().map(|gate| gate.name.as_str()).collect();
@@ -144,6 +152,7 @@ fn a_migration_is_created_shown_and_refused_by_its_gates() {
         assert!(text.contains("pre-test, analyze, compare"), "{text}");
         let (status, _, text) = ask(port, "GET /api/v1/migrations/m/report", "").await;
         assert!(status == 200 && text.contains("# Migration m: old to new"), "{text}");
+        assert!(text.contains("| feed | not chosen (asked for: replication): not measured yet |"), "{text}");
     });
 }
 

@@ -60,9 +60,14 @@ pub struct Backfill {
     pub rate_per_second: f64,
 }
 
+/// How the shadow stands, whatever keeps it in step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lane {
+    /// Where the authority's writes are: places handed out by the lane, or bytes of the replication stream.
     pub position: u64,
+    /// The position up to which the shadow has everything; absent where that is not known as a number.
+    #[serde(default)]
+    pub reached: Option<u64>,
     pub pass: u64,
     pub uncopied: bool,
     pub dirty: u64,
@@ -81,6 +86,9 @@ pub struct Lane {
     #[serde(default)]
     pub altered: u64,
     pub reads_not_comparable: u64,
+    /// Reads whose two answers could not be told to be of one moment; not among `reads_compared`.
+    #[serde(default)]
+    pub reads_inconclusive: u64,
     pub read_divergences: u64,
     /// When all this was measured, milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -142,6 +150,9 @@ pub struct Decisions {
     pub manual_approval: bool,
     pub hold_before_flip: bool,
     pub shadow_from: String,
+    /// What was asked for: "auto", "replication" or "lane".
+    #[serde(default)]
+    pub feed: String,
     pub analyze_min_commands: u64,
     pub analyze_min_seconds: u64,
     pub compare_min_reads: u64,
@@ -174,6 +185,12 @@ pub struct Migration {
     pub auto: String,
     /// Both sides are kept in step.
     pub dual: bool,
+    /// By what, in both directions: "replication" or "lane". Chosen when dual operation begins; absent before that.
+    #[serde(default)]
+    pub feed: Option<String>,
+    /// Why it was chosen; before that, which would be used and why, or why none can.
+    #[serde(default)]
+    pub feed_reason: Option<String>,
     pub created_at: u64,
     pub phase_since: u64,
     pub gates: Vec<Gate>,
@@ -348,7 +365,7 @@ pub struct Report {
     pub keys_verified: u64,
     pub verifications: u64,
     pub bytes_copied: u64,
-    /// The lane's status, or its last one before dual operation ended; absent when no lane ran in this process.
+    /// How the shadow stands, or stood when dual operation ended; absent when it was never kept in step by this process.
     pub lane: Option<Lane>,
     pub journal: Vec<Event>,
     /// The same as Markdown text.
@@ -399,6 +416,8 @@ pub struct CreateMigration {
     pub hold_before_flip: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analyze_min_commands: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

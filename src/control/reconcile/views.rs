@@ -11,13 +11,15 @@ pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadF
 use super::state::{Control, Interlay, Migration};
 pub use super::statements::{FingerprintView, KindView, Totals};
 use crate::store::JournalEntry;
+use crate::workflow::Evidence;
 pub use crate::workflow::{Command, Ended, Gate, MigrationRecord, Phase, Refusal, Verification};
 pub use base::model::Endpoint;
 pub use base::model::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
-    EndpointProtocol, FailureHandling, FilterName, Flip, InterlayName, Ledger, LedgerEntry, MigrationId,
-    MigrationStatus, NameError, OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
-    ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency, limits,
+    EndpointProtocol, FailureHandling, FeedChoice, FeedKind, FilterName, Flip, InterlayName, Ledger, LedgerEntry,
+    MigrationId, MigrationStatus, NameError, OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting,
+    PolicySettings, PolicySlot, ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver,
+    WriteConsistency, limits,
 };
 pub use bus::counters::CoreCounters;
 pub use movers::{EndpointFacts, Finding, PassKind, PostgresFacts, ServerFacts, Severity, ShadowFacts};
@@ -133,6 +135,8 @@ pub struct BackfillView {
 pub struct MigrationView {
     pub record: MigrationRecord,
     pub dual: bool,
+    /// Why the feed was chosen; before that, which would be and why, or why none can.
+    pub feed_reason: Option<String>,
     pub authority_endpoint: String,
     pub authority_address: String,
     pub gates: Vec<Gate>,
@@ -264,6 +268,7 @@ impl Control {
         });
         MigrationView {
             dual: crate::workflow::is_dual(&record),
+            feed_reason: feed_reason(&record, &evidence),
             authority_endpoint: authority.name.to_string(),
             authority_address: authority.address.to_string(),
             gates: crate::workflow::gates_now(&record, &evidence, now()),
@@ -284,6 +289,14 @@ impl Control {
         let ledger = migration.seen.borrow().divergences.ledger.clone();
         Ok(DivergencesView { ledger })
     }
+}
+
+fn feed_reason(record: &MigrationRecord, evidence: &Evidence) -> Option<String> {
+    if record.feed.is_some() || record.is_over() {
+        return record.feed_reason.clone();
+    }
+    let word = crate::workflow::chosen_feed(record, evidence);
+    Some(word.map_or_else(|why| why, |(feed, why)| format!("{feed} would be used: {why}")))
 }
 
 /// Everything an auditor gets.

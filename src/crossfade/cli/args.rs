@@ -355,6 +355,9 @@ pub struct CreateArgs {
     /// compare, migrate: the phase from which the target is kept in step
     #[arg(long)]
     shadow_from: Option<String>,
+    /// auto, replication, lane: what keeps the target in step
+    #[arg(long)]
+    feed: Option<String>,
     #[arg(long)]
     analyze_min_commands: Option<u64>,
     #[arg(long)]
@@ -415,6 +418,7 @@ impl CreateArgs {
             retry_count,
             manual_approval,
             shadow_from,
+            feed,
             analyze_min_commands,
             analyze_min_seconds,
             compare_min_reads,

@@ -65,6 +65,8 @@ pub const INTERLAY_PAUSED: Metric = gauge("interlay_paused", INTERLAY, "1 while 
 pub const PAUSES: Metric = counter("pauses_total", INTERLAY, "Pauses that succeeded");
 pub const PAUSE_FAILURES: Metric =
     counter("pause_failures_total", INTERLAY, "Pauses that failed because sessions did not drain before the deadline");
+pub const MIGRATION_FEED: Metric =
+    gauge("migration_feed", &["migration", "interlay", "feed"], "1 for what keeps both sides in step now, else 0");
 pub const MIGRATION_PHASE: Metric =
     gauge("migration_phase", &["migration", "interlay", "phase"], "1 for the phase the migration is in");
 /// The metrics of one migration, with how each value is read; without a value there is no line.
@@ -73,10 +75,34 @@ pub const MIGRATION_METRICS: &[MigrationMetric] = &[
         Some(u64::from(m.record.authority.side == Side::Target))
     }),
     (gauge("migration_epoch", MIGRATION, "Epoch of the authority record"), |m| Some(m.record.authority.epoch.0)),
-    (counter("migration_keys_total", MIGRATION, "Keys the lane copied"), |m| {
+    (
+        gauge(
+            "migration_position",
+            MIGRATION,
+            "Position of the authority's writes: places in the lane, or bytes of the replication stream",
+        ),
+        |m| m.shadow.as_ref().ok().map(|l| l.position),
+    ),
+    (
+        gauge(
+            "migration_position_reached",
+            MIGRATION,
+            "Position up to which the shadow has everything, where it is known",
+        ),
+        |m| m.shadow.as_ref().ok().and_then(|l| l.reached),
+    ),
+    (
+        gauge(
+            "migration_shadow_behind_bytes",
+            MIGRATION,
+            "Bytes of the replication stream that the shadow does not have yet",
+        ),
+        |m| m.shadow.as_ref().ok().and_then(|l| Some(l.position.saturating_sub(l.reached?))),
+    ),
+    (counter("migration_keys_total", MIGRATION, "Keys copied to the shadow"), |m| {
         m.shadow.as_ref().ok().map(|l| l.applied.copied_keys)
     }),
-    (counter("migration_bytes_total", MIGRATION, "Bytes the lane copied"), |m| {
+    (counter("migration_bytes_total", MIGRATION, "Bytes copied to the shadow"), |m| {
         m.shadow.as_ref().ok().map(|l| l.applied.copied_bytes)
     }),
     (gauge("migration_dirty_keys", MIGRATION, "Keys that must be copied again"), |m| {
@@ -98,6 +124,14 @@ pub const MIGRATION_METRICS: &[MigrationMetric] = &[
     (counter("migration_reads_compared_total", MIGRATION, "Reads compared on both sides"), |m| {
         m.shadow.as_ref().ok().map(|l| l.reads.compared)
     }),
+    (
+        counter(
+            "migration_reads_inconclusive_total",
+            MIGRATION,
+            "Reads whose two answers could not be told to be of one moment",
+        ),
+        |m| m.shadow.as_ref().ok().map(|l| l.reads.inconclusive),
+    ),
     (counter("migration_divergences_found_total", MIGRATION, "Keys proven different"), |m| Some(m.divergences_found)),
     (gauge("migration_divergences_unresolved", MIGRATION, "Keys proven different and not yet equal again"), |m| {
         Some(m.divergences_found.saturating_sub(m.divergences_resolved))
@@ -142,7 +176,7 @@ pub const POLICY_GUEST_COUNTER: Metric =
 pub fn all() -> impl Iterator<Item = &'static Metric> {
     const BEGIN: &[Metric] = &[BUILD_INFO];
     const MIDDLE: &[Metric] =
-        &[COMMANDS_BY_NAME, INTERLAY_DUAL, INTERLAY_PAUSED, PAUSES, PAUSE_FAILURES, MIGRATION_PHASE];
+        &[COMMANDS_BY_NAME, INTERLAY_DUAL, INTERLAY_PAUSED, PAUSES, PAUSE_FAILURES, MIGRATION_PHASE, MIGRATION_FEED];
     const END: &[Metric] = &[
         POLICY_FAULTS,
         POLICY_VERDICTS,

@@ -10,7 +10,7 @@ use metrics::{Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::convert::sessions::gate_is_closed;
-use crate::reconcile::views::{MetricsView, MigrationView, Phase, SeatStats};
+use crate::reconcile::views::{FeedKind, MetricsView, MigrationView, Phase, SeatStats};
 use catalogue::{Kind, Metric};
 
 /// The prefix of every metric's name.
@@ -84,6 +84,11 @@ impl Page {
             for phase in Phase::ALL {
                 let now = u64::from(migration.record.phase == phase);
                 self.set(&catalogue::MIGRATION_PHASE, &[&id, &interlay, phase.as_str()], now);
+            }
+            let feed = migration.record.feed.filter(|_| migration.dual);
+            for kind in FeedKind::ALL {
+                let now = u64::from(feed == Some(*kind));
+                self.set(&catalogue::MIGRATION_FEED, &[&id, &interlay, kind.as_str()], now);
             }
             for (metric, value) in catalogue::MIGRATION_METRICS {
                 if let Some(value) = value(migration) {

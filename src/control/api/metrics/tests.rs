@@ -3,7 +3,73 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::reconcile::views::{CoreCounters, FilterName, PolicySlot, StatusView, Timestamp};
+use crate::reconcile::views::{
+    CoreCounters, FilterName, MigrationRecord, PolicySlot, ShadowFacts, StatusView, Timestamp,
+};
+use crate::workflow::NewMigration;
+use base::model::{Authority, Decisions, EndpointName, InterlayName, MigrationId, PolicySettings};
+
+fn status(migrations: Vec<MigrationView>) -> StatusView {
+    StatusView {
+        version: "0",
+        driver: String::new(),
+        cores: 1,
+        started: Timestamp(0),
+        now: Timestamp(0),
+        interlays: Vec::new(),
+        migrations,
+        counters: CoreCounters::default(),
+    }
+}
+
+#[test]
+fn what_keeps_both_sides_in_step_is_shown_with_its_position() {
+    let new = NewMigration {
+        id: MigrationId::new("m").unwrap(),
+        interlay: InterlayName::new("orders").unwrap(),
+        source: EndpointName::new("old").unwrap(),
+        target: EndpointName::new("new").unwrap(),
+        decisions: Decisions::default(),
+        policies: PolicySettings::default(),
+    };
+    let record = MigrationRecord::new(new, Authority::initial(), Timestamp(1));
+    let facts = ShadowFacts { position: 1000, reached: Some(970), ..ShadowFacts::default() };
+    let view = |feed, shadow: Result<ShadowFacts, String>| MigrationView {
+        dual: shadow.is_ok(),
+        feed_reason: None,
+        authority_endpoint: String::new(),
+        authority_address: String::new(),
+        gates: Vec::new(),
+        backfill: Default::default(),
+        shadow,
+        findings: Ok(Vec::new()),
+        verification: None,
+        verifying: None,
+        divergences_found: 0,
+        divergences_resolved: 0,
+        fences_expired: 0,
+        record: MigrationRecord { feed, ..record.clone() },
+    };
+    let page = |view| render(&MetricsView { status: status(vec![view]), cores: Vec::new(), policies: Vec::new() });
+    let line = |name: &str, more: &str, value: u64| {
+        format!("\ncrossfade_migration_{name}{{migration=\"m\",interlay=\"orders\"{more}}} {value}\n")
+    };
+    let text = page(view(Some(FeedKind::Replication), Ok(facts)));
+    for line in [
+        line("feed", ",feed=\"replication\"", 1),
+        line("feed", ",feed=\"lane\"", 0),
+        line("position", "", 1000),
+        line("position_reached", "", 970),
+        line("shadow_behind_bytes", "", 30),
+    ] {
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    let text = page(view(Some(FeedKind::Lane), Ok(ShadowFacts { reached: None, ..facts })));
+    assert!(text.contains(&line("feed", ",feed=\"lane\"", 1)) && text.contains(&line("position", "", 1000)), "{text}");
+    assert!(!text.contains("migration_position_reached{") && !text.contains("shadow_behind_bytes{"), "{text}");
+    let text = page(view(Some(FeedKind::Lane), Err("over".to_owned())));
+    assert!(text.contains(&line("feed", ",feed=\"lane\"", 0)), "nothing keeps them in step any more: {text}");
+}
 
 #[test]
 fn filter_statistics_are_shown_by_slot_and_filter() {
@@ -23,16 +89,7 @@ fn filter_statistics_are_shown_by_slot_and_filter() {
     };
     stats.call_ns.record(100, 16);
     stats.faults.trap = 3;
-    let status = StatusView {
-        version: "0",
-        driver: String::new(),
-        cores: 1,
-        started: Timestamp(0),
-        now: Timestamp(0),
-        interlays: Vec::new(),
-        migrations: Vec::new(),
-        counters: CoreCounters::default(),
-    };
+    let status = status(Vec::new());
     let text = render(&MetricsView { status, cores: Vec::new(), policies: vec![("orders".to_owned(), vec![stats])] });
     let labels = "interlay=\"orders\",slot=\"mirror\",filter=\"mine\"";
     for (name, more, value) in [

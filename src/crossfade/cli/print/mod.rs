@@ -79,6 +79,7 @@ pub fn migrations(migrations: &[Migration]) -> String {
             migration.phase.clone(),
             migration.status.clone(),
             format!("{} ({})", migration.authority, migration.authority_endpoint),
+            migration.feed.clone().unwrap_or_else(|| "-".to_owned()),
             format!("{}/{}", migration.backfill.done, migration.backfill.total),
             migration.dirty.to_string(),
             migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| format!("{} us", lane.shadow_lag_us)),
@@ -87,7 +88,7 @@ pub fn migrations(migrations: &[Migration]) -> String {
         ]
     };
     table(
-        ["migration", "phase", "status", "authority", "backfill", "dirty", "lag", "divergences", "gates unmet"],
+        ["migration", "phase", "status", "authority", "feed", "backfill", "dirty", "lag", "divergences", "gates unmet"],
         migrations.iter().map(row),
     )
 }
@@ -110,6 +111,7 @@ pub fn migration(migration: &Migration) -> String {
         "phase {}, {}, run {}, {} from {} to {}{ended}",
         migration.phase, migration.status, migration.run, migration.strategy, migration.source, migration.target
     ));
+    parts.push(feed(migration));
     if !migration.policies.is_empty() {
         parts.push(policies(&migration.policies));
     }
@@ -141,6 +143,14 @@ pub fn migration(migration: &Migration) -> String {
         parts.push(findings(&migration.findings));
     }
     parts.join("\n")
+}
+
+fn feed(migration: &Migration) -> String {
+    let why = migration.feed_reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    match &migration.feed {
+        Some(feed) => format!("feed {feed}{why}"),
+        None => format!("feed not chosen yet (asked for: {}){why}", migration.decisions.feed),
+    }
 }
 
 pub fn endpoints(endpoints: &[Endpoint]) -> String {
