@@ -71,10 +71,11 @@ pub(super) struct Applying {
 /// Whether the shadow may be so late that it has lost keys of its own which live on at the authority.
 #[derive(Debug)]
 struct Lag {
-    /// It was not known to have caught up since.
-    behind_since: Option<Instant>,
-    /// Whatever the time: until it has caught up once.
-    until_caught_up: bool,
+    /// What had arrived, and when; the oldest first. Only what the shadow does not have.
+    arrived: VecDeque<(Instant, u64)>,
+    /// Whatever the time: until what had arrived at first is applied; how far that is, once something has.
+    catching_up: bool,
+    first_arrived: Option<u64>,
     /// Whatever the time: until the shadow's deadlines are later than the authority's.
     until_exact: bool,
 }
@@ -199,17 +200,23 @@ fn next(pause: Duration) -> Duration {
 }
 
 impl Lag {
-    fn note(&mut self, caught_up: bool) {
-        if caught_up {
-            (self.behind_since, self.until_caught_up) = (None, false);
-        } else {
-            self.behind_since.get_or_insert_with(Instant::now);
+    fn note(&mut self, received: u64, applied: u64) {
+        let now = Instant::now();
+        while self.arrived.front().is_some_and(|&(_, offset)| offset <= applied) {
+            self.arrived.pop_front();
         }
+        let due = self.arrived.back().is_none_or(|&(at, _)| now.duration_since(at) >= limits::FEED_LAG_STEP);
+        if received > applied && due && self.arrived.len() < limits::FEED_LAG_STEPS_MAX {
+            self.arrived.push_back((now, received));
+        }
+        let goal = *self.first_arrived.get_or_insert(received);
+        self.catching_up &= applied < goal;
     }
 
     fn is_doubtful(&self, grace_ms: i64) -> bool {
         let half = Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0));
-        self.until_caught_up || self.until_exact || self.behind_since.is_some_and(|since| since.elapsed() >= half)
+        let late = self.arrived.front().is_some_and(|(at, _)| at.elapsed() >= half);
+        self.catching_up || self.until_exact || late
     }
 }
 
@@ -245,7 +252,7 @@ impl Shared {
             spill: spec.spill.clone(),
             sizes: Sizes::default(),
         };
-        let mut lag = Lag { behind_since: None, until_caught_up: true, until_exact: true };
+        let mut lag = Lag { arrived: VecDeque::new(), catching_up: true, first_arrived: None, until_exact: true };
         let (following, reader, dialect) = match standing {
             Some(Standing { following, reader }) => {
                 let position = reader.position();
@@ -262,7 +269,7 @@ impl Shared {
                     let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
                     let (following, position) = self.fill(&follow, &generous, &mut client, &key, events).await?;
                     // The deadlines of the history outlast whatever comes now.
-                    (lag.until_caught_up, lag.until_exact) = (false, false);
+                    (lag.catching_up, lag.until_exact) = (false, false);
                     (following, StreamReader::new(position), generous)
                 }
             },
@@ -352,7 +359,7 @@ impl Shared {
         } else {
             at.following.acknowledge(position.offset);
         }
-        at.lag.note(waiting_bytes == 0 && !gathered.is_full);
+        at.lag.note(received, position.offset);
         Ok(())
     }
 
