@@ -15,8 +15,8 @@ fn main() {
     let code = match command {
         Top::Serve { config } => boot::serve(&config),
         Top::Check { config } => boot::check(&config, output),
-        Top::Demo { kind, keep, seconds, valkey, auto_rollback, compare_seconds } => {
-            demo::run(&demo::DemoOptions { kind, keep, seconds, valkey, auto_rollback, compare_seconds })
+        Top::Demo { kind, keep, seconds, valkey, auto_rollback, compare_seconds, feed } => {
+            demo::run(&demo::DemoOptions { kind, keep, seconds, valkey, auto_rollback, compare_seconds, feed })
         }
         Top::Filter(FilterCommand::Test { file, cases }) => boot::filter_test(&file, cases.as_deref(), output),
         Top::Filter(FilterCommand::Bench { file, config }) => boot::filter_bench(&file, &config, output),

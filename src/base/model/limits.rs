@@ -290,6 +290,13 @@ pub const COMPARE_MIN_READS_DEFAULT: u64 = 1000;
 pub const DIRTY_BEFORE_FENCE_MAX: u64 = 1000;
 /// Wait between two attempts of a fence: three per second, so that writes run for most of each second.
 pub const FENCE_RETRY_PAUSE: Duration = Duration::from_millis(333);
+/// Longest wait after attempts that failed in a row: with the default budget, clients are then held for a twentieth of the time at most.
+pub const FENCE_RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Of compared reads and those whose comparison was inconclusive, the share that may be inconclusive, in hundredths: with more, what was
+/// compared says little about the rest.
+pub const READS_INCONCLUSIVE_PER_HUNDRED_MAX: u64 = 10;
+/// Below this many tried comparisons their share is chance.
+pub const READS_INCONCLUSIVE_MIN_TRIED: u64 = 100;
 /// A lane status older than this is not used: the gates that read it are unmet. The lane sends one every 100 ms.
 pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
 /// Wait before a failed job (check, backfill, verification) is retried.
@@ -340,6 +347,8 @@ const _: () = assert!(
         < ADMIN_REQUEST_TIMEOUT.as_millis()
 );
 const _: () = assert!(EVENT_SUBSCRIBER_LEN <= EVENT_RING_LEN);
+const _: () = assert!(FENCE_RETRY_PAUSE.as_millis() < FENCE_RETRY_PAUSE_MAX.as_millis());
+const _: () = assert!(20 * FENCE_BUDGET_DEFAULT.as_millis() <= FENCE_RETRY_PAUSE_MAX.as_millis());
 
 // ---- postgres -------------------------------------------------------------------------------------------------------
 

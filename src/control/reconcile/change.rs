@@ -86,6 +86,7 @@ impl Control {
             seen.phase_begin.commands = self.commands_total(&after.interlay);
             seen.phase_begin.at = std::time::Instant::now();
             seen.announced.gates_met.clear();
+            seen.holds.begin_anew();
             if after.phase == Phase::Migrate {
                 // One that began before this step would not count for it: begin anew at once.
                 seen.verification.stop();

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::clock::now;
 use super::error::ControlError;
-use super::feeds::needs_the_lane;
+use super::feeds::passed_by;
 use super::state::{Control, Interlay};
-use crate::workflow::{Command, MigrationRecord, feed_in_use, transition};
+use crate::workflow::{Command, MigrationRecord, transition};
 use base::model::{FeedKind, MigrationId, PolicyChoice, PolicySlot};
 
 impl Control {
@@ -67,18 +67,17 @@ fn passes_the_feed(
     slot: PolicySlot,
     choice: Option<PolicyChoice>,
 ) -> Result<(), ControlError> {
-    if feed_in_use(record) != Some(FeedKind::Replication) {
-        return Ok(());
-    }
-    let mut policies = record.policies.clone();
-    policies.set(slot, choice);
-    match needs_the_lane([&policies, &interlay.config.policies.settings]) {
+    let own = &interlay.config.policies.settings;
+    let mut changed = record.clone();
+    changed.policies.set(slot, choice);
+    match passed_by(&changed, own) {
         None => Ok(()),
+        // Not of this change's making.
+        Some(_) if passed_by(record, own).is_some() => Ok(()),
         Some(why) => Err(ControlError::Conflict(format!(
-            "{why}, and migration {} is kept in step by {}: choose the policy before both sides are kept in step, or create the \
-             migration with feed {}",
+            "{why}, and migration {} is kept in step by another feed: choose the policy before both sides are kept in step, or \
+             create the migration with feed {}",
             record.id,
-            FeedKind::Replication,
             FeedKind::Lane
         ))),
     }

@@ -13,7 +13,7 @@ impl Control {
         let seen = migration.seen.borrow();
         let record = migration.record.borrow();
         let shadow = fresh_facts(&record, &seen.shadow).map(|mut facts| {
-            facts.reads.compared = seen.reads_compared(facts.reads.compared);
+            facts.reads = seen.reads_since_filled(facts.reads);
             facts
         });
         let own_policies = self.interlays.get(&record.interlay).map(|interlay| &interlay.config.policies.settings);

@@ -1,5 +1,6 @@
 //! What can keep two servers in step with the policies that are chosen: some decide on what only the lane shows them. Pure.
 
+use crate::workflow::{MigrationRecord, feed_in_use};
 use base::model::{FeedKind, PolicySetting, PolicySettings, PolicySlot};
 use movers::Feeds;
 
@@ -16,7 +17,7 @@ pub(super) fn offered(servers: &Result<Feeds, String>, chosen: [&PolicySettings;
 }
 
 /// The policy that only the lane asks; `None`: there is none.
-pub(super) fn needs_the_lane([migration, interlay]: [&PolicySettings; 2]) -> Option<String> {
+fn needs_the_lane([migration, interlay]: [&PolicySettings; 2]) -> Option<String> {
     let shipped = PolicySettings::shipped();
     let in_force = |slot| PolicySettings::in_force(&[migration, interlay, &shipped], slot);
     let told = |slot: PolicySlot, setting: &PolicySetting, on_what: &str| {
@@ -27,6 +28,14 @@ pub(super) fn needs_the_lane([migration, interlay]: [&PolicySettings; 2]) -> Opt
         .filter(|setting| PolicySettings::in_force(&[&shipped], PolicySlot::Compare) != Some(setting))
         .map(|setting| told(PolicySlot::Compare, setting, "difference"));
     records.or(compare)
+}
+
+/// The policy that is in force and not asked, because of what keeps both sides in step now. The configuration may bring one at a start.
+pub(super) fn passed_by(record: &MigrationRecord, interlay: &PolicySettings) -> Option<String> {
+    match feed_in_use(record)? {
+        FeedKind::Lane => None,
+        FeedKind::Replication => needs_the_lane([&record.policies, interlay]),
+    }
 }
 
 #[cfg(test)]

@@ -8,45 +8,35 @@ use std::time::Duration;
 
 use super::clock::now;
 use super::error::ControlError;
+use super::observed::FlipOutcome;
 use super::state::{Control, Interlay, Migration};
 use crate::events::{MigrationEvent, ProcessEvent};
 use crate::workflow::{Command, Fact, Transition, is_dual, transition};
 use movers::{HoldError, Released};
 
-/// How a try ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FlipOutcome {
-    Flipped,
-    /// Nothing changed; trying again is safe.
-    Postponed(String),
-}
-
 impl Control {
     /// One try of the change of authority that is due in this phase.
     pub async fn flip(&self, migration: &Migration) -> FlipOutcome {
-        match self.try_flip(migration).await {
-            Ok(()) => FlipOutcome::Flipped,
-            Err(reason) => FlipOutcome::Postponed(reason),
-        }
+        self.try_flip(migration).await.map_or_else(|outcome| outcome, |()| FlipOutcome::Done)
     }
 
-    async fn try_flip(&self, migration: &Migration) -> Result<(), String> {
-        let interlay = self.interlay(&migration.interlay()).map_err(|error| error.to_string())?;
+    async fn try_flip(&self, migration: &Migration) -> Result<(), FlipOutcome> {
+        let interlay = self.interlay(&migration.interlay()).map_err(|error| FlipOutcome::Refused(error.to_string()))?;
         let _change = interlay.change.lock().await;
         // Decided once before any client is held, and again when both sides stand still.
-        self.decide(migration)?;
+        self.decide(migration).map_err(FlipOutcome::Refused)?;
         migration.seen.borrow_mut().verification.stop();
-        self.hold_and_drain(migration, &interlay).await?;
+        self.hold_and_drain(migration, &interlay).await.map_err(FlipOutcome::Postponed)?;
         let done = match self.decide(migration) {
             Ok(done) => done,
             Err(refusal) => {
                 self.release(&interlay).await;
-                return Err(refusal);
+                return Err(FlipOutcome::Postponed(refusal));
             }
         };
         let told = match self.make_durable(migration, done).await {
             Ok(told) => told,
-            Err(error) => return Err(self.undo(migration, &interlay, &error).await),
+            Err(error) => return Err(FlipOutcome::Postponed(self.undo(migration, &interlay, &error).await)),
         };
         self.roll_out(migration, &interlay).await;
         let released = self.release(&interlay).await;
@@ -84,20 +74,18 @@ impl Control {
 
     /// A hold and release that change nothing; the pause is what a flip or a rollback would cost now.
     pub async fn rehearse(self: &Rc<Self>, migration: &Migration) -> FlipOutcome {
-        match self.try_rehearsal(migration).await {
-            Ok(()) => FlipOutcome::Flipped,
-            Err(reason) => FlipOutcome::Postponed(reason),
-        }
+        self.try_rehearsal(migration).await.map_or_else(|outcome| outcome, |()| FlipOutcome::Done)
     }
 
-    async fn try_rehearsal(&self, migration: &Migration) -> Result<(), String> {
-        let interlay = self.interlay(&migration.interlay()).map_err(|error| error.to_string())?;
+    async fn try_rehearsal(&self, migration: &Migration) -> Result<(), FlipOutcome> {
+        let interlay = self.interlay(&migration.interlay()).map_err(|error| FlipOutcome::Refused(error.to_string()))?;
         let _change = interlay.change.lock().await;
         if !is_dual(&migration.record.borrow()) {
-            return Err("both sides are no longer kept in step".to_owned());
+            return Err(FlipOutcome::Refused("both sides are no longer kept in step".to_owned()));
         }
-        self.hold_and_drain(migration, &interlay).await?;
-        let released = self.release(&interlay).await.ok_or("the release was not answered")?;
+        self.hold_and_drain(migration, &interlay).await.map_err(FlipOutcome::Postponed)?;
+        let unanswered = || FlipOutcome::Postponed("the release was not answered".to_owned());
+        let released = self.release(&interlay).await.ok_or_else(unanswered)?;
         self.remember(migration, Fact::Rehearsed { pause_us: released.longest_hold_us }).await;
         Ok(())
     }

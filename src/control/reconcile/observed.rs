@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::workflow::{Phase, PolicyWord, Verification};
-use base::model::{Authority, Epoch, Ledger, Timestamp};
+use base::model::{Authority, Epoch, Ledger, Timestamp, limits};
 use bus::counters::SideCounters;
-use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ShadowFacts};
+use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ReadsCompared, ShadowFacts};
 
 pub(super) fn not_yet<T>() -> Result<T, String> {
     Err("not measured yet".to_owned())
@@ -81,8 +81,8 @@ pub struct Verifications {
     pub again_at: Instant,
     pub keys: u64,
     pub count: u64,
-    /// Reads that had been compared when the shadow was last filled.
-    pub reads_before: u64,
+    /// Reads compared by when the shadow was last filled.
+    pub reads_before: ReadsCompared,
 }
 
 /// What was proven different, kept in the store too.
@@ -99,10 +99,22 @@ pub struct Attempts {
     pub not_before: Instant,
 }
 
+/// How a try of a flip or a rehearsal ended. Unless it is done nothing changed, and trying again is safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlipOutcome {
+    Done,
+    /// No client was held.
+    Refused(String),
+    /// Clients were held for nothing.
+    Postponed(String),
+}
+
 /// Tries to hold clients, for a rehearsal or a change of authority. By `flip`.
 #[derive(Debug)]
 pub struct Holds {
     pub attempts: Attempts,
+    /// Wait after the next attempt that fails; twice as long with each.
+    pub pause: Duration,
     pub expired: u64,
 }
 
@@ -175,11 +187,11 @@ impl Observed {
                 again_at: now,
                 keys: 0,
                 count: 0,
-                reads_before: 0,
+                reads_before: ReadsCompared::default(),
             },
             divergences: Divergences { ledger, unsaved: false },
             smoke: attempts(),
-            holds: Holds { attempts: attempts(), expired: 0 },
+            holds: Holds { attempts: attempts(), pause: limits::FENCE_RETRY_PAUSE, expired: 0 },
             announced: Announced::default(),
             policy: PolicyWindow {
                 totals: None,
@@ -196,26 +208,31 @@ impl Observed {
         }
         self.verification.distrust();
         // The next shadow counts from 0.
-        self.verification.reads_before = 0;
+        self.verification.reads_before = ReadsCompared::default();
     }
 
     /// Forgets what was proven of the shadow, because it is filled anew; reads that were compared with the old one no longer count.
     pub fn distrust_shadow(&mut self) {
         if let Some(fresh) = self.shadow.facts {
-            self.verification.reads_before = fresh.facts.reads.compared;
+            self.verification.reads_before = fresh.facts.reads;
         }
         self.verification.distrust();
     }
 
-    /// Reads compared since the shadow was last filled.
-    pub fn reads_compared(&self, in_all: u64) -> u64 {
-        in_all.saturating_sub(self.verification.reads_before)
+    /// What of these reads was compared since the shadow was last filled.
+    pub fn reads_since_filled(&self, all: ReadsCompared) -> ReadsCompared {
+        let before = self.verification.reads_before;
+        ReadsCompared {
+            compared: all.compared.saturating_sub(before.compared),
+            inconclusive: all.inconclusive.saturating_sub(before.inconclusive),
+            ..all
+        }
     }
 
     /// Divergences that are not resolved; unknown until something has been compared.
     pub fn divergences_open(&self) -> Result<u64, String> {
         let open = self.divergences.ledger.unresolved();
-        let reads = self.shadow.facts.map_or(0, |fresh| self.reads_compared(fresh.facts.reads.compared));
+        let reads = self.shadow.facts.map_or(0, |fresh| self.reads_since_filled(fresh.facts.reads).compared);
         if open > 0 || reads > 0 || self.verification.newest.is_some() {
             Ok(open)
         } else {
@@ -236,6 +253,31 @@ impl Verifications {
         if let Some(progress) = self.running.take() {
             progress.cancel();
         }
+    }
+}
+
+impl Holds {
+    /// After an attempt: when the next may begin. What fails again and again is tried less and less often.
+    pub fn ended(&mut self, outcome: &FlipOutcome) {
+        let wait = match outcome {
+            FlipOutcome::Done => {
+                self.pause = limits::FENCE_RETRY_PAUSE;
+                self.pause
+            }
+            FlipOutcome::Refused(_) => limits::FENCE_RETRY_PAUSE,
+            FlipOutcome::Postponed(_) => {
+                let longer = (2 * self.pause).min(limits::FENCE_RETRY_PAUSE_MAX);
+                std::mem::replace(&mut self.pause, longer)
+            }
+        };
+        self.attempts.running = false;
+        self.attempts.not_before = Instant::now() + wait;
+    }
+
+    /// Something else is due now: what failed before says nothing of it.
+    pub fn begin_anew(&mut self) {
+        self.pause = limits::FENCE_RETRY_PAUSE;
+        self.attempts.not_before = Instant::now();
     }
 }
 

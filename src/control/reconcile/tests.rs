@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::task::{LocalSet, yield_now};
 
 use super::clock::now;
 use super::fake::at_once;
-use super::flip::FlipOutcome;
-use super::observed::Pass;
+use super::observed::{FlipOutcome, Observed, Pass};
 use super::state::{Control, Migration};
 use super::*;
 use crate::config::Config;
@@ -20,8 +20,8 @@ use crate::workflow::{
     Command, Evidence, Fact, MigrationRecord, Phase, PolicyWord, Verification, Workload, transition,
 };
 use base::model::{
-    CoreId, Decisions, FeedChoice, FeedKind, FilterName, InterlayName, MigrationId, PlanMode, PolicyChoice, PolicyMode,
-    PolicySetting, PolicySlot, Side,
+    CoreId, Decisions, FeedChoice, FeedKind, FilterName, InterlayName, Ledger, MigrationId, PlanMode, PolicyChoice,
+    PolicyMode, PolicySetting, PolicySlot, Side,
 };
 use bus::{
     CompanionEvent, CompanionOrder, Directive, LaneEvent, LaneOrder, LaneStatus, Published, Report, Switchboard,
@@ -270,7 +270,7 @@ fn a_flip_is_durable_before_any_core_knows_and_known_to_all_before_it_is_release
     run(async |rig| {
         let migration = rig.at_the_flip().await;
         rig.log.borrow_mut().clear();
-        assert_eq!(rig.control().flip(&migration).await, FlipOutcome::Flipped);
+        assert_eq!(rig.control().flip(&migration).await, FlipOutcome::Done);
         let plan = |core| Seen::Plan { core, authority: Side::Target, durable: Side::Target };
         assert_eq!(*rig.log.borrow(), vec![Seen::Fence, plan(0), plan(1), Seen::Release]);
         let record = migration.record.borrow().clone();
@@ -337,7 +337,13 @@ fn a_policy_that_the_feed_would_pass_by_is_refused() {
         rig.put(&migration, begin).await;
         let error = rig.handle.command(id(), tolerant()).await.expect_err("refused");
         assert!(error.to_string().contains("which only the lane asks it"), "{error}");
-        let nobody = Command::SetPolicy { slot: PolicySlot::Records, choice: Some(PolicyChoice::Nobody) };
+        // As a restart with another configuration finds it.
+        assert!(rig.handle.ready().await.unwrap().notes.is_empty());
+        let Command::SetPolicy { slot, choice } = tolerant() else { panic!("it sets a policy") };
+        rig.put(&migration, |record| record.policies.set(slot, choice)).await;
+        let notes = rig.handle.ready().await.unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("it is not asked in migration m")), "{notes:?}");
+        let nobody = Command::SetPolicy { slot: PolicySlot::Compare, choice: Some(PolicyChoice::Nobody) };
         rig.handle.command(id(), nobody).await.unwrap();
     });
 }
@@ -361,7 +367,7 @@ fn nothing_is_released_while_a_core_has_not_acked() {
         for ack in rig.kept.take() {
             rig.say(ack);
         }
-        assert_eq!(flip.await.unwrap(), FlipOutcome::Flipped);
+        assert_eq!(flip.await.unwrap(), FlipOutcome::Done);
         assert_eq!(rig.log.borrow().last(), Some(&Seen::Release));
     });
 }
@@ -567,4 +573,29 @@ fn no_mover_meets_its_own_gates_without_facts() {
             assert!(matches!(gate.check, Check::Unknown(_)), "{gate:?}");
         }
     }
+}
+
+/// A shadow that hangs must not make clients wait three times a second.
+#[test]
+fn a_hold_that_fails_is_tried_less_and_less_often() {
+    let postponed = FlipOutcome::Postponed("7 in flight".to_owned());
+    let refused = FlipOutcome::Refused("a gate is not met".to_owned());
+    let holds = &mut Observed::new(Ledger::default()).holds;
+    let mut wait = |outcome: &FlipOutcome, expected_ms: u64| {
+        let earliest = Instant::now() + Duration::from_millis(expected_ms);
+        holds.attempts.running = true;
+        holds.ended(outcome);
+        assert!(!holds.attempts.running && holds.attempts.not_before >= earliest, "{outcome:?} {expected_ms} ms");
+        u64::try_from(holds.pause.as_millis()).unwrap()
+    };
+    let mut waits = 333;
+    for next in [666, 1332, 2664, 5328, 10_000, 10_000] {
+        assert_eq!(wait(&postponed, waits), next);
+        waits = next;
+    }
+    assert_eq!(wait(&refused, 333), 10_000, "no client was held by what was refused");
+    assert_eq!(wait(&FlipOutcome::Done, 333), 333, "one that worked begins anew");
+    assert_eq!(wait(&postponed, 333), 666);
+    holds.begin_anew();
+    assert!(holds.attempts.may_begin(), "the way back does not wait for what failed on the way there");
 }

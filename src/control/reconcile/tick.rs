@@ -8,9 +8,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::clock::now;
 use super::evidence::fresh_facts;
-use super::flip::FlipOutcome;
+use super::observed::FlipOutcome;
 use super::state::{Control, Interlay, Migration};
-use crate::workflow::{Evidence, MigrationRecord, Phase, auto_step, flip_gates, is_dual};
+use crate::workflow::{Evidence, MigrationRecord, Phase, auto_step, flip_gates, is_dual, lag_us_max};
 use base::model::{MigrationStatus, ShadowFrom, Side, limits};
 use bus::Directive;
 use movers::Check;
@@ -134,8 +134,8 @@ impl Control {
         migration.seen.borrow_mut().holds.attempts.running = true;
         let (control, migration) = (Rc::clone(self), Rc::clone(migration));
         tokio::task::spawn_local(async move {
-            control.rehearse(&migration).await;
-            hold_tried(&migration);
+            let outcome = control.rehearse(&migration).await;
+            migration.seen.borrow_mut().holds.ended(&outcome);
         });
     }
 
@@ -164,10 +164,11 @@ impl Control {
         migration.seen.borrow_mut().holds.attempts.running = true;
         let (control, migration) = (Rc::clone(self), Rc::clone(migration));
         tokio::task::spawn_local(async move {
-            if let FlipOutcome::Postponed(reason) = control.flip(&migration).await {
+            let outcome = control.flip(&migration).await;
+            if let FlipOutcome::Refused(reason) | FlipOutcome::Postponed(reason) = &outcome {
                 tracing::info!(%reason, "the change of authority is postponed");
             }
-            hold_tried(&migration);
+            migration.seen.borrow_mut().holds.ended(&outcome);
         });
     }
 
@@ -193,14 +194,9 @@ fn may_hold(interlay: &Interlay, migration: &Migration, record: &MigrationRecord
     let calm = fresh_facts(record, &seen.shadow).is_ok_and(|facts| {
         !facts.behind.uncopied
             && facts.behind.dirty <= record.decisions.thresholds.dirty_before_fence_max
+            && facts.behind.lag_us <= lag_us_max(record)
             && facts.authority_connected
             && facts.shadow_connected
     });
     calm && seen.verification.running.is_none() && seen.holds.attempts.may_begin() && interlay.change.try_lock().is_ok()
-}
-
-fn hold_tried(migration: &Migration) {
-    let attempts = &mut migration.seen.borrow_mut().holds.attempts;
-    attempts.running = false;
-    attempts.not_before = Instant::now() + limits::FENCE_RETRY_PAUSE;
 }

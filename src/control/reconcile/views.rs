@@ -6,6 +6,7 @@ pub use super::analysis::{AnalysisView, SessionStateView};
 use super::clock::now;
 use super::error::ControlError;
 use super::evidence::fresh_facts;
+use super::feeds::passed_by;
 pub use super::pause_state::PauseState;
 pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadFilter, PoliciesView, SlotView};
 use super::state::{Control, Interlay, Migration};
@@ -196,7 +197,13 @@ impl Control {
                 )),
             }
         });
-        let notes = notes.chain(self.absent_policies()).collect();
+        let passed_by = self.interlays.values().filter_map(|interlay| {
+            let live = self.live(interlay.name())?;
+            let record = live.record.borrow();
+            let why = passed_by(&record, &interlay.config.policies.settings)?;
+            Some(format!("interlay {}: {why}: it is not asked in migration {}", interlay.name(), record.id))
+        });
+        let notes = notes.chain(self.absent_policies()).chain(passed_by).collect();
         ReadyView { ready: problems.is_empty(), driver: self.driver.clone(), problems, notes }
     }
 

@@ -7,7 +7,7 @@ use super::feeds::chosen_feed;
 use super::lower::is_dual;
 use super::phase::Phase;
 use super::record::MigrationRecord;
-use base::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp};
+use base::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp, limits};
 use movers::{Check, Severity, ShadowFacts};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,11 +195,12 @@ pub(super) fn feed_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
 }
 
 fn compare_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
-    const LATER: &[&str] = &["nothing_uncopied", "reads_compared", "divergences", "dirty"];
+    const LATER: &[&str] = &["nothing_uncopied", "reads_compared", "inconclusive", "divergences", "dirty"];
     if !is_dual(record) {
         return vec![deferred(record, evidence, now, "comparison", LATER)];
     }
-    let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), divergence_gate(evidence)];
+    let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), inconclusive_gate(evidence)];
+    gates.push(divergence_gate(evidence));
     gates.push(dirty_gate(evidence, record.decisions.thresholds.dirty_before_fence_max));
     gates
 }
@@ -253,10 +254,29 @@ fn pass_gate(evidence: &Evidence) -> Gate {
     }
 }
 
+/// Keys of a clean full comparison count as reads do: an application that only writes has no others.
 fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     let min = record.decisions.thresholds.compare_min_reads;
-    shadow_gate(evidence, "reads_compared", &format!("at least {min} reads"), |facts| {
-        (facts.reads.compared >= min, format!("{} reads", facts.reads.compared))
+    let clean = evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.epoch == record.authority.epoch);
+    let threshold = format!("at least {min} reads, or keys of a clean full comparison");
+    shadow_gate(evidence, "reads_compared", &threshold, |facts| {
+        let reads = facts.reads.compared;
+        let keys = clean.map_or(0, |seen| seen.keys);
+        let more = clean.map_or_else(String::new, |seen| format!(" and {} compared keys", seen.keys));
+        (reads.saturating_add(keys) >= min, format!("{reads} reads{more}"))
+    })
+}
+
+/// Reads whose two answers were not of one moment prove nothing; when they are many, neither do the others.
+fn inconclusive_gate(evidence: &Evidence) -> Gate {
+    const SHARE: u64 = limits::READS_INCONCLUSIVE_PER_HUNDRED_MAX;
+    const TRIED: u64 = limits::READS_INCONCLUSIVE_MIN_TRIED;
+    let threshold = format!("at most {SHARE} in 100, once {TRIED} were tried");
+    shadow_gate(evidence, "inconclusive", &threshold, |facts| {
+        let inconclusive = facts.reads.inconclusive;
+        let tried = facts.reads.compared.saturating_add(inconclusive);
+        let met = tried < TRIED || inconclusive.saturating_mul(100) <= tried.saturating_mul(SHARE);
+        (met, format!("{inconclusive} of {tried} reads"))
     })
 }
 
@@ -339,12 +359,27 @@ fn connected_gate(evidence: &Evidence) -> Gate {
     })
 }
 
+/// How far behind the shadow may be for clients to be held: the other half of their time is for what comes after.
+#[must_use]
+pub fn lag_us_max(record: &MigrationRecord) -> u64 {
+    record.decisions.thresholds.fence_budget_ms.saturating_mul(1000) / 2
+}
+
+/// A shadow that does not answer would let every hold expire, and clients would wait for nothing.
+fn lag_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
+    let max = lag_us_max(record);
+    shadow_gate(evidence, "lag", &format!("at most {max} us (half of fence_budget_ms)"), |facts| {
+        (facts.behind.lag_us <= max, format!("{} us", facts.behind.lag_us))
+    })
+}
+
 /// What must be true before clients are held for a change of authority: forward in `migrate`, back in `rollback`.
 #[must_use]
 pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
     let thresholds = &record.decisions.thresholds;
     let mut gates = vec![pass_gate(evidence), dirty_gate(evidence, thresholds.dirty_before_fence_max)];
     gates.push(connected_gate(evidence));
+    gates.push(lag_gate(record, evidence));
     if record.phase == Phase::Rollback {
         // The way back waits for nothing but what makes it lossless.
         return gates;
@@ -355,6 +390,7 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
     gates.push(divergence_gate(evidence));
     if record.decisions.shadow_from == ShadowFrom::Migrate {
         gates.push(reads_gate(record, evidence));
+        gates.push(inconclusive_gate(evidence));
         gates.push(rehearsal_gate(record));
     }
     if record.decisions.hold_before_flip {

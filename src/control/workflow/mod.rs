@@ -11,11 +11,13 @@ mod record;
 mod transition;
 
 #[cfg(test)]
+mod gate_tests;
+#[cfg(test)]
 mod tests;
 
 pub use evidence::{Evidence, PolicyWord, Verification, Workload};
 pub use feeds::chosen_feed;
-pub use gates::{Gate, flip_gates, gates_now, unmet};
+pub use gates::{Gate, flip_gates, gates_now, lag_us_max, unmet};
 pub use lower::{feed_in_use, is_dual, plan};
 pub use phase::Phase;
 pub use record::{Ended, MigrationRecord, NewMigration, Rehearsal, SmokeResult};

@@ -1,4 +1,4 @@
-//! Tables and random walks over `transition`.
+//! Tables and random walks over `transition`. Gates with tests of their own: `gate_tests`.
 
 use proptest::prelude::*;
 
@@ -6,13 +6,12 @@ use super::*;
 use crate::events::MigrationEvent;
 use crate::reconcile::fake::endpoint;
 use base::model::{
-    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, EndpointName, FeedChoice, FeedKind, Generation,
-    InterlayName, MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ShadowFrom, Side,
-    Timestamp,
+    ApprovalScope, Authority, AutoThrough, ConflictPolicy, Decisions, EndpointName, FeedKind, Generation, InterlayName,
+    MigrationId, MigrationStatus, PlanMode, PolicyChoice, PolicySettings, PolicySlot, ShadowFrom, Side, Timestamp,
 };
 use movers::{Check, Feeds, Finding, OwnGate, ReadsCompared, Severity, ShadowFacts};
 
-fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
+pub(super) fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
     let mut decisions = Decisions { manual_approval: false, ..Decisions::default() };
     change(&mut decisions);
     let asked = NewMigration {
@@ -27,22 +26,18 @@ fn record(change: impl FnOnce(&mut Decisions)) -> MigrationRecord {
 }
 
 /// The feed under which the cores do this.
-fn kind(mode: PlanMode) -> FeedKind {
+pub(super) fn kind(mode: PlanMode) -> FeedKind {
     FeedKind::ALL.iter().copied().find(|kind| kind.plan_mode() == mode).unwrap()
 }
 
-fn choice(kind: FeedKind) -> FeedChoice {
-    FeedChoice::ALL.iter().copied().find(|choice| choice.kind() == Some(kind)).unwrap()
-}
-
 /// As if dual operation had begun.
-fn in_step(record: &mut MigrationRecord) {
+pub(super) fn in_step(record: &mut MigrationRecord) {
     record.dual_since = Some(Timestamp(1));
     record.feed = Some(kind(PlanMode::Dual));
 }
 
 /// Evidence with which every gate that evidence can meet is met, at the present step of this record.
-fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
+pub(super) fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
     let passed = || Check::Passed("ok".to_owned());
     Evidence {
         source_reachable: passed(),
@@ -74,17 +69,17 @@ fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
     }
 }
 
-fn checked(record: &MigrationRecord) -> MigrationRecord {
+pub(super) fn checked(record: &MigrationRecord) -> MigrationRecord {
     let smoked = observe(record, Fact::Smoked { checks: 9, failed: Vec::new() }, Timestamp(5)).record;
     observe(&smoked, Fact::Rehearsed { pause_us: 900 }, Timestamp(6)).record
 }
 
-fn go(record: &MigrationRecord, command: Command) -> MigrationRecord {
+pub(super) fn go(record: &MigrationRecord, command: Command) -> MigrationRecord {
     let now = Timestamp(record.phase_since.0 + 10);
     transition(record, command, &good(record, now), now).unwrap_or_else(|refusal| panic!("{refusal}")).record
 }
 
-fn advance(record: &MigrationRecord) -> MigrationRecord {
+pub(super) fn advance(record: &MigrationRecord) -> MigrationRecord {
     go(record, Command::Advance { to: None })
 }
 
@@ -92,12 +87,12 @@ fn own_gate(check: Check) -> OwnGate {
     OwnGate { name: "records_unaltered", check, threshold: "0 keys" }
 }
 
-fn lowered(record: &MigrationRecord) -> (PlanMode, Side, u16) {
+pub(super) fn lowered(record: &MigrationRecord) -> (PlanMode, Side, u16) {
     let plan = plan(record, &endpoint("old"), &endpoint("new"), Generation(1));
     (plan.mode, plan.authority.side, plan.compare.sample_per_ten_thousand)
 }
 
-fn refused_gates(result: Result<Transition, Refusal>) -> Vec<&'static str> {
+pub(super) fn refused_gates(result: Result<Transition, Refusal>) -> Vec<&'static str> {
     match result {
         Err(Refusal::UnmetGates { gates, .. }) => gates.iter().map(|gate| gate.name).collect(),
         other => panic!("expected unmet gates, got {other:?}"),
@@ -206,6 +201,8 @@ fn with_nothing_known_no_gate_of_any_step_is_met() {
         "dirty",
         "divergences",
         "feed",
+        "inconclusive",
+        "lag",
         "nothing_uncopied",
         "reads_compared",
         "records_unaltered",
@@ -231,7 +228,7 @@ fn with_nothing_known_each_step_names_its_gates() {
     let expected: [&[&str]; 5] = [
         &["source_reachable", "target_reachable", "target_exercised", "rollback_policy"],
         &["commands_observed", "time_observed", "compatibility", "target_keys", "feed", "rollback_policy"],
-        &["nothing_uncopied", "reads_compared", "divergences", "dirty", "rollback_policy"],
+        &["nothing_uncopied", "reads_compared", "inconclusive", "divergences", "dirty", "rollback_policy"],
         &["smoke_checks", "rollback_rehearsal", "approval_to_migrate", "rollback_policy"],
         &[
             "traffic_on_target",
@@ -260,6 +257,7 @@ fn with_nothing_known_each_step_names_its_gates() {
         "nothing_uncopied",
         "dirty",
         "both_sides_connected",
+        "lag",
         "rollback_policy",
         "records_unaltered",
         "verification",
@@ -274,7 +272,10 @@ fn a_deferred_gate_names_the_gates_that_stand_in_for_it() {
     let mut at = advance(&advance(&record(|d| d.shadow_from = ShadowFrom::Migrate)));
     let gates = gates_now(&at, &nothing_known(), Timestamp(50));
     let comparison = gates.iter().find(|gate| gate.name == "comparison").expect("the row is shown");
-    assert!(comparison.met && comparison.measured.contains("nothing_uncopied, reads_compared, divergences, dirty"));
+    assert!(
+        comparison.met
+            && comparison.measured.contains("nothing_uncopied, reads_compared, inconclusive, divergences, dirty")
+    );
     // With shadow_from = compare the flip does not ask for reads again, so nothing would stand in for them.
     at.decisions.shadow_from = ShadowFrom::Compare;
     (at.dual_since, at.feed) = (None, None);
@@ -546,75 +547,4 @@ fn a_policy_is_set_in_every_phase_and_not_after_the_end() {
     let over = go(&record(|_| {}), Command::Abandon { reason: "r".to_owned() });
     let set = Command::SetPolicy { slot: PolicySlot::Mirror, choice: None };
     assert!(matches!(transition(&over, set, &good(&over, now), now), Err(Refusal::WrongPhase(_))));
-}
-
-#[test]
-fn the_feed_is_the_best_there_is_or_the_one_that_was_asked_for() {
-    let (followed, dual) = (kind(PlanMode::Followed), kind(PlanMode::Dual));
-    let both = || Feeds { usable: vec![followed, dual], refused: Vec::new() };
-    let only =
-        |usable, refused| Feeds { usable: vec![usable], refused: vec![(refused, "the policy p decides".to_owned())] };
-    let none = || Feeds { usable: Vec::new(), refused: vec![(followed, "no".to_owned()), (dual, "never".to_owned())] };
-    let cases: [(FeedChoice, Feeds, Result<FeedKind, ()>, &str); 9] = [
-        (FeedChoice::Auto, both(), Ok(followed), "the best that both servers offer"),
-        (FeedChoice::Auto, only(dual, followed), Ok(dual), "replication is refused: the policy p decides"),
-        (FeedChoice::Auto, only(followed, dual), Ok(followed), "the best that both servers offer"),
-        (FeedChoice::Auto, none(), Err(()), "replication is refused: no; "),
-        (choice(followed), both(), Ok(followed), "asked for"),
-        (choice(dual), both(), Ok(dual), "asked for"),
-        (choice(followed), only(dual, followed), Err(()), "the policy p decides"),
-        (choice(dual), only(followed, dual), Err(()), "the policy p decides"),
-        (choice(dual), Feeds { usable: vec![followed], refused: Vec::new() }, Err(()), "do not offer"),
-    ];
-    for (asked, feeds, expected, words) in cases {
-        let at = advance(&record(|d| d.feed = asked));
-        let evidence = Evidence { feeds: Ok(feeds.clone()), ..good(&at, Timestamp(9)) };
-        let chosen = chosen_feed(&at, &evidence);
-        assert_eq!(chosen.as_ref().map(|(kind, _)| *kind).map_err(|_| ()), expected, "{asked} of {feeds:?}");
-        let why = chosen.map_or_else(|why| why, |(_, why)| why);
-        assert!(why.contains(words), "{asked} of {feeds:?}: {why}");
-        let done = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9));
-        match expected {
-            Err(()) => {
-                let Err(Refusal::UnmetGates { gates, .. }) = done else { panic!("{done:?}") };
-                assert!(gates.len() == 1 && gates[0].name == "feed" && gates[0].measured.contains(words), "{gates:?}");
-            }
-            Ok(kind) => {
-                let done = done.unwrap();
-                assert_eq!((done.record.feed, done.record.feed_reason.as_ref()), (Some(kind), Some(&why)));
-                assert_eq!(lowered(&done.record), (kind.plan_mode(), Side::Source, 10_000));
-                assert!(done.events.contains(&MigrationEvent::FeedChosen { feed: kind, why }));
-            }
-        }
-    }
-}
-
-/// Every dual phase of both directions, and a retry, with what was chosen once; whatever is offered later.
-#[test]
-fn the_feed_stays_what_it_was_chosen() {
-    let followed = kind(PlanMode::Followed);
-    let mut at = advance(&record(|d| d.shadow_from = ShadowFrom::Compare));
-    let evidence =
-        Evidence { feeds: Ok(Feeds { usable: vec![followed], refused: Vec::new() }), ..good(&at, Timestamp(9)) };
-    at = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).unwrap().record;
-    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Source, 10_000));
-    at = advance(&checked(&advance(&at)));
-    assert_eq!((at.phase, lowered(&at)), (Phase::Migrate, (PlanMode::Followed, Side::Source, 0)));
-    at = go(&at, Command::Flip);
-    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Target, 0));
-    at = go(&go(&at, Command::Rollback { reason: "slow".to_owned() }), Command::Flip);
-    assert_eq!(lowered(&at), (PlanMode::Followed, Side::Source, 0));
-    at = go(&go(&at, Command::Advance { to: Some(Phase::Migrate) }), Command::Flip);
-    at = advance(&at);
-    assert_eq!((at.feed, lowered(&at)), (Some(followed), (PlanMode::PassThrough, Side::Target, 0)));
-}
-
-#[test]
-fn late_shadowing_chooses_its_feed_when_it_begins() {
-    let at = advance(&advance(&record(|d| d.shadow_from = ShadowFrom::Migrate)));
-    let at = checked(&advance(&at));
-    assert_eq!((at.phase, at.feed), (Phase::Test, None));
-    let unknown = Evidence { feeds: Err("not measured yet".to_owned()), ..good(&at, Timestamp(99)) };
-    assert_eq!(refused_gates(transition(&at, Command::Advance { to: None }, &unknown, Timestamp(99))), ["feed"]);
-    assert_eq!(advance(&at).feed, Some(kind(PlanMode::Dual)));
 }

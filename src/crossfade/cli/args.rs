@@ -59,6 +59,9 @@ pub enum Top {
         /// Seconds to stay in `compare`, where every read is compared; redis only.
         #[arg(long, default_value_t = 0)]
         compare_seconds: u64,
+        /// What keeps the target in step; redis only, default lane.
+        #[arg(long, value_parser = ["auto", "replication", "lane"])]
+        feed: Option<String>,
     },
     /// Overview: interlays, authoritative servers, phases, lag, divergences.
     Status,

@@ -204,6 +204,26 @@ mod tests {
     }
 
     #[test]
+    fn a_feed_is_named_or_left_to_the_proxy() {
+        let body = |words: &str| {
+            let words = format!("crossfade migration create --id m --interlay i {words}");
+            let Top::Migration(MigrationCommand::Create(args)) =
+                Cli::try_parse_from(words.split_whitespace()).unwrap().command
+            else {
+                panic!("not a create");
+            };
+            to_json(&args.body().unwrap()).unwrap()
+        };
+        assert_eq!(body("")["feed"], serde_json::Value::Null);
+        assert_eq!(body("--feed lane")["feed"], "lane");
+        let demo = |feed: &str| Cli::try_parse_from(["crossfade", "demo", feed]);
+        for feed in ["--feed=auto", "--feed=replication", "--feed=lane"] {
+            assert!(demo(feed).is_ok(), "{feed}");
+        }
+        assert!(demo("--feed=pigeon").is_err());
+    }
+
+    #[test]
     fn a_module_is_sent_with_the_cases_beside_it() {
         let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filters/dist");
         let body = load_body(&dist.join("deny_dangerous.wasm"), None).unwrap();

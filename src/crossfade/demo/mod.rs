@@ -19,8 +19,8 @@ mod options;
 pub fn run(options: &DemoOptions) -> i32 {
     let demo: fn(&DemoOptions) -> i32 = match options.kind.as_str() {
         "redis" => redis::run,
-        "postgres" if options.valkey || options.auto_rollback => {
-            eprintln!("demo: --valkey and --auto-rollback are options of the redis demo: leave them out");
+        "postgres" if options.valkey || options.auto_rollback || options.feed.is_some() => {
+            eprintln!("demo: --valkey, --auto-rollback and --feed are options of the redis demo: leave them out");
             return 2;
         }
         "postgres" => postgres::run,

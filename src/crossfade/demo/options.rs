@@ -15,4 +15,10 @@ pub struct DemoOptions {
     pub auto_rollback: bool,
     /// Time to stay in `compare`, where every read is compared; Redis only.
     pub compare_seconds: u64,
+    /// What keeps the target in step, default [`DemoOptions::FEED`]; Redis only.
+    pub feed: Option<String>,
+}
+
+impl DemoOptions {
+    pub const FEED: &'static str = "lane";
 }

@@ -29,6 +29,8 @@ pub struct Director<'a> {
     pub benchmark: Arc<AtomicU64>,
     /// Minimum time of comparing reads.
     pub compare: Duration,
+    /// What is to keep the target in step.
+    pub feed: String,
 }
 
 pub fn on(side: &'static str) -> impl Fn(&Json) -> bool {
@@ -43,6 +45,7 @@ impl Director<'_> {
             "interlay": INTERLAY,
             "strategy": "blue_green",
             "manual_approval": false,
+            "feed": self.feed,
         });
         let (status, answer) = self.rig.admin.post("/api/v1/migrations", &create)?;
         if !(200..300).contains(&status) {
@@ -123,7 +126,7 @@ impl Director<'_> {
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
-        self.wait("a drained lane", |now| {
+        self.wait("a shadow that has everything", |now| {
             now["lane"]["at_ms"].as_u64().is_some_and(|at| at > since)
                 && nothing(&now["dirty"])
                 && nothing(&now["in_flight"])
@@ -132,7 +135,7 @@ impl Director<'_> {
         .map(drop)
     }
 
-    /// Compares both servers while no client writes and the lane is drained.
+    /// Compares both servers while no client writes and the shadow has everything.
     pub fn compare(&mut self, report: &mut Report) -> Result<(), String> {
         self.screen.step("typed digest of both servers");
         let [source, target] = self.rig.endpoints()?;
@@ -166,6 +169,8 @@ impl Director<'_> {
     /// Reads a migration's figures while both sides are still kept in step.
     pub fn summarise(&self, before: &Json, report: &mut Report) {
         report.flips = flips(before);
+        let word = |name: &str| before[name].as_str().unwrap_or("unknown").to_owned();
+        (report.feed, report.feed_reason) = (word("feed"), word("feed_reason"));
         let lane = &before["lane"];
         report.keys_moved = lane["copied_keys"].as_u64().unwrap_or(0);
         report.bytes_moved = lane["copied_bytes"].as_u64().unwrap_or(0);

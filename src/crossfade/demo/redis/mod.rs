@@ -95,7 +95,8 @@ fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &m
     let requests = Arc::clone(&background.requests);
     let compare = Duration::from_secs(options.compare_seconds);
     let tally = Arc::clone(&workload.tally);
-    let mut director = Director { rig, screen, tally, benchmark: requests, compare };
+    let feed = options.feed.clone().unwrap_or_else(|| DemoOptions::FEED.to_owned());
+    let mut director = Director { rig, screen, tally, benchmark: requests, compare, feed };
 
     if options.auto_rollback {
         director.phases_with_automatic_rollback(report)?;
@@ -105,7 +106,7 @@ fn passage(rig: &mut Rig, screen: &mut Screen, options: &DemoOptions, report: &m
     let least = Duration::from_secs(options.seconds.unwrap_or(0)).saturating_sub(traffic_since.elapsed());
     director.linger(BETWEEN_FLIPS.max(least))?;
 
-    director.screen.step("stopping clients, draining the lane");
+    director.screen.step("stopping clients, waiting for the shadow");
     if let Err(why) = background.finish() {
         report.client_errors += 1;
         report.notes.push(why);
