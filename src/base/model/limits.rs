@@ -200,6 +200,8 @@ pub const SAMPLED_READS_BYTES_MAX: usize = 256 * 1024;
 /// Keys of a feed that are copied again at a time, and how long the feed then goes on before the next.
 pub const FEED_REPAIRS_AT_ONCE: usize = 128;
 pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(2);
+/// Keys that a shadow did not have whose deadlines are asked for at a time.
+pub const FEED_ABSENT_AT_ONCE: usize = 512;
 /// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
 pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
 pub const FEED_LAG_STEPS_MAX: usize = 1024;

@@ -1,7 +1,8 @@
 //! Drives a replication feed: finds where it left off, fills the shadow anew where it must, applies the stream, starts over after a loss.
 //!
 //! Lives on the movers' thread. It is the only writer of the shadow. For what must be read and written at one exact position (a comparison, a
-//! repair, a corrected deadline) it stands still at that position: see [`super::standstill`].
+//! repair, a corrected deadline) it stands still at that position: see [`super::standstill`]. What it finds missing is looked into beside it: see
+//! [`super::absent`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     pub doubts: RefCell<BTreeSet<Doubt>>,
     /// What the shadow cannot hold as the authority does, copied as well as it can.
     pub losses: RefCell<BTreeSet<Doubt>>,
+    /// Keys that the shadow did not have when a command built on them; some it may have lost too early.
+    pub absent: RefCell<BTreeSet<(u32, Vec<u8>)>>,
+    pub has_absent: Notify,
     pub touches: RefCell<Touches>,
     pub work: RefCell<VecDeque<Work>>,
     /// Rung when there is work.
@@ -97,6 +101,8 @@ impl Feed {
             status: Cell::default(),
             doubts: RefCell::default(),
             losses: RefCell::default(),
+            absent: RefCell::default(),
+            has_absent: Notify::new(),
             touches: RefCell::default(),
             work: RefCell::default(),
             has_work: Notify::new(),
@@ -117,7 +123,7 @@ impl Feed {
 
     #[must_use]
     pub fn doubts_len(&self) -> usize {
-        self.0.doubts.borrow().len()
+        self.0.doubts.borrow().len() + self.0.absent.borrow().len()
     }
 
     /// What the shadow cannot hold as the authority does.
@@ -173,6 +179,7 @@ impl Feed {
         let ended = tokio::select! {
             ended = shared.apply(applying) => ended,
             ended = shared.correct_deadlines(events) => ended,
+            ended = shared.look_at_absent() => ended,
         };
         shared.note(|status| status.connected = false);
         ended
@@ -413,8 +420,15 @@ impl Shared {
         let (requests, count) = at.batch.seal(&at.key, &position);
         let replies = at.client.pipeline(requests, count).await?;
         match at.batch.outcome(&replies) {
-            Outcome::Applied(found) if found.is_empty() => {}
-            Outcome::Applied(found) => self.doubt(found),
+            Outcome::Applied(found) => {
+                if !found.doubts.is_empty() {
+                    self.doubt(found.doubts);
+                }
+                if !found.absent.is_empty() {
+                    self.absent.borrow_mut().extend(found.absent);
+                    self.has_absent.notify_one();
+                }
+            }
             Outcome::Refused(why) => {
                 return Err(FeedError::Refused { shadow: at.client.who().to_owned(), why });
             }
