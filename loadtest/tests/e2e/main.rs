@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod faults;
+mod feed_inputs;
 mod history;
 mod migration;
 mod openapi;

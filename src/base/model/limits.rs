@@ -197,9 +197,14 @@ pub const FEED_BATCH_BYTES: usize = 1024 * 1024;
 /// Reads that one core keeps for a comparison between two samples, and their bytes: each costs the servers one more read.
 pub const SAMPLED_READS_MAX: usize = 256;
 pub const SAMPLED_READS_BYTES_MAX: usize = 256 * 1024;
-/// Keys of a feed that are copied again in one window, and how long between two windows.
-pub const FEED_REPAIRS_AT_ONCE: usize = 64;
-pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(20);
+/// Keys of a feed that are copied again at a time, and how long the feed then goes on before the next.
+pub const FEED_REPAIRS_AT_ONCE: usize = 128;
+pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(2);
+/// Keys that a shadow did not have whose deadlines are asked for at a time.
+pub const FEED_ABSENT_AT_ONCE: usize = 512;
+/// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
+pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
+pub const FEED_LAG_STEPS_MAX: usize = 1024;
 /// Keys kept, twice, of those that a stream has touched last, 16 bytes each; what was touched before counts as touched whenever it is asked for.
 pub const FEED_TOUCHED_KEYS_MAX: usize = 100_000;
 /// How much later than at the authority deadlines are stored while the history is being written and its stream caught up with: longer than any

@@ -1,7 +1,8 @@
 //! Drives a replication feed: finds where it left off, fills the shadow anew where it must, applies the stream, starts over after a loss.
 //!
 //! Lives on the movers' thread. It is the only writer of the shadow. For what must be read and written at one exact position (a comparison, a
-//! repair, a corrected deadline) it stands still at that position: see [`super::standstill`].
+//! repair, a corrected deadline) it stands still at that position: see [`super::standstill`]. What it finds missing is looked into beside it: see
+//! [`super::absent`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     pub doubts: RefCell<BTreeSet<Doubt>>,
     /// What the shadow cannot hold as the authority does, copied as well as it can.
     pub losses: RefCell<BTreeSet<Doubt>>,
+    /// Keys that the shadow did not have when a command built on them; some it may have lost too early.
+    pub absent: RefCell<BTreeSet<(u32, Vec<u8>)>>,
+    pub has_absent: Notify,
     pub touches: RefCell<Touches>,
     pub work: RefCell<VecDeque<Work>>,
     /// Rung when there is work.
@@ -71,10 +75,11 @@ pub(super) struct Applying {
 /// Whether the shadow may be so late that it has lost keys of its own which live on at the authority.
 #[derive(Debug)]
 struct Lag {
-    /// It was not known to have caught up since.
-    behind_since: Option<Instant>,
-    /// Whatever the time: until it has caught up once.
-    until_caught_up: bool,
+    /// What had arrived, and when; the oldest first. Only what the shadow does not have.
+    arrived: VecDeque<(Instant, u64)>,
+    /// Whatever the time: until what had arrived at first is applied; how far that is, once something has.
+    catching_up: bool,
+    first_arrived: Option<u64>,
     /// Whatever the time: until the shadow's deadlines are later than the authority's.
     until_exact: bool,
 }
@@ -96,6 +101,8 @@ impl Feed {
             status: Cell::default(),
             doubts: RefCell::default(),
             losses: RefCell::default(),
+            absent: RefCell::default(),
+            has_absent: Notify::new(),
             touches: RefCell::default(),
             work: RefCell::default(),
             has_work: Notify::new(),
@@ -116,7 +123,7 @@ impl Feed {
 
     #[must_use]
     pub fn doubts_len(&self) -> usize {
-        self.0.doubts.borrow().len()
+        self.0.doubts.borrow().len() + self.0.absent.borrow().len()
     }
 
     /// What the shadow cannot hold as the authority does.
@@ -172,6 +179,7 @@ impl Feed {
         let ended = tokio::select! {
             ended = shared.apply(applying) => ended,
             ended = shared.correct_deadlines(events) => ended,
+            ended = shared.look_at_absent() => ended,
         };
         shared.note(|status| status.connected = false);
         ended
@@ -199,17 +207,23 @@ fn next(pause: Duration) -> Duration {
 }
 
 impl Lag {
-    fn note(&mut self, caught_up: bool) {
-        if caught_up {
-            (self.behind_since, self.until_caught_up) = (None, false);
-        } else {
-            self.behind_since.get_or_insert_with(Instant::now);
+    fn note(&mut self, received: u64, applied: u64) {
+        let now = Instant::now();
+        while self.arrived.front().is_some_and(|&(_, offset)| offset <= applied) {
+            self.arrived.pop_front();
         }
+        let due = self.arrived.back().is_none_or(|&(at, _)| now.duration_since(at) >= limits::FEED_LAG_STEP);
+        if received > applied && due && self.arrived.len() < limits::FEED_LAG_STEPS_MAX {
+            self.arrived.push_back((now, received));
+        }
+        let goal = *self.first_arrived.get_or_insert(received);
+        self.catching_up &= applied < goal;
     }
 
     fn is_doubtful(&self, grace_ms: i64) -> bool {
         let half = Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0));
-        self.until_caught_up || self.until_exact || self.behind_since.is_some_and(|since| since.elapsed() >= half)
+        let late = self.arrived.front().is_some_and(|(at, _)| at.elapsed() >= half);
+        self.catching_up || self.until_exact || late
     }
 }
 
@@ -245,7 +259,7 @@ impl Shared {
             spill: spec.spill.clone(),
             sizes: Sizes::default(),
         };
-        let mut lag = Lag { behind_since: None, until_caught_up: true, until_exact: true };
+        let mut lag = Lag { arrived: VecDeque::new(), catching_up: true, first_arrived: None, until_exact: true };
         let (following, reader, dialect) = match standing {
             Some(Standing { following, reader }) => {
                 let position = reader.position();
@@ -262,7 +276,7 @@ impl Shared {
                     let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
                     let (following, position) = self.fill(&follow, &generous, &mut client, &key, events).await?;
                     // The deadlines of the history outlast whatever comes now.
-                    (lag.until_caught_up, lag.until_exact) = (false, false);
+                    (lag.catching_up, lag.until_exact) = (false, false);
                     (following, StreamReader::new(position), generous)
                 }
             },
@@ -352,7 +366,7 @@ impl Shared {
         } else {
             at.following.acknowledge(position.offset);
         }
-        at.lag.note(waiting_bytes == 0 && !gathered.is_full);
+        at.lag.note(received, position.offset);
         Ok(())
     }
 
@@ -406,8 +420,15 @@ impl Shared {
         let (requests, count) = at.batch.seal(&at.key, &position);
         let replies = at.client.pipeline(requests, count).await?;
         match at.batch.outcome(&replies) {
-            Outcome::Applied(found) if found.is_empty() => {}
-            Outcome::Applied(found) => self.doubt(found),
+            Outcome::Applied(found) => {
+                if !found.doubts.is_empty() {
+                    self.doubt(found.doubts);
+                }
+                if !found.absent.is_empty() {
+                    self.absent.borrow_mut().extend(found.absent);
+                    self.has_absent.notify_one();
+                }
+            }
             Outcome::Refused(why) => {
                 return Err(FeedError::Refused { shadow: at.client.who().to_owned(), why });
             }

@@ -47,11 +47,20 @@ pub struct Doubt {
     pub why: String,
 }
 
+/// What the replies to a batch tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// These keys may differ.
+    pub doubts: Vec<Doubt>,
+    /// These were not there: new at the authority too, or lost by the shadow alone.
+    pub absent: Vec<(u32, Vec<u8>)>,
+}
+
 /// What became of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It and the position are there; these keys may differ all the same.
-    Applied(Vec<Doubt>),
+    /// It and the position are there.
+    Applied(Found),
     /// Nothing of it is there; the shadow's words.
     Refused(String),
 }
@@ -83,7 +92,7 @@ impl Batch {
         self.entry(words, expect);
     }
 
-    /// A key is in doubt if it is not there now.
+    /// It is told if this key is not there now.
     pub fn watch(&mut self, database: u32, key: &[u8]) {
         self.push(database, &[b"EXISTS", key], Expect::Present);
     }
@@ -130,15 +139,26 @@ impl Batch {
             }
             other => return Outcome::Refused(format!("EXEC gave {}", other.brief())),
         };
-        let doubts = self.entries.iter().zip(results).filter_map(|(entry, result)| self.doubt(entry, result));
-        Outcome::Applied(doubts.flatten().collect())
+        let mut found = Found::default();
+        for (entry, result) in self.entries.iter().zip(results) {
+            match (entry.expect, result) {
+                (Expect::Present, Value::Integer(0)) => found.absent.extend(self.key_of(entry)),
+                _ => found.doubts.extend(self.doubt(entry, result).into_iter().flatten()),
+            }
+        }
+        Outcome::Applied(found)
+    }
+
+    /// Of EXISTS.
+    fn key_of(&self, entry: &Entry) -> Option<(u32, Vec<u8>)> {
+        let key = wire::resp::args::Args::new(&self.bytes[entry.range.clone()]).nth(1)?;
+        Some((entry.database, key.to_vec()))
     }
 
     fn doubt(&self, entry: &Entry, result: &Value) -> Option<Vec<Doubt>> {
         let why = match (result, entry.expect) {
             (Value::Error(text), _) => String::from_utf8_lossy(text).into_owned(),
             (Value::Integer(0), Expect::Changed) => "it was not there, or without a deadline".to_owned(),
-            (Value::Integer(0), Expect::Present) => "the shadow had lost it".to_owned(),
             (Value::Array(fields), Expect::FieldsChanged)
                 if fields.iter().any(|one| !matches!(one, Value::Integer(1 | 2))) =>
             {

@@ -5,6 +5,7 @@
 //! applies the stream, [`standstill`] reads, compares and repairs at one exact
 //! position, [`compare`] asks it to. [`standby`] keeps the other direction ready. Lives on the movers' thread.
 
+mod absent;
 pub mod applier;
 pub mod batch;
 pub mod compare;
