@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::client::Client;
 use super::path::Path;
 use super::shared::Shared;
+use super::upstream::Awaited;
 use crate::contract::{ClientKey, UpstreamKey};
 use base::model::{Generation, PlanMode};
 use base::stdx::slab::Slab;
@@ -51,6 +52,8 @@ impl Barrier {
 pub fn is_busy(clients: &Slab<Client>, shared: &Shared, key: UpstreamKey) -> bool {
     shared.upstreams.get(key).is_some_and(|upstream| {
         let in_the_middle = |owner| clients.get(owner).is_some_and(|client| client.input.large.is_some());
-        !upstream.awaited.is_empty() || upstream.owner.is_some_and(in_the_middle)
+        // Which clients are blocked is no longer the question.
+        let counts = |awaited: &Awaited| !matches!(awaited, Awaited::BlockedList);
+        upstream.awaited.iter().any(counts) || upstream.owner.is_some_and(in_the_middle)
     })
 }

@@ -1,12 +1,16 @@
 //! A blocking command that is outstanding: what is kept of it, so that it can be sent again under another plan with the time it has left.
 
+use std::collections::BTreeSet;
+
 use wire::resp::{Args, encode};
 
 /// Where a blocking command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockedState {
-    /// Sent: to the authority, or into the lane.
+    /// Sent: to the authority, or into the lane. The server may not have looked at it yet, and may find at once what it is to wait for.
     Sent,
+    /// The server has said that it is blocked: it runs nothing until another client writes.
+    Confirmed,
     /// Its end was asked for. If it is given up without a result, it is sent again.
     Ending,
     /// Given up by the old authority; it is sent to the new one in its turn.
@@ -43,6 +47,17 @@ impl Blocked {
             None => self.frame.clone(),
         }
     }
+}
+
+/// The numbers of the connections that are blocked, out of a server's CLIENT LIST.
+#[must_use]
+pub fn blocked_in(list: &[u8]) -> BTreeSet<u64> {
+    let number_if_blocked = |line: &[u8]| {
+        let line = std::str::from_utf8(line).ok()?;
+        let value = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
+        value("flags=")?.contains('b').then(|| value("id=")?.parse().ok()).flatten()
+    };
+    list.split(|&byte| byte == b'\n').filter_map(number_if_blocked).collect()
 }
 
 /// How a command counts its time-out.
@@ -108,6 +123,16 @@ mod tests {
         let blocked = Blocked { frame, muted: false, since_us: 7, number: 0, state: BlockedState::Moving };
         let frame = blocked.frame_at(7 + waited_us);
         Args::new(&frame).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn connections_that_a_server_lists_as_blocked() {
+        // Redis 7.0.15 and Valkey 9.1, shortened.
+        let list = b"id=3 addr=/tmp/s.sock:0 fd=7 name= age=0 flags=bU db=0 cmd=blpop\n\
+                     id=4 addr=127.0.0.1:5 fd=8 name=b age=0 flags=N db=0 cmd=client|list\n\
+                     id=15 flags=b capa= db=0 cmd=xread\nid=x flags=b\n\xff\n\n";
+        assert_eq!(blocked_in(list), BTreeSet::from([3, 15]));
+        assert_eq!(blocked_in(b""), BTreeSet::new());
     }
 
     #[test]

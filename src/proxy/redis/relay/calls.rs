@@ -89,6 +89,11 @@ impl Relay for RedisRelay {
         std::mem::take(&mut self.shared.upstreams.ready)
     }
 
+    fn tick(&mut self, now: Now) {
+        self.shared.now = now;
+        self.ask_what_is_blocked();
+    }
+
     fn plan(&self) -> &Arc<RoutePlan> {
         &self.shared.plan
     }

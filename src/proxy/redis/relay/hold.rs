@@ -16,6 +16,8 @@ struct Begun {
     /// Connections on which something was outstanding when the order came. None joins them: no command begins meanwhile, and a blocking
     /// command that is sent again after a change of plan counts as little as it did before.
     busy: Vec<UpstreamKey>,
+    /// Connections on which servers are asked what is blocked.
+    asking: Vec<UpstreamKey>,
     /// [`HoldEvent::Drained`] has been reported for this order.
     reported: bool,
 }
@@ -46,7 +48,24 @@ impl Hold {
 
     /// [`bus::HoldOrder::Begin`], with the connections on which something is outstanding.
     pub fn begin(&mut self, ticket: u64, busy: Vec<UpstreamKey>) {
-        self.begun = Some(Begun { ticket, busy, reported: false });
+        self.begun = Some(Begun { ticket, busy, asking: Vec::new(), reported: false });
+    }
+
+    /// The connections it still waits for.
+    pub fn busy(&self) -> &[UpstreamKey] {
+        self.begun.as_ref().filter(|begun| !begun.reported).map_or(&[], |begun| &begun.busy)
+    }
+
+    /// Whether an answer of a server is due, on a connection that is still there.
+    pub fn is_asking(&self, is_there: impl Fn(UpstreamKey) -> bool) -> bool {
+        self.begun.as_ref().is_some_and(|begun| begun.asking.iter().any(|key| is_there(*key)))
+    }
+
+    /// Servers are asked on these connections.
+    pub fn ask_on(&mut self, asking: Vec<UpstreamKey>) {
+        if let Some(begun) = self.begun.as_mut() {
+            begun.asking = asking;
+        }
     }
 
     /// Reports, once per order, that nothing is outstanding any more.

@@ -1,8 +1,9 @@
 //! Holding clients: none begins a new command until the release, and control is told when nothing is outstanding any more.
 //!
-//! In dual operation the lane has a fence instead. Not waited for are clients that are blocked, subscribed, or watch keys: nothing of
-//! theirs is under way that ends by itself.
+//! In dual operation the lane has a fence instead. Not waited for are clients that are subscribed, watch keys, or are blocked: nothing of
+//! theirs is under way that ends by itself. That a client is blocked only its server knows, so the server is asked.
 
+use super::blocked::{BlockedState, blocked_in};
 use super::client::Client;
 use super::hold::Held;
 use super::path::Wait;
@@ -10,22 +11,37 @@ use super::shared::Shared;
 use super::state::RedisRelay;
 use super::upstream::{Awaited, Upstream};
 use crate::contract::HoldUnsupported;
+use base::model::Side;
 use base::stdx::slab::Slab;
 use bus::HoldOrder;
+use wire::resp::effect;
 
 /// Whether a command of a client, present or gone, waits for its reply here, or is still on its way.
 fn is_outstanding(clients: &Slab<Client>, upstream: &Upstream) -> bool {
-    let unsent = !upstream.connected || !upstream.output.is_empty();
     let counts = |awaited: &Awaited| match awaited {
         Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Session(..) => true,
-        // It may stay blocked for ever. Unsent it has been accepted and may yet find something to take.
-        Awaited::Blocking(_) => unsent,
+        Awaited::Blocking(_) => may_find_something(clients, upstream),
         // The relay's own: an UNBLOCK, a DISCARD, or the beginning of a block whose EXEC stands behind it.
-        Awaited::Swallow => false,
+        Awaited::Swallow | Awaited::BlockedList => false,
     };
     let in_the_middle = |owner| clients.get(owner).is_some_and(|client| client.input.large.is_some());
     // The newest first: where many are awaited it counts.
     upstream.awaited.iter().rev().any(counts) || upstream.owner.is_some_and(in_the_middle)
+}
+
+/// Whether a blocking command may yet run as if it were none, and take what it finds. Once it is blocked it may stay so for ever.
+fn may_find_something(clients: &Slab<Client>, upstream: &Upstream) -> bool {
+    let sent = upstream.connected && upstream.output.is_empty();
+    match blocked_state(clients, upstream) {
+        // A server that gives its connections no numbers cannot be asked.
+        Some(BlockedState::Sent) => !sent || upstream.server_client_id != 0,
+        Some(BlockedState::Ending | BlockedState::Moving) => true,
+        Some(BlockedState::Confirmed) | None => false,
+    }
+}
+
+fn blocked_state(clients: &Slab<Client>, upstream: &Upstream) -> Option<BlockedState> {
+    Some(clients.get(upstream.owner?)?.blocked.as_ref()?.state)
 }
 
 impl RedisRelay {
@@ -39,6 +55,7 @@ impl RedisRelay {
                 let outstanding = |(key, upstream)| is_outstanding(&self.clients, upstream).then_some(key);
                 let busy = self.shared.upstreams.all.iter().filter_map(outstanding).collect();
                 self.shared.hold.begin(ticket, busy);
+                self.ask_what_is_blocked();
                 self.check_hold();
             }
             HoldOrder::Release { ticket } => self.release(ticket),
@@ -50,6 +67,43 @@ impl RedisRelay {
     pub(super) fn check_hold(&mut self) {
         let Shared { hold, upstreams, .. } = &mut self.shared;
         hold.check(|key| upstreams.get(key).is_some_and(|upstream| is_outstanding(&self.clients, upstream)));
+    }
+
+    /// Asks servers whether the blocking commands that the hold waits for are blocked. Called again until they are, or answered: the server
+    /// may have looked at the question before the command.
+    pub(super) fn ask_what_is_blocked(&mut self) {
+        let Self { clients, shared, .. } = self;
+        if shared.hold.is_asking(|key| shared.upstreams.get(key).is_some()) {
+            return;
+        }
+        let unconfirmed = |upstream: &&Upstream| {
+            let sent = upstream.connected && upstream.output.is_empty();
+            sent && blocked_state(clients, upstream) == Some(BlockedState::Sent)
+        };
+        let busy = shared.hold.busy().iter().filter_map(|key| shared.upstreams.get(*key)).filter(unconfirmed);
+        let asked = shared.numbers(busy);
+        let asking = asked.into_iter().map(|(pool, numbers)| shared.list_blocked(pool, &numbers)).collect();
+        shared.hold.ask_on(asking);
+    }
+
+    /// A server has listed connections of which it was asked. One that refuses to (a right is missing, or it is older than CLIENT LIST ID) is
+    /// taken to have them all blocked: it will not know more the next time.
+    pub(super) fn blocked_listed(&mut self, side: Side, reply: &[u8]) {
+        let listed = effect::bulk(reply).map(blocked_in);
+        for key in self.shared.hold.busy() {
+            let Some(upstream) = self.shared.upstreams.get(*key).filter(|upstream| upstream.key.side == side) else {
+                continue;
+            };
+            if !listed.as_ref().is_none_or(|blocked| blocked.contains(&upstream.server_client_id)) {
+                continue;
+            }
+            if let Some(owner) = upstream.owner.and_then(|owner| self.clients.get_mut(owner))
+                && let Some(blocked) = owner.blocked.as_mut()
+                && blocked.state == BlockedState::Sent
+            {
+                blocked.state = BlockedState::Confirmed;
+            }
+        }
     }
 
     fn release(&mut self, ticket: u64) {

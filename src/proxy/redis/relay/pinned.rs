@@ -122,7 +122,7 @@ impl Client {
     pub(super) fn send_again(&mut self, shared: &mut Shared) -> bool {
         let Some(blocked) = self.blocked.as_mut() else { return true };
         match blocked.state {
-            BlockedState::Sent => true,
+            BlockedState::Sent | BlockedState::Confirmed => true,
             BlockedState::Ending => false,
             BlockedState::Moving => {
                 let Some(key) = self.pinned else { return true };

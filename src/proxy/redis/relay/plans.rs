@@ -9,7 +9,7 @@ use super::client::{BlockPlace, Client};
 use super::path::{Path, Wait};
 use super::shared::Shared;
 use super::state::RedisRelay;
-use super::upstream::{Awaited, PoolKey};
+use super::upstream::{Awaited, Upstream};
 use crate::contract::{Ask, ClientKey, Failure, UpstreamKey};
 use base::model::{Generation, PlanMode, RoutePlan};
 use wire::resp::encode;
@@ -70,7 +70,8 @@ impl RedisRelay {
         }
         let on_the_move = |(key, client): (ClientKey, &Client)| {
             let blocked = client.blocked.as_ref()?;
-            (blocked.state != BlockedState::Sent && client.path != Path::Lane).then_some((blocked.number, key))
+            let moves = matches!(blocked.state, BlockedState::Ending | BlockedState::Moving);
+            (moves && client.path != Path::Lane).then_some((blocked.number, key))
         };
         let mut moving: Vec<_> = self.clients.iter().filter_map(on_the_move).collect();
         moving.sort_unstable_by_key(|(number, _)| *number);
@@ -135,19 +136,11 @@ impl RedisRelay {
         if !barrier.unblocking.is_empty() {
             return; // not answered yet
         }
-        let mut by_pool: Vec<(PoolKey, Vec<u64>)> = Vec::new();
-        for upstream in barrier.waiting_for.iter().filter_map(|key| self.shared.upstreams.get(*key)) {
-            let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
-            if upstream.server_client_id == 0 || !owner.is_some_and(is_ending) {
-                continue;
-            }
-            let pool = self.shared.pool_to_unblock(&upstream.key);
-            match by_pool.iter_mut().find(|(known, _)| *known == pool) {
-                Some((_, ids)) => ids.push(upstream.server_client_id),
-                None => by_pool.push((pool, vec![upstream.server_client_id])),
-            }
-        }
-        barrier.unblocking = by_pool.into_iter().map(|(pool, ids)| self.shared.unblock(pool, &ids)).collect();
+        let ending =
+            |upstream: &&Upstream| upstream.owner.and_then(|owner| self.clients.get(owner)).is_some_and(is_ending);
+        let held_up = barrier.waiting_for.iter().filter_map(|key| self.shared.upstreams.get(*key)).filter(ending);
+        let by_pool = self.shared.numbers(held_up);
+        barrier.unblocking = by_pool.into_iter().map(|(pool, numbers)| self.shared.unblock(pool, &numbers)).collect();
     }
 
     /// The old plan's commands did not end in time: their connections are closed, their clients with them (the outcome is unknown).

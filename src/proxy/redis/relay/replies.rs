@@ -174,7 +174,9 @@ impl RedisRelay {
                 }
             }
             Some(Awaited::Mute(_) | Awaited::Swallow) => {}
-            Some(Awaited::Session(..) | Awaited::Blocking(_)) => upstream.gathered.extend_from_slice(piece),
+            Some(Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {
+                upstream.gathered.extend_from_slice(piece)
+            }
         }
         Ok(())
     }
@@ -182,11 +184,11 @@ impl RedisRelay {
     /// The last part of a reply.
     fn reply_ends(&mut self, key: UpstreamKey, piece: &[u8], first: u8) -> Result<(), String> {
         let Some(upstream) = self.shared.upstreams.get_mut(key) else { return Ok(()) };
-        let mut gathered = std::mem::take(&mut upstream.gathered);
+        let (mut gathered, side) = (std::mem::take(&mut upstream.gathered), upstream.key.side);
         match upstream.awaited.front() {
             None => return Err("a reply to nothing".to_owned()),
             Some(Awaited::Forward(_) | Awaited::Mute(_)) => self.shared.count_reply(key, first),
-            Some(Awaited::Swallow | Awaited::Session(..) | Awaited::Blocking(_)) => {}
+            Some(Awaited::Swallow | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {}
         }
         match self.shared.take_awaited(key) {
             Some(Awaited::Forward(client)) => self.with_client(client, |client, shared| {
@@ -205,6 +207,10 @@ impl RedisRelay {
             Some(Awaited::Blocking(client)) => {
                 gathered.extend_from_slice(piece);
                 self.with_client(client, |client, shared| client.blocking_answered(shared, &gathered));
+            }
+            Some(Awaited::BlockedList) => {
+                gathered.extend_from_slice(piece);
+                self.blocked_listed(side, &gathered);
             }
             Some(Awaited::Swallow) | None => {}
         }

@@ -123,22 +123,44 @@ impl Shared {
         }
     }
 
-    /// Under which log-in the blocking commands of connections like `pool` can be ended.
-    #[must_use]
-    pub fn pool_to_unblock(&self, pool: &PoolKey) -> PoolKey {
-        let own = self.plan.endpoint(pool.side).credentials.clone().map(Rc::new);
-        PoolKey { side: pool.side, credentials: own.or(pool.credentials.clone()), database: 0, resp: 2 }
+    /// The servers' numbers of these connections, by the log-in under which they can be spoken of. Those without a number are left out.
+    pub fn numbers<'a>(&self, connections: impl Iterator<Item = &'a Upstream>) -> Vec<(PoolKey, Vec<u64>)> {
+        let mut by_pool: Vec<(PoolKey, Vec<u64>)> = Vec::new();
+        for Upstream { key, server_client_id, .. } in connections.filter(|upstream| upstream.server_client_id != 0) {
+            let own = self.plan.endpoint(key.side).credentials.clone().map(Rc::new);
+            let pool = PoolKey { side: key.side, credentials: own.or(key.credentials.clone()), database: 0, resp: 2 };
+            match by_pool.iter_mut().find(|(known, _)| *known == pool) {
+                Some((_, numbers)) => numbers.push(*server_client_id),
+                None => by_pool.push((pool, vec![*server_client_id])),
+            }
+        }
+        by_pool
     }
 
-    /// Ends blocking commands, by the servers' numbers of their connections, on a connection made for that and closed behind the last
-    /// answer. They end with an error, which tells them from those whose time is over.
-    pub fn unblock(&mut self, pool: PoolKey, server_client_ids: &[u64]) -> UpstreamKey {
+    /// Ends blocking commands by the numbers of their connections. They end with an error, which tells them from those whose time is over.
+    pub fn unblock(&mut self, pool: PoolKey, numbers: &[u64]) -> UpstreamKey {
         let mut upstream = Upstream::new(pool, None);
-        for id in server_client_ids {
-            let id = id.to_string();
-            encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
+        for number in numbers {
+            let number = number.to_string();
+            encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", number.as_bytes(), b"ERROR"]);
             upstream.awaited.push_back(Awaited::Swallow);
         }
+        self.connect_once(upstream)
+    }
+
+    /// Asks which of these connections are blocked.
+    pub fn list_blocked(&mut self, pool: PoolKey, numbers: &[u64]) -> UpstreamKey {
+        let mut upstream = Upstream::new(pool, None);
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        let mut args: Vec<&[u8]> = vec![b"CLIENT", b"LIST", b"ID"];
+        args.extend(numbers.iter().map(String::as_bytes));
+        encode::push_request(&mut upstream.output, &args);
+        upstream.awaited.push_back(Awaited::BlockedList);
+        self.connect_once(upstream)
+    }
+
+    /// A connection for what the relay itself has to say, closed behind the last answer.
+    fn connect_once(&mut self, mut upstream: Upstream) -> UpstreamKey {
         upstream.retired = true;
         self.connect(upstream)
     }

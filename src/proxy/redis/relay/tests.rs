@@ -1,5 +1,6 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
+mod histories;
 mod hold;
 mod moves;
 mod policies;
@@ -49,6 +50,9 @@ struct Stage {
     /// Connections asked for, in order.
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
+    lists: usize,
+    /// The flags of connections in the server's list, or its refusal to list them.
+    lists_as: Result<&'static str, &'static str>,
     closed_clients: Vec<ClientKey>,
     /// Connections wait in `unconnected` until the test makes them.
     slow: bool,
@@ -67,7 +71,8 @@ impl Stage {
         let relay = RedisRelay::new(setup);
         let (upstreams, closed_clients, unconnected) = (Vec::new(), Vec::new(), Vec::new());
         let now = Now::default();
-        Self { relay, policies, upstreams, unblocks: 0, closed_clients, slow: false, unconnected, now }
+        let (unblocks, lists, lists_as) = (0, 0, Ok("b"));
+        Self { relay, policies, upstreams, unblocks, lists, lists_as, closed_clients, slow: false, unconnected, now }
     }
 
     fn client(&mut self) -> ClientKey {
@@ -93,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// Opens and logs in; a connection made only to unblock another is counted and answered, not kept.
+    /// Opens and logs in; a connection made only to speak of others is counted and answered, not kept.
     fn connect(&mut self, upstream: UpstreamKey) {
         self.relay.upstream_opened(upstream, self.now);
         let log_in = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
@@ -108,13 +113,31 @@ impl Stage {
         if retired {
             let order = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
             for line in lines(&order) {
-                assert!(line.starts_with("CLIENT UNBLOCK 7") && line.ends_with(" ERROR"), "{line}");
-                self.unblocks += 1;
-                self.relay.upstream_input(upstream, b":1\r\n", self.now).expect("RESP");
+                let answer = if let Some(numbers) = line.strip_prefix("CLIENT LIST ID ") {
+                    self.lists += 1;
+                    self.list_of(numbers)
+                } else {
+                    assert!(line.starts_with("CLIENT UNBLOCK 7") && line.ends_with(" ERROR"), "{line}");
+                    self.unblocks += 1;
+                    ":1\r\n".to_owned()
+                };
+                self.relay.upstream_input(upstream, answer.as_bytes(), self.now).expect("RESP");
             }
             assert!(self.relay.shared.upstreams.get(upstream).is_none(), "closed behind the answer");
         } else {
             self.upstreams.push(upstream);
+        }
+    }
+
+    /// What a server says of connections with these numbers.
+    fn list_of(&self, numbers: &str) -> String {
+        match self.lists_as {
+            Err(error) => error.to_owned(),
+            Ok(flags) => {
+                let line = |number| format!("id={number} addr=127.0.0.1:1 flags={flags} cmd=blpop\n");
+                let list: String = numbers.split(' ').map(line).collect();
+                format!("${}\r\n{list}\r\n", list.len())
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Awaited {
     Mute(ClientKey),
     /// Belongs to no client (a DISCARD or UNBLOCK of the relay's own).
     Swallow,
+    /// Tells the relay which connections the server has blocked.
+    BlockedList,
     /// AUTH, HELLO, SELECT: the session changes if the reply is not an error.
     Session(ClientKey, Box<SessionChange>),
     /// A blocking command on the client's pinned connection.
@@ -45,7 +47,7 @@ impl Awaited {
             Self::Forward(client) | Self::Mute(client) | Self::Session(client, _) | Self::Blocking(client) => {
                 Some(*client)
             }
-            Self::Swallow => None,
+            Self::Swallow | Self::BlockedList => None,
         }
     }
 }

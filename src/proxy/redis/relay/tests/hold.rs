@@ -124,15 +124,78 @@ fn commands_for_a_connection_that_is_still_logging_in_are_outstanding() {
         stage.perform();
         assert_eq!(stage.reported(), [], "logged in, and not sent yet");
         assert_eq!(stage.hears(0), [line]);
-        let reported = stage.reported();
+        assert_eq!(stage.reported(), []);
         if line.starts_with('B') {
-            assert_eq!(reported, DRAINED, "blocked: that may last for ever");
+            stage.relay.tick(stage.now);
+            stage.perform();
+            assert_eq!((stage.lists, stage.reported().as_slice()), (1, DRAINED.as_slice()), "the server is asked");
         } else {
-            assert_eq!(reported, []);
             stage.answers(0, "+OK\r\n");
             assert_eq!(stage.reported(), DRAINED);
         }
     }
+}
+
+#[test]
+fn a_blocking_command_may_find_something_until_its_server_says_that_it_is_blocked() {
+    for (says, drained) in [(Ok("b"), true), (Ok("bU"), true), (Ok("N"), false), (Err("-NOPERM no\r\n"), true)] {
+        let mut stage = Stage::new(PlanMode::Followed);
+        let (one, other) = (stage.client(), stage.client());
+        stage.says(one, &["BLPOP l 0"]);
+        stage.says(other, &["BLPOP l 0"]);
+        stage.hears(0);
+        stage.hears(1);
+        stage.lists_as = says;
+        assert_eq!(!stage.hold(BEGIN).is_empty(), drained, "{says:?}");
+        assert_eq!(stage.lists, 1, "about both at once");
+        if !drained {
+            stage.answers(0, "*2\r\n$1\r\nl\r\n$1\r\nv\r\n");
+            stage.lists_as = Ok("b");
+            assert_eq!(stage.reported(), []);
+            stage.relay.tick(stage.now);
+            stage.perform();
+            assert_eq!(stage.reported(), DRAINED, "one was answered, the other is blocked now");
+        }
+        let lists = stage.lists;
+        assert_eq!(stage.hold(HoldOrder::Shut { ticket: 7 }), DRAINED);
+        stage.relay.tick(stage.now);
+        stage.perform();
+        assert_eq!(stage.lists, lists, "what is blocked stays so");
+    }
+}
+
+#[test]
+fn a_question_that_has_become_idle_does_not_hold_up_a_plan() {
+    let mut stage = Stage::new(PlanMode::Followed);
+    let client = stage.client();
+    stage.says(client, &["BLPOP l 0"]);
+    stage.hears(0);
+    stage.slow = true;
+    assert_eq!(stage.hold(BEGIN), []);
+    stage.answers(0, "*2\r\n$1\r\nl\r\n$1\r\nv\r\n");
+    assert_eq!(stage.reported(), DRAINED);
+    stage.publish(2, Authority::initial().flipped(), PlanMode::Followed);
+    assert_eq!(stage.relay.take_acked_plan(), Some(Generation(2)));
+}
+
+#[test]
+fn a_question_that_is_not_answered_is_asked_once_and_again_when_its_connection_is_gone() {
+    let mut stage = Stage::new(PlanMode::Followed);
+    let client = stage.client();
+    stage.says(client, &["BLPOP l 0"]);
+    stage.hears(0);
+    stage.slow = true;
+    assert_eq!(stage.hold(BEGIN), []);
+    stage.relay.tick(stage.now);
+    stage.perform();
+    let [(question, _)] = stage.unconnected[..] else { panic!("{:?}", stage.unconnected) };
+    stage.relay.upstream_failed(question, &Failure::Unreachable("too many clients".to_owned()));
+    stage.slow = false;
+    assert_eq!(stage.reported(), []);
+    stage.relay.tick(stage.now);
+    stage.perform();
+    assert_eq!(stage.reported(), DRAINED);
+    assert_eq!(stage.gets(client), "");
 }
 
 #[test]

@@ -10,6 +10,7 @@ impl Stage {
     /// Holds all clients; nothing is outstanding.
     fn held(&mut self) {
         self.relay.hold(HoldOrder::Begin { ticket: 1 }, self.now).expect("no lane");
+        self.perform();
         assert_eq!(self.relay.take_hold_events(), [(1, HoldEvent::Drained)]);
     }
 

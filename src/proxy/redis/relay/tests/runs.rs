@@ -133,6 +133,8 @@ fn same_in_any_pieces(
 }
 
 proptest! {
+    // Each one is done twice.
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn taken_whole_or_byte_by_byte(says in batches(), piece in 2..200usize, pushes: bool) {
         for looked in [Looked::NotAtAll, Looked::ForReads] {
@@ -142,8 +144,8 @@ proptest! {
 }
 
 proptest! {
-    // Each one compiles a filter.
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    // Each one compiles a filter three times.
+    #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
     fn refused_in_the_middle_or_alone(says in batches(), piece in 2..200usize, pushes: bool) {
         same_in_any_pieces(&says, piece, pushes, Looked::ForRefusals)?;
