@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use crate::protocols::messages::{ToCompanion, ToRelay};
-use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SessionInfo, Side, StatementSample};
+use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SampledRead, SessionInfo, Side, StatementSample};
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabKey;
 use bus::counters::CoreCounters;
@@ -250,6 +250,11 @@ pub trait Relay {
     fn counters(&self) -> CoreCounters;
 
     fn take_statements(&mut self) -> Vec<StatementSample> {
+        Vec::new()
+    }
+
+    /// Reads of clients that are to be compared, since the last call.
+    fn take_reads(&mut self) -> Vec<SampledRead> {
         Vec::new()
     }
 }

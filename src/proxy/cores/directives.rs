@@ -67,6 +67,11 @@ impl Core {
             if !samples.is_empty() {
                 self.report(Report::Statements { interlay: name, samples });
             }
+            let interlay = &mut self.interlays[index];
+            let (name, reads) = (interlay.name.clone(), interlay.relay.take_reads());
+            if !reads.is_empty() {
+                self.report(Report::Reads { interlay: name, reads });
+            }
         }
     }
 }

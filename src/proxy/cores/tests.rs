@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{Core, CoreMessage, Interlay};
+use super::directives::obey;
 use super::links::Links;
 use super::outbox::Outbox;
 use super::tls::TlsKit;
@@ -15,11 +16,13 @@ use crate::contract::{
     UpstreamKey,
 };
 use crate::protocols::samples;
-use base::model::{Authority, CompareReads, CoreId, Generation, InterlayName, PlanMode, RoutePlan, limits};
+use base::model::{
+    Authority, CompareReads, CoreId, Generation, InterlayName, PlanMode, RoutePlan, SampledRead, limits,
+};
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabMap;
 use bus::counters::CoreCounters;
-use bus::{CompanionEvent, CompanionOrder, Mailbox, Published, Report};
+use bus::{CompanionEvent, CompanionOrder, Directive, Mailbox, Published, Report};
 use policy::ViewContext;
 
 /// What a fake relay is to do, and what it was told.
@@ -33,6 +36,7 @@ struct RelayState {
     broken: u32,
     drained: bool,
     draining: bool,
+    reads: Vec<SampledRead>,
 }
 
 struct FakeRelay {
@@ -109,6 +113,9 @@ impl Relay for FakeRelay {
     }
     fn companion_message(&mut self, message: ToRelay) {
         self.state.borrow_mut().answers.push(samples::answered(&message));
+    }
+    fn take_reads(&mut self) -> Vec<SampledRead> {
+        std::mem::take(&mut self.state.borrow_mut().reads)
     }
     fn counters(&self) -> CoreCounters {
         CoreCounters::default()
@@ -336,4 +343,18 @@ fn an_order_for_a_companion_that_is_not_here_is_answered() {
     let unknown = InterlayName::new("none").unwrap();
     assert_eq!(rig.core.order(unknown, samples::order_with_answer(), at(0)), None);
     assert!(rig.reports.is_empty());
+}
+
+#[test]
+fn reads_are_reported_with_the_counters_when_there_are_any() {
+    let rig = rig(1);
+    rig.relay.borrow_mut().reads = vec![SampledRead { database: 3, frame: (*b"*1\r\n$4\r\nPING\r\n").into() }];
+    let core = Rc::new(RefCell::new(rig.core));
+    obey(&core, Directive::Sample);
+    assert!(matches!(rig.reports.pop(), Some(Report::Counters { .. })));
+    let report = rig.reports.pop();
+    assert!(matches!(&report, Some(Report::Reads { reads, .. }) if reads[0].database == 3), "{report:?}");
+    obey(&core, Directive::Sample);
+    assert!(matches!(rig.reports.pop(), Some(Report::Counters { .. })));
+    assert!(rig.reports.is_empty(), "they were taken");
 }

@@ -2,10 +2,12 @@
 //!
 //! This is what lets control say "no command of the previous plan is outstanding anywhere" before it lets a flip's writes go.
 
+use std::collections::VecDeque;
+
 use super::client::Client;
 use super::path::Path;
 use super::shared::Shared;
-use crate::contract::UpstreamKey;
+use crate::contract::{ClientKey, UpstreamKey};
 use base::model::{Generation, PlanMode};
 use base::stdx::slab::Slab;
 
@@ -15,13 +17,23 @@ pub struct Barrier {
     pub generation: Generation,
     /// Connections that still hold commands of the previous plan.
     pub waiting_for: Vec<UpstreamKey>,
+    /// Connections on which the old authority is asked to end blocking commands.
+    pub unblocking: Vec<UpstreamKey>,
+    /// It took too long: what was waited for has been ended.
+    pub forced: bool,
     pub fallen: bool,
 }
 
 impl Barrier {
-    /// Looks whether the last command of the old plan is in.
-    pub fn check(&mut self, clients: &Slab<Client>, shared: &Shared) {
-        if self.fallen {
+    #[must_use]
+    pub fn new(generation: Generation, waiting_for: Vec<UpstreamKey>) -> Self {
+        Self { generation, waiting_for, unblocking: Vec::new(), forced: false, fallen: false }
+    }
+
+    /// Looks whether the last command of the old plan is in. `moving`: blocking commands that are not sent to the new authority
+    /// yet. Before that no core may let a client write, or what they wait for could be taken by one that came later.
+    pub fn check(&mut self, clients: &Slab<Client>, shared: &Shared, moving: &VecDeque<ClientKey>) {
+        if self.fallen || !(moving.is_empty() || self.forced) {
             return;
         }
         self.waiting_for.retain(|key| is_busy(clients, shared, *key));

@@ -6,7 +6,7 @@ use super::client::Client;
 use super::state::RedisRelay;
 use super::upstream::Upstream;
 use crate::contract::{Arrival, Ask, ClientKey, Failure, HoldUnsupported, Relay, ToCompanion, ToRelay, UpstreamKey};
-use base::model::{Generation, RoutePlan};
+use base::model::{Generation, RoutePlan, SampledRead};
 use base::stdx::clock::Now;
 use bus::counters::{self, CoreCounters};
 use bus::{HoldEvent, HoldOrder};
@@ -106,7 +106,7 @@ impl Relay for RedisRelay {
     }
 
     fn nudge_barrier(&mut self) {
-        self.ask_unblocks_again();
+        self.ask_unblocks();
     }
 
     fn break_barrier(&mut self) {
@@ -137,6 +137,10 @@ impl Relay for RedisRelay {
 
     fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
         self.shared.hold.take_events()
+    }
+
+    fn take_reads(&mut self) -> Vec<SampledRead> {
+        self.shared.reads.take()
     }
 
     fn counters(&self) -> CoreCounters {

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::blocked::{Blocked, BlockedState};
 use super::path::{Path, Step, Wait};
-use super::session::{ReplyMode, Session};
+use super::session::Session;
 use super::shared::Shared;
 use crate::contract::{Ask, ClientKey, UpstreamKey};
 use base::model::limits;
@@ -13,6 +14,9 @@ use policy::RequestDecision;
 use wire::resp::command::Command;
 use wire::resp::effect::is_nil;
 use wire::resp::{ReplyFeed, ReplyStep, RequestProgress};
+
+/// How a server answers a blocking command that was ended with CLIENT UNBLOCK … ERROR.
+const UNBLOCKED: &[u8] = b"-UNBLOCKED ";
 
 /// What a client has sent and is not dispatched yet.
 #[derive(Debug, Default)]
@@ -104,16 +108,6 @@ pub struct PushStream {
     pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
     /// Confirmations of subscriptions made again on another server, still to be kept from the client.
     pub resubscribing: usize,
-}
-
-/// A blocking command that is outstanding, to be sent again after a change of plan.
-#[derive(Debug)]
-pub struct Blocked {
-    pub frame: Vec<u8>,
-    /// Its reply is to be dropped.
-    pub muted: bool,
-    /// Its end was asked for: a nil reply means "send it again".
-    pub unblocking: bool,
 }
 
 /// One client connection.
@@ -253,18 +247,14 @@ impl Client {
     pub fn blocking_answered(&mut self, shared: &mut Shared, reply: &[u8]) {
         self.outstanding = self.outstanding.saturating_sub(1);
         let Some(blocked) = self.blocked.take() else { return };
-        if blocked.unblocking && is_nil(reply) {
-            // Ended for a change of plan: it goes on waiting under the new plan, in front of what else was read.
-            let rest = std::mem::replace(&mut self.input.bytes, blocked.frame);
-            self.input.bytes.extend_from_slice(&rest);
-            self.input.progress = RequestProgress::default();
-            if blocked.muted && self.session.reply_mode == ReplyMode::On {
-                self.session.reply_mode = ReplyMode::SkipNext;
+        if blocked.state == BlockedState::Ending {
+            // The lane gives a command up as if its time were over; a server says who ended it, so that its own time-out is told apart.
+            if self.path == Path::Lane && is_nil(reply) {
+                return self.dispatch_again(shared, blocked.frame, blocked.muted);
             }
-            self.wait = Wait::OwnReplies;
-            shared.resume.push(self.key);
-            self.unpin_if_clean(shared);
-            return;
+            if self.path != Path::Lane && reply.starts_with(UNBLOCKED) {
+                return self.block_again(shared, blocked);
+            }
         }
         if !blocked.muted {
             self.output.bytes.extend_from_slice(reply);

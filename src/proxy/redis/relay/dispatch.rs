@@ -16,6 +16,8 @@ use wire::resp::{Args, args, encode};
 /// Why a command that changes the server itself is not supported in dual operation.
 const CHANGES_ONE_SERVER: &str = "it would change one server and not the other while two are kept in step";
 
+pub(super) const CHANGES_SESSION: &str = "it changes the session inside a MULTI block";
+
 impl Client {
     /// Takes as many whole requests from `bytes` as may be taken now; returns how many bytes they were.
     pub fn process(&mut self, shared: &mut Shared, bytes: &[u8]) -> usize {
@@ -98,6 +100,10 @@ impl Client {
             return 0;
         }
         let room = limits::CLIENT_OUTSTANDING_MAX.saturating_sub(self.outstanding);
+        let examined = shared.examines_runs();
+        if !examined {
+            self.input.decided = None; // of the command at the front, which goes now
+        }
         let (mut used, mut count) = (0, 0);
         while count < room {
             let rest = &bytes[used..];
@@ -107,6 +113,9 @@ impl Client {
             let Some(name) = Args::new(&rest[..len]).next() else { break };
             let command = command::lookup(name);
             if command.blocking || matches!(command.class, Class::Session(_) | Class::Refused(_)) {
+                break;
+            }
+            if examined && !self.passes(shared, command, &rest[..len]) {
                 break;
             }
             shared.count(command);
@@ -164,8 +173,7 @@ impl Client {
         match command.class {
             Class::Session(what) => self.session_command(shared, command, what, frame),
             Class::Refused(why) => self.refuse(shared, command, why),
-            _ if shared.is_dual() => self.dispatch_decided(shared, command, frame),
-            _ => self.dispatch_by_class(shared, command, frame, Mirroring::Forward),
+            _ => self.dispatch_decided(shared, command, frame),
         }
     }
 
@@ -187,7 +195,11 @@ impl Client {
             Class::ServerChange if dual => self.refuse(shared, command, CHANGES_ONE_SERVER),
             Class::Unknown if dual => self.refuse_unknown(shared, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
-                self.send_shared(shared, frame)
+                let step = self.send_shared(shared, frame);
+                if step == Step::Done && shared.samples_reads() {
+                    self.sample_read(shared, command, frame, mirroring);
+                }
+                step
             }
         }
     }
@@ -265,7 +277,7 @@ impl Client {
     }
 
     /// Whether this connection serves the client's session under the present plan.
-    fn fits(&self, upstream: &Upstream) -> bool {
+    pub(super) fn fits(&self, upstream: &Upstream) -> bool {
         !upstream.retired
             && upstream.key.database == self.session.database
             && upstream.key.resp == self.session.resp
@@ -295,13 +307,25 @@ fn may_block(command: &Command, frame: &[u8]) -> bool {
 }
 
 /// Why a command that is queued in a MULTI block cannot be kept in step; `None` when it can.
-pub(super) fn refused_in_dual(command: &Command, frame: &[u8]) -> Option<&'static str> {
+fn refused_in_dual(command: &Command, frame: &[u8]) -> Option<&'static str> {
     match command.class {
         Class::Write => wire::resp::effect::plan(command, frame).err(),
         Class::Read | Class::Server | Class::Library => None,
         Class::ServerChange => Some(CHANGES_ONE_SERVER),
         Class::Unknown => Some("its keys are not known, so the other server cannot be kept in step"),
         Class::Refused(why) => Some(why),
-        Class::Session(_) => Some("it changes the session inside a MULTI block"),
+        Class::Session(_) => Some(CHANGES_SESSION),
+    }
+}
+
+/// Why a command cannot be queued in a MULTI block here; `None` when it can. Outside dual operation the rest is for the server to say.
+pub(super) fn refused_in_block(shared: &Shared, command: &Command, frame: &[u8]) -> Option<&'static str> {
+    if shared.is_dual() {
+        return refused_in_dual(command, frame);
+    }
+    match command.class {
+        Class::Refused(why) => Some(why),
+        Class::Session(_) => Some(CHANGES_SESSION),
+        Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => None,
     }
 }

@@ -10,9 +10,15 @@ use wire::resp::frame::RequestProgress;
 use wire::resp::{Args, ReplyFeed, ReplyStep};
 
 impl Client {
-    /// Begins to hand a request on. `None`: this one must be gathered (in dual operation, or inside a MULTI block).
+    /// Begins to hand a request on. `None`: this one must be gathered (in dual operation, inside a MULTI block, or because a policy may
+    /// refuse it).
     pub(super) fn begin_large(&mut self, shared: &mut Shared, start: &[u8]) -> Option<Step> {
-        if shared.is_dual() || self.transaction.is_some() || self.pushes.open || !start.starts_with(b"*") {
+        if shared.is_dual()
+            || shared.has_policy()
+            || self.transaction.is_some()
+            || self.pushes.open
+            || !start.starts_with(b"*")
+        {
             return None;
         }
         let command = command::lookup(Args::new(start).next()?);

@@ -4,22 +4,25 @@
 //! connection, a connection of its own, the lane) and keeps Redis' order: *a client has outstanding commands on one path at a time*.
 //!
 //! * [`state`]: the relay; `calls`: what the cores call.
-//! * `client`: one client. What its requests do: `dispatch`, `session_commands`, `transaction`, `pinned`, `subscribe`, `large`,
-//!   `lane_path`, `policy`.
+//! * `client`: one client; `blocked`: its blocking command. What its requests do: `dispatch`, `session_commands`, `transaction`, `pinned`, `subscribe`, `large`,
+//!   `lane_path`, `policy`, `reads`.
 //! * `upstream`: one connection to a server. What arrives on it: `replies`.
-//! * `shared`: what all clients share. `plans`, `barrier`: changing from one plan to the next. `hold`: letting no client begin a command.
+//! * `shared`: what all clients share. `plans`, `barrier`: changing from one plan to the next. `hold`, `holding`: letting no client begin a command.
 
 mod barrier;
+mod blocked;
 mod calls;
 mod client;
 mod dispatch;
 mod hold;
+mod holding;
 mod lane_path;
 mod large;
 mod path;
 mod pinned;
 mod plans;
 mod policy;
+mod reads;
 mod replies;
 mod session;
 mod session_commands;

@@ -1,22 +1,43 @@
-//! One client, one upstream connection: what transactions, WATCH, blocking reads, SUBSCRIBE, MONITOR and large requests need.
+//! One client, one upstream connection: what transactions, WATCH, blocking commands, SUBSCRIBE, MONITOR and large requests need.
 
-use super::client::{Blocked, Client};
+use super::blocked::{Blocked, BlockedState};
+use super::client::Client;
 use super::path::{Path, Step, Wait};
+use super::session::ReplyMode;
 use super::shared::Shared;
 use super::upstream::{Awaited, Upstream};
+use crate::contract::UpstreamKey;
 use crate::redis::lane::request::LaneItem;
 use wire::resp::command::{Class, Command};
+use wire::resp::frame::RequestProgress;
 
 impl Client {
     /// Gives the client a connection of its own; `Err` with what the client must do first.
     pub(super) fn pin(&mut self, shared: &mut Shared) -> Result<(), Step> {
-        let has_one = self.pinned.is_some_and(|pinned| shared.upstreams.get(pinned).is_some());
-        if has_one && self.path == Path::Pinned {
+        let own = self.pinned.filter(|pinned| shared.upstreams.get(*pinned).is_some_and(|own| self.fits(own)));
+        if own.is_some() && self.path == Path::Pinned {
             return Ok(());
         }
         if self.outstanding > 0 {
             return Err(Step::Wait(Wait::OwnReplies));
         }
+        match own {
+            // What it watches is known there.
+            Some(_) => self.path = Path::Pinned,
+            None => {
+                if let Some(old) = self.pinned.take() {
+                    // It does not serve the session as it is now. What was watched there can be watched no longer.
+                    shared.leave_pinned(old);
+                    self.watch.lost |= std::mem::take(&mut self.watch.active);
+                }
+                self.take_connection(shared);
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection of its own under the present plan. Nothing of the client is outstanding.
+    fn take_connection(&mut self, shared: &mut Shared) -> UpstreamKey {
         let pool = shared.pool_key(&self.session);
         let idle = shared.upstreams.idle_pinned.iter().position(|(key, _)| *key == pool);
         let key = match idle {
@@ -28,12 +49,13 @@ impl Client {
         }
         self.pinned = Some(key);
         self.path = Path::Pinned;
-        Ok(())
+        key
     }
 
     pub(super) fn send_pinned(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         let Some(upstream) = self.pinned else { return Step::Close };
         shared.counters.commands_pinned += 1;
+        self.path = Path::Pinned;
         self.send_upstream(shared, upstream, frame)
     }
 
@@ -64,7 +86,69 @@ impl Client {
             shared.counters.commands_pinned += 1;
             shared.upstreams.has_output(key);
         }
-        self.blocked = Some(Blocked { frame: frame.to_vec(), muted: self.session.mute_this(), unblocking: false });
+        self.blocked = Some(Blocked {
+            frame: frame.to_vec(),
+            muted: self.session.mute_this(),
+            since_us: shared.now.mono_us,
+            number: shared.counters.commands_pinned,
+            state: BlockedState::Sent,
+        });
         Step::Done
+    }
+
+    // ---- under another plan -------------------------------------------------------------------------------------------
+
+    /// The connection of the old plan is done with a blocking command that had no result: it goes on waiting under the new plan, before
+    /// anything else the client has sent, and even though clients are held. Whoever writes next must find it waiting.
+    pub(super) fn block_again(&mut self, shared: &mut Shared, blocked: Blocked) {
+        if let Some(old) = self.pinned.take() {
+            shared.close_upstream(old);
+        }
+        self.path = Path::Here;
+        self.outstanding = 0;
+        if shared.is_dual() {
+            return self.dispatch_again(shared, blocked.frame_at(shared.now.mono_us), blocked.muted);
+        }
+        let key = self.take_connection(shared);
+        if let Some(upstream) = shared.upstreams.get_mut(key) {
+            // Its bytes follow in its turn; what becomes of the connection until then concerns it already.
+            upstream.awaited.push_back(Awaited::Blocking(self.key));
+        }
+        self.outstanding = 1;
+        self.blocked = Some(Blocked { state: BlockedState::Moving, ..blocked });
+    }
+
+    /// In its turn: sends a blocking command on the connection that was made for it. False while it must wait.
+    pub(super) fn send_again(&mut self, shared: &mut Shared) -> bool {
+        let Some(blocked) = self.blocked.as_mut() else { return true };
+        match blocked.state {
+            BlockedState::Sent => true,
+            BlockedState::Ending => false,
+            BlockedState::Moving => {
+                let Some(key) = self.pinned else { return true };
+                let Some(upstream) = shared.upstreams.get_mut(key) else { return true };
+                if !upstream.connected {
+                    return false;
+                }
+                upstream.output.extend_from_slice(&blocked.frame_at(shared.now.mono_us));
+                blocked.state = BlockedState::Sent;
+                shared.counters.commands_pinned += 1;
+                shared.upstreams.has_output(key);
+                true
+            }
+        }
+    }
+
+    /// Puts a request in front of what else was read, to be dispatched like one that arrives.
+    pub(super) fn dispatch_again(&mut self, shared: &mut Shared, frame: Vec<u8>, muted: bool) {
+        let rest = std::mem::replace(&mut self.input.bytes, frame);
+        self.input.bytes.extend_from_slice(&rest);
+        self.input.progress = RequestProgress::default();
+        if muted && self.session.reply_mode == ReplyMode::On {
+            self.session.reply_mode = ReplyMode::SkipNext;
+        }
+        self.wait = Wait::OwnReplies;
+        shared.resume.push(self.key);
+        self.unpin_if_clean(shared);
     }
 }

@@ -1,14 +1,16 @@
 //! Adopting a plan: old connections are retired, their outstanding commands finish, and only then the plan is acked (`barrier`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::barrier::{Barrier, is_busy};
+use super::blocked::BlockedState;
 use super::client::{BlockPlace, Client};
 use super::path::{Path, Wait};
 use super::shared::Shared;
 use super::state::RedisRelay;
-use super::upstream::Awaited;
-use crate::contract::{Ask, Failure, UpstreamKey};
+use super::upstream::{Awaited, PoolKey};
+use crate::contract::{Ask, ClientKey, Failure, UpstreamKey};
 use base::model::{Generation, PlanMode, RoutePlan};
 use wire::resp::encode;
 
@@ -39,6 +41,8 @@ impl RedisRelay {
         let moved = changes.side || changes.mode || changes.endpoint;
         if moved {
             self.shared.anonymous_allowed = None;
+            self.shared.upstreams.shared.clear();
+            self.shared.upstreams.idle_pinned.clear();
         }
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else { continue };
@@ -51,21 +55,51 @@ impl RedisRelay {
         let mut waiting_for = self.barrier.take().map(|barrier| barrier.waiting_for).unwrap_or_default();
         if moved {
             waiting_for.extend(self.retire_upstreams());
+            self.moving = self.clients_to_move();
         }
-        self.barrier = Some(Barrier { generation: self.shared.plan.generation, waiting_for, fallen: false });
+        self.barrier = Some(Barrier::new(self.shared.plan.generation, waiting_for));
+        self.ask_unblocks();
         self.settle();
+    }
+
+    /// Clients whose blocking commands are to be sent to the present authority, in the order in which they blocked. The lane keeps an order
+    /// of its own.
+    fn clients_to_move(&self) -> VecDeque<ClientKey> {
+        if self.shared.is_dual() {
+            return VecDeque::new();
+        }
+        let on_the_move = |(key, client): (ClientKey, &Client)| {
+            let blocked = client.blocked.as_ref()?;
+            (blocked.state != BlockedState::Sent && client.path != Path::Lane).then_some((blocked.number, key))
+        };
+        let mut moving: Vec<_> = self.clients.iter().filter_map(on_the_move).collect();
+        moving.sort_unstable_by_key(|(number, _)| *number);
+        moving.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Sends blocking commands to the new authority, none before one that blocked earlier.
+    pub(super) fn send_moving(&mut self) {
+        while let Some(key) = self.moving.front() {
+            if let Some(client) = self.clients.get_mut(*key)
+                && !client.send_again(&mut self.shared)
+            {
+                return;
+            }
+            self.moving.pop_front();
+        }
     }
 
     /// No new command goes to an upstream connection of the old plan; those with commands outstanding are returned.
     fn retire_upstreams(&mut self) -> Vec<UpstreamKey> {
-        self.shared.upstreams.shared.clear();
-        self.shared.upstreams.idle_pinned.clear();
         let mut busy = Vec::new();
         for key in self.shared.upstreams.all.keys() {
             let Some(upstream) = self.shared.upstreams.get_mut(key) else { continue };
             let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
             if owner.is_some_and(|owner| owner.pushes.open) {
                 continue; // it carries messages, not commands; its client is moved when the side changes
+            }
+            if owner.is_some_and(is_moving) {
+                continue; // it was made just now
             }
             upstream.retired = true;
             if is_busy(&self.clients, &self.shared, key) {
@@ -93,23 +127,27 @@ impl RedisRelay {
         self.barrier.take_if(|barrier| barrier.fallen).map(|barrier| barrier.generation)
     }
 
-    /// Blocking commands that still hold up the plan: the server may have seen our UNBLOCK before the command itself.
-    pub(super) fn ask_unblocks_again(&mut self) {
-        let Some(barrier) = &self.barrier else { return };
-        let unblocking = |client: &Client| client.blocked.as_ref().is_some_and(|blocked| blocked.unblocking);
-        let blocked: Vec<_> = barrier
-            .waiting_for
-            .iter()
-            .filter_map(|key| self.shared.upstreams.get(*key))
-            .filter(|upstream| {
-                let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
-                owner.is_some_and(unblocking) && upstream.server_client_id != 0
-            })
-            .map(|upstream| (upstream.key.side, upstream.server_client_id, upstream.key.credentials.clone()))
-            .collect();
-        for (side, server_client_id, credentials) in blocked {
-            self.shared.unblock(side, server_client_id, credentials);
+    /// Asks the old authority to end the blocking commands that hold up the plan. Called again until they have ended: the server may have
+    /// seen an UNBLOCK before the command itself.
+    pub(super) fn ask_unblocks(&mut self) {
+        let Some(barrier) = self.barrier.as_mut() else { return };
+        barrier.unblocking.retain(|key| self.shared.upstreams.get(*key).is_some());
+        if !barrier.unblocking.is_empty() {
+            return; // not answered yet
         }
+        let mut by_pool: Vec<(PoolKey, Vec<u64>)> = Vec::new();
+        for upstream in barrier.waiting_for.iter().filter_map(|key| self.shared.upstreams.get(*key)) {
+            let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
+            if upstream.server_client_id == 0 || !owner.is_some_and(is_ending) {
+                continue;
+            }
+            let pool = self.shared.pool_to_unblock(&upstream.key);
+            match by_pool.iter_mut().find(|(known, _)| *known == pool) {
+                Some((_, ids)) => ids.push(upstream.server_client_id),
+                None => by_pool.push((pool, vec![upstream.server_client_id])),
+            }
+        }
+        barrier.unblocking = by_pool.into_iter().map(|(pool, ids)| self.shared.unblock(pool, &ids)).collect();
     }
 
     /// The old plan's commands did not end in time: their connections are closed, their clients with them (the outcome is unknown).
@@ -117,6 +155,9 @@ impl RedisRelay {
         let Some(barrier) = self.barrier.as_mut() else { return };
         for key in std::mem::take(&mut barrier.waiting_for) {
             self.lose_upstream(key, &Failure::Lost("it held up a change of plan".to_owned()));
+        }
+        if let Some(barrier) = self.barrier.as_mut() {
+            barrier.forced = true;
         }
         self.settle();
     }
@@ -132,10 +173,13 @@ impl Client {
             return;
         }
         let in_lane = self.path == Path::Lane;
-        if let Some(blocked) = self.blocked.as_mut() {
-            blocked.unblocking |= changes.mode && in_lane;
+        if let Some(blocked) = self.blocked.as_mut()
+            && in_lane
+            && changes.mode
+        {
+            blocked.state = BlockedState::Ending;
         }
-        if self.watch.active && (changes.mode || changes.side) {
+        if self.watch.active && (changes.mode || changes.side || self.pinned.is_some()) {
             self.watch.active = false;
             self.watch.lost = true;
             if in_lane && changes.mode {
@@ -147,14 +191,18 @@ impl Client {
 
     fn release_pinned(&mut self, shared: &mut Shared) {
         let Some(key) = self.pinned else { return };
-        if let Some(blocked) = self.blocked.as_mut() {
-            blocked.unblocking = true;
-            if let Some(upstream) = shared.upstreams.get(key) {
-                let (side, id, credentials) =
-                    (upstream.key.side, upstream.server_client_id, upstream.key.credentials.clone());
-                shared.unblock(side, id, credentials);
+        match self.blocked.as_mut() {
+            Some(blocked) if blocked.state != BlockedState::Moving => {
+                blocked.state = BlockedState::Ending;
+                return;
             }
-            return;
+            Some(_) => {
+                if let Some(blocked) = self.blocked.take() {
+                    self.block_again(shared, blocked);
+                }
+                return;
+            }
+            None => {}
         }
         let Some(block) = self.transaction.as_mut() else { return };
         match block.place {
@@ -173,4 +221,12 @@ impl Client {
             }
         }
     }
+}
+
+fn is_ending(client: &Client) -> bool {
+    client.blocked.as_ref().is_some_and(|blocked| blocked.state == BlockedState::Ending)
+}
+
+fn is_moving(client: &Client) -> bool {
+    client.blocked.as_ref().is_some_and(|blocked| blocked.state == BlockedState::Moving)
 }

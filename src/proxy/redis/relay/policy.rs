@@ -1,13 +1,28 @@
-//! The mirror policy of this core and what it decides of each command while two servers are kept in step.
+//! The mirror policy of this core and what it decides of each command while two servers are kept in step, by a lane or by a follower.
 
 use super::client::Client;
 use super::path::Step;
 use super::shared::Shared;
 use crate::redis::lane::caller::Caller;
 use crate::redis::lane::facts::{Asked, with_facts};
+use base::model::PlanMode;
 use policy::{Mirroring, RequestDecision};
-use wire::resp::command::Command;
+use wire::resp::command::{Class, Command, CompareRule};
 use wire::resp::encode;
+
+impl Shared {
+    /// Whether a filter decides of each command what becomes of it.
+    #[must_use]
+    pub fn has_policy(&self) -> bool {
+        self.plan.mode != PlanMode::PassThrough && self.policies.borrow().request.is_some()
+    }
+
+    /// Whether the commands of a run must be looked at one by one: they may be refused, or copied for a comparison.
+    #[must_use]
+    pub fn examines_runs(&self) -> bool {
+        self.plan.mode == PlanMode::Followed && (self.samples_reads() || self.has_policy())
+    }
+}
 
 impl Client {
     /// Asks the policy once for each command: one that has to wait keeps its answer.
@@ -27,7 +42,24 @@ impl Client {
         }
     }
 
+    /// For a command in a run: whether the policy lets it through. A read that is compared is copied. A refusal is kept for the dispatch.
+    pub(super) fn passes(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> bool {
+        match self.decide(shared, command, frame) {
+            RequestDecision::Send(mirroring) => {
+                self.sample_read(shared, command, frame, mirroring);
+                true
+            }
+            refusal @ RequestDecision::Refuse(_) => {
+                self.input.decided = Some(refusal);
+                false
+            }
+        }
+    }
+
     pub(super) fn decide(&mut self, shared: &Shared, command: &'static Command, frame: &[u8]) -> RequestDecision {
+        if shared.plan.mode == PlanMode::PassThrough {
+            return RequestDecision::Send(Mirroring::Forward);
+        }
         if let Some(decided) = self.input.decided.take() {
             return decided;
         }
@@ -51,6 +83,18 @@ impl Client {
             return known;
         }
         with_facts(&asked, |facts| seat.decide(facts, shared.now.wall_ms))
+    }
+
+    /// Copies a read that is on its way, if it is one of the share that is compared. Only of clients whose rights are those of Crossfade's
+    /// own log-in: a comparison reads under that one.
+    pub(super) fn sample_read(&self, shared: &mut Shared, command: &Command, frame: &[u8], mirroring: Mirroring) {
+        let compared = command.class == Class::Read
+            && command.compare != CompareRule::Never
+            && !command.blocking
+            && mirroring == Mirroring::Compare;
+        if compared && self.transaction.is_none() && self.session.is_default_user() && shared.is_sampled() {
+            shared.reads.add(self.session.database, frame);
+        }
     }
 
     pub(super) fn refuse_by_policy(&mut self, shared: &mut Shared, text: &str) -> Step {

@@ -44,6 +44,12 @@ impl Session {
         }
     }
 
+    /// Whether it is logged in as the default user, or not at all.
+    #[must_use]
+    pub fn is_default_user(&self) -> bool {
+        self.credentials.as_deref().and_then(|login| login.user.as_deref()).is_none_or(|user| user == "default")
+    }
+
     /// The change that changes nothing, to begin another from.
     #[must_use]
     pub fn change(&self) -> SessionChange {

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::hold::Hold;
+use super::reads::SampledReads;
 use super::session::Session;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
 use crate::redis::lane::request::LaneMessage;
-use base::model::{CompareReads, CoreId, Credentials, PlanMode, RoutePlan, Side, limits};
+use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, limits};
 use base::stdx::clock::Now;
 use base::stdx::spares::Spares;
 use bus::counters::{self, CoreCounters};
@@ -30,6 +31,7 @@ pub struct Shared {
     pub resume: Vec<ClientKey>,
     pub hold: Hold,
     pub policies: SharedPolicies,
+    pub reads: SampledReads,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
     pub core: CoreId,
@@ -54,6 +56,7 @@ impl Shared {
             resume: Vec::new(),
             hold: Hold::default(),
             policies: SharedPolicies::clone(&setup.policies),
+            reads: SampledReads::default(),
             anonymous_allowed: None,
             core: setup.core,
             token: setup.token,
@@ -120,16 +123,24 @@ impl Shared {
         }
     }
 
-    /// Ends a blocking command as if its time-out had passed, on a connection made for that and closed behind the answer.
-    pub fn unblock(&mut self, side: Side, server_client_id: u64, credentials: Option<Rc<Credentials>>) {
-        let own = self.plan.endpoint(side).credentials.clone().map(Rc::new);
-        let pool = PoolKey { side, credentials: own.or(credentials), database: 0, resp: 2 };
+    /// Under which log-in the blocking commands of connections like `pool` can be ended.
+    #[must_use]
+    pub fn pool_to_unblock(&self, pool: &PoolKey) -> PoolKey {
+        let own = self.plan.endpoint(pool.side).credentials.clone().map(Rc::new);
+        PoolKey { side: pool.side, credentials: own.or(pool.credentials.clone()), database: 0, resp: 2 }
+    }
+
+    /// Ends blocking commands, by the servers' numbers of their connections, on a connection made for that and closed behind the last
+    /// answer. They end with an error, which tells them from those whose time is over.
+    pub fn unblock(&mut self, pool: PoolKey, server_client_ids: &[u64]) -> UpstreamKey {
         let mut upstream = Upstream::new(pool, None);
-        let id = server_client_id.to_string();
-        encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"]);
-        upstream.awaited.push_back(Awaited::Swallow);
+        for id in server_client_ids {
+            let id = id.to_string();
+            encode::push_request(&mut upstream.output, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
+            upstream.awaited.push_back(Awaited::Swallow);
+        }
         upstream.retired = true;
-        self.connect(upstream);
+        self.connect(upstream)
     }
 
     /// Takes the oldest awaited reply off; a connection of an old plan without any is closed.
@@ -189,6 +200,12 @@ impl Shared {
         let CompareReads { sample_per_ten_thousand: share } = self.plan.compare;
         let share = u64::from(share);
         share > 0 && (self.counters.commands * share) % 10_000 < share
+    }
+
+    /// Whether a read may be copied for a comparison now.
+    #[must_use]
+    pub fn samples_reads(&self) -> bool {
+        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.reads.has_room()
     }
 
     /// The counters, with the commands by name.

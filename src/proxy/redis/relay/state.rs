@@ -2,6 +2,8 @@
 //!
 //! Here is what concerns all clients: who is let in, whose wait is over. What the cores call is in `calls`.
 
+use std::collections::VecDeque;
+
 use super::barrier::Barrier;
 use super::client::Client;
 use super::path::{Path, Wait};
@@ -24,6 +26,8 @@ pub struct RedisRelay {
     pub(super) shared: Shared,
     /// A published plan that is not acked yet.
     pub(super) barrier: Option<Barrier>,
+    /// Clients whose blocking commands are on their way to the authority of a new plan, in the order in which they blocked.
+    pub(super) moving: VecDeque<ClientKey>,
     next_session_id: u64,
     /// What clients are offered; Redis has no negotiation, so the first byte tells.
     tls: Option<ServerTls>,
@@ -38,6 +42,7 @@ impl RedisRelay {
             clients: Slab::default(),
             shared: Shared::new(&setup),
             barrier: None,
+            moving: VecDeque::new(),
             next_session_id: u64::from(setup.core.0) + 1,
             tls: setup.spec.tls,
             draining: false,
@@ -134,11 +139,11 @@ impl RedisRelay {
                 self.shared.asks.push(Ask::ReadClient(key));
             }
         }
+        self.send_moving();
         if let Some(barrier) = self.barrier.as_mut() {
-            barrier.check(&self.clients, &self.shared);
+            barrier.check(&self.clients, &self.shared, &self.moving);
         }
-        let Shared { hold, upstreams, .. } = &mut self.shared;
-        hold.check(&self.clients, upstreams);
+        self.check_hold();
     }
 
     /// No new clients; those with nothing outstanding are closed now, the others as soon as their replies are sent.

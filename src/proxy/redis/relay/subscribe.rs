@@ -53,14 +53,13 @@ impl Client {
                 Step::Done
             }
             Class::Session(_) => self.send_subscribed(shared, frame),
-            _ if dual => match self.decide(shared, command, frame) {
+            _ => match self.decide(shared, command, frame) {
                 RequestDecision::Send(_) => self.send_subscribed(shared, frame),
                 RequestDecision::Refuse(text) => {
                     self.tell(shared, &as_error(&text));
                     Step::Done
                 }
             },
-            _ => self.send_subscribed(shared, frame),
         }
     }
 

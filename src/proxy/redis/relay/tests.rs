@@ -1,7 +1,9 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
 mod hold;
+mod moves;
 mod policies;
+mod reads;
 mod runs;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::contract::{
 use crate::redis::lane::request::{LaneBatch, LaneItem, LaneMessage, LaneReply};
 use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
-    PlanMode, ProtocolKind, RoutePlan,
+    PlanMode, ProtocolKind, RoutePlan, Side,
 };
 use base::stdx::clock::Now;
 use wire::resp::encode::request;
@@ -48,6 +50,9 @@ struct Stage {
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
     closed_clients: Vec<ClientKey>,
+    /// Connections wait in `unconnected` until the test makes them.
+    slow: bool,
+    unconnected: Vec<(UpstreamKey, Side)>,
     now: Now,
 }
 
@@ -60,7 +65,9 @@ impl Stage {
         let shared = SharedPolicies::clone(&policies);
         let setup = RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies: shared };
         let relay = RedisRelay::new(setup);
-        Self { relay, policies, upstreams: Vec::new(), unblocks: 0, closed_clients: Vec::new(), now: Now::default() }
+        let (upstreams, closed_clients, unconnected) = (Vec::new(), Vec::new(), Vec::new());
+        let now = Now::default();
+        Self { relay, policies, upstreams, unblocks: 0, closed_clients, slow: false, unconnected, now }
     }
 
     fn client(&mut self) -> ClientKey {
@@ -78,6 +85,7 @@ impl Stage {
     fn perform(&mut self) {
         for ask in self.relay.take_asks() {
             match ask {
+                Ask::Connect { upstream, side } if self.slow => self.unconnected.push((upstream, side)),
                 Ask::Connect { upstream, .. } => self.connect(upstream),
                 Ask::CloseClient(key) => self.closed_clients.push(key),
                 _ => {}
@@ -98,10 +106,12 @@ impl Stage {
         assert!(self.relay.upstream_ready(upstream));
         let retired = self.relay.shared.upstreams.get(upstream).is_some_and(|own| own.retired);
         if retired {
-            self.unblocks += 1;
             let order = self.relay.take_upstream_output(upstream, Vec::new()).unwrap_or_default();
-            assert!(lines(&order)[0].starts_with("CLIENT UNBLOCK 7"), "{:?}", lines(&order));
-            self.relay.upstream_input(upstream, b":1\r\n", self.now).expect("RESP");
+            for line in lines(&order) {
+                assert!(line.starts_with("CLIENT UNBLOCK 7") && line.ends_with(" ERROR"), "{line}");
+                self.unblocks += 1;
+                self.relay.upstream_input(upstream, b":1\r\n", self.now).expect("RESP");
+            }
             assert!(self.relay.shared.upstreams.get(upstream).is_none(), "closed behind the answer");
         } else {
             self.upstreams.push(upstream);
@@ -144,6 +154,9 @@ impl Stage {
         self.perform();
     }
 }
+
+/// What a server answers a blocking command that CLIENT UNBLOCK … ERROR ended.
+const UNBLOCKED: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 
 fn lines(mut bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -377,7 +390,7 @@ fn a_blocked_client_goes_on_waiting_in_the_lane() {
     stage.publish(2, Authority::initial(), PlanMode::Dual);
     assert_eq!(stage.unblocks, 1);
     assert_eq!(stage.relay.take_acked_plan(), None);
-    stage.answers(0, "*-1\r\n");
+    stage.answers(0, UNBLOCKED);
     assert_eq!(stage.relay.take_acked_plan(), Some(Generation(2)));
     let batches = stage.lane();
     assert!(matches!(batches[0].items[..], [LaneItem::Blocking { .. }]));
@@ -417,7 +430,7 @@ fn after_a_flip_reads_go_to_the_other_side() {
             _ => None,
         })
         .collect();
-    assert_eq!(sides, [base::model::Side::Target]);
+    assert_eq!(sides, [Side::Target]);
 }
 
 #[test]

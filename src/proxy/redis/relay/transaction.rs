@@ -1,7 +1,7 @@
-//! MULTI, EXEC, DISCARD, WATCH: on a pinned connection while one server is in play, queued here while two are kept in step.
+//! MULTI, EXEC, DISCARD, WATCH: on a pinned connection, or queued here in dual operation and where the block began under another plan.
 
 use super::client::{BlockPlace, Client, Transaction};
-use super::dispatch::refused_in_dual;
+use super::dispatch::{CHANGES_SESSION, refused_in_block};
 use super::path::{Path, Step, Wait};
 use super::shared::Shared;
 use super::upstream::Awaited;
@@ -15,12 +15,17 @@ const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous 
 
 impl Client {
     pub(super) fn multi(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
-        let (step, place) = if shared.is_dual() {
+        // The connection may change, and with it what is known of a WATCH.
+        if !shared.is_dual()
+            && !self.watch.lost
+            && let Err(step) = self.pin(shared)
+        {
+            return step;
+        }
+        // The server knows nothing of a WATCH that was lost, and would run the block.
+        let (step, place) = if shared.is_dual() || self.watch.lost {
             (self.answer(shared, b"+OK\r\n"), BlockPlace::Here)
         } else {
-            if let Err(step) = self.pin(shared) {
-                return step;
-            }
             (self.send_pinned(shared, frame), BlockPlace::OnServer)
         };
         if step == Step::Done {
@@ -51,7 +56,7 @@ impl Client {
                 let step = self.wrong_arity(shared, command.name);
                 self.abort_transaction(step)
             }
-            _ => match refused_in_dual(command, frame) {
+            _ => match refused_in_block(shared, command, frame) {
                 Some(why) => {
                     let step = self.refuse(shared, command, why);
                     self.abort_transaction(step)
@@ -135,7 +140,7 @@ impl Client {
         }
     }
 
-    /// Dual operation ended while the block was being queued: run it whole on one connection.
+    /// The plan changed while the block was being queued: run it whole on one connection.
     fn exec_queued_on_pinned(&mut self, shared: &mut Shared, block: &Transaction) -> Step {
         if let Err(step) = self.pin(shared) {
             return step;
@@ -164,8 +169,12 @@ impl Client {
     }
 
     fn end_watch(&mut self, shared: &mut Shared) {
-        if std::mem::take(&mut self.watch.active) {
-            shared.forget_in_lane(self.key);
+        if !std::mem::take(&mut self.watch.active) {
+            return;
+        }
+        match self.pinned.take() {
+            Some(pinned) => shared.leave_pinned(pinned),
+            None => shared.forget_in_lane(self.key),
         }
     }
 
@@ -182,9 +191,24 @@ impl Client {
                 | Session::Monitor
                 | Session::Client,
             ) => {
-                return self.refuse(shared, command, "it changes the session inside a MULTI block");
+                return self.refuse(shared, command, CHANGES_SESSION);
             }
-            _ => self.send_pinned(shared, frame),
+            Class::Session(Session::Exec) if self.transaction.as_ref().is_some_and(|block| block.aborted) => {
+                return self.abort_on_server(shared);
+            }
+            Class::Session(Session::Multi | Session::Exec | Session::Discard | Session::Watch | Session::Unwatch) => {
+                self.send_pinned(shared, frame)
+            }
+            Class::Read
+            | Class::Write
+            | Class::Server
+            | Class::ServerChange
+            | Class::Library
+            | Class::Refused(_)
+            | Class::Unknown => match self.send_decided(shared, command, frame) {
+                Ok(step) => step,
+                Err(step) => return step,
+            },
         };
         if step != Step::Done {
             return step;
@@ -197,6 +221,34 @@ impl Client {
                 block.push(command, frame);
             } else {
                 block.place = BlockPlace::OnServerOnly;
+            }
+        }
+        step
+    }
+
+    /// A command for the block on the server. `Err`: the policy refuses it, so the server does not get it, and the block must not be run.
+    fn send_decided(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Result<Step, Step> {
+        let decision = self.decide(shared, command, frame);
+        let sent = match &decision {
+            RequestDecision::Send(_) => Ok(self.send_pinned(shared, frame)),
+            RequestDecision::Refuse(text) => {
+                let step = self.refuse_by_policy(shared, text);
+                Err(self.abort_transaction(step))
+            }
+        };
+        let (Ok(step) | Err(step)) = sent;
+        self.keep_decision(step, decision);
+        sent
+    }
+
+    /// EXEC of a block in which a command was refused: its connection ends, and with it the block and what was watched.
+    fn abort_on_server(&mut self, shared: &mut Shared) -> Step {
+        let step = self.answer(shared, EXECABORT);
+        if step == Step::Done {
+            self.transaction = None;
+            self.watch.active = false;
+            if let Some(pinned) = self.pinned.take() {
+                shared.leave_pinned(pinned);
             }
         }
         step
@@ -223,7 +275,10 @@ impl Client {
         let step = if self.path == Path::Lane || shared.is_dual() {
             self.send_lane(shared, LaneItem::Unwatch, b"")
         } else {
-            self.send_pinned(shared, frame)
+            match self.pin(shared) {
+                Err(step) => step,
+                Ok(()) => self.send_pinned(shared, frame),
+            }
         };
         self.watch.active &= step != Step::Done;
         step

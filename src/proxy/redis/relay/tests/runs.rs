@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::Stage;
+use super::{Stage, lines, plan_comparing};
 use crate::contract::{ClientKey, Relay};
-use base::model::PlanMode;
+use base::model::{Authority, PlanMode};
 use base::stdx::clock::Now;
+use policy::testing::{Seats, host, shipped};
 use wire::resp::encode::request;
 
 const PUSH: &[u8] = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n";
@@ -26,9 +27,37 @@ fn fed(bytes: &[u8], piece: usize, mut take: impl FnMut(&[u8])) {
     bytes.chunks(piece.max(1)).for_each(&mut take);
 }
 
-/// Everything each client gets, and what was counted, when all bytes move in pieces of this size.
-fn transcript(says: &[(usize, Vec<u8>)], piece: usize, pushes: bool) -> (Vec<Vec<u8>>, u64, u64) {
-    let mut stage = Stage::new(PlanMode::PassThrough);
+/// What a run is looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    NotAtAll,
+    /// All reads are copied for a comparison.
+    ForReads,
+    /// A policy refuses HGETALL.
+    ForRefusals,
+}
+
+/// What each client gets, what was counted, and the reads that were copied.
+type Transcript = (Vec<Vec<u8>>, u64, u64, Vec<String>);
+
+fn stage(looked: Looked) -> Stage {
+    let (mode, share) = match looked {
+        Looked::NotAtAll => (PlanMode::PassThrough, 0),
+        Looked::ForReads => (PlanMode::Followed, 10_000),
+        Looked::ForRefusals => (PlanMode::Followed, 0),
+    };
+    let mut stage = Stage::new(mode);
+    stage.relay.publish(plan_comparing(2, Authority::initial(), mode, share));
+    if looked == Looked::ForRefusals {
+        let request = Some(shipped(&host(), "deny_dangerous", r#"{"commands": ["HGETALL"]}"#));
+        Seats { request, ..Seats::default() }.fill(&stage.policies);
+    }
+    stage
+}
+
+/// What happens when all bytes move in pieces of this size.
+fn transcript(says: &[(usize, Vec<u8>)], piece: usize, pushes: bool, looked: Looked) -> Transcript {
+    let mut stage = stage(looked);
     let clients: Vec<ClientKey> = (0..3).map(|_| stage.client()).collect();
     let mut heard = vec![Vec::new(); clients.len()];
     for (who, bytes) in says {
@@ -67,7 +96,10 @@ fn transcript(says: &[(usize, Vec<u8>)], piece: usize, pushes: bool) -> (Vec<Vec
         }
     }
     let counters = stage.relay.counters();
-    (heard, counters.commands, counters.source.requests)
+    // Clients that wait for a change of session go on in another order.
+    let mut reads: Vec<String> = stage.relay.take_reads().iter().flat_map(|read| lines(&read.frame)).collect();
+    reads.sort();
+    (heard, counters.commands, counters.source.requests, reads)
 }
 
 fn command() -> impl Strategy<Value = Vec<u8>> {
@@ -83,16 +115,37 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![14 => framed, 1 => Just(b"PING\r\n".to_vec()), 1 => Just(b"\r\n".to_vec())]
 }
 
+fn batches() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
+    let batch = prop::collection::vec(command(), 1..30).prop_map(|commands| commands.concat());
+    prop::collection::vec((0..3usize, batch), 1..8)
+}
+
+fn same_in_any_pieces(
+    says: &[(usize, Vec<u8>)],
+    piece: usize,
+    pushes: bool,
+    looked: Looked,
+) -> Result<(), TestCaseError> {
+    let one_by_one = transcript(says, 1, pushes, looked);
+    prop_assert_eq!(&transcript(says, usize::MAX, pushes, looked), &one_by_one);
+    prop_assert_eq!(&transcript(says, piece, pushes, looked), &one_by_one);
+    Ok(())
+}
+
 proptest! {
     #[test]
-    fn taken_whole_or_byte_by_byte(
-        batches in prop::collection::vec((0..3usize, prop::collection::vec(command(), 1..30)), 1..8),
-        piece in 2..200usize,
-        pushes: bool,
-    ) {
-        let says: Vec<(usize, Vec<u8>)> = batches.into_iter().map(|(who, commands)| (who, commands.concat())).collect();
-        let one_by_one = transcript(&says, 1, pushes);
-        prop_assert_eq!(&transcript(&says, usize::MAX, pushes), &one_by_one);
-        prop_assert_eq!(&transcript(&says, piece, pushes), &one_by_one);
+    fn taken_whole_or_byte_by_byte(says in batches(), piece in 2..200usize, pushes: bool) {
+        for looked in [Looked::NotAtAll, Looked::ForReads] {
+            same_in_any_pieces(&says, piece, pushes, looked)?;
+        }
+    }
+}
+
+proptest! {
+    // Each one compiles a filter.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn refused_in_the_middle_or_alone(says in batches(), piece in 2..200usize, pushes: bool) {
+        same_in_any_pieces(&says, piece, pushes, Looked::ForRefusals)?;
     }
 }
