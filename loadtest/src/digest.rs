@@ -31,6 +31,8 @@ pub fn contents(connection: &mut Connection) -> Contents {
         loop {
             let (next, keys): (String, Vec<Vec<u8>>) =
                 redis::cmd("SCAN").arg(&cursor).arg("COUNT").arg(500).query(connection).expect("SCAN");
+            // Crossfade's own keys are no data.
+            let keys: Vec<Vec<u8>> = keys.into_iter().filter(|key| !key.starts_with(b"__crossfade:")).collect();
             read_batch(connection, database, &keys, &mut all);
             cursor = next;
             if cursor == "0" {

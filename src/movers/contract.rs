@@ -45,6 +45,8 @@ pub struct Finding {
     pub name: String,
     pub severity: Severity,
     pub detail: String,
+    /// It concerns those that are kept in step by this feed; `None`: all.
+    pub feed: Option<FeedKind>,
 }
 
 /// A condition of the mover's own for a change of authority.

@@ -282,12 +282,12 @@ fn a_source_that_evicts_is_followed() {
         run::<()>(&mut rig.target.connection(), "CONFIG SET maxmemory-policy noeviction");
         let used: String = run(&mut source, "INFO memory");
         let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).expect("memory");
-        run::<()>(&mut source, &format!("CONFIG SET maxmemory {}", used + 4_000_000));
+        run::<()>(&mut source, &format!("CONFIG SET maxmemory {}", used + 30_000_000));
         let port = rig.proxy.port;
         let work = Work::start(1, move |_, stop, done| {
             let mut connection = connect(port);
             for number in (0u64..).take_while(|_| goes_on(stop)) {
-                let value = "x".repeat(4000);
+                let value = "x".repeat(40_000);
                 redis::cmd("SET").arg(format!("cached:{number}")).arg(&value).exec(&mut connection).expect("SET");
                 done.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(2));

@@ -221,7 +221,9 @@ pub const FEED_EXACT_TRIES: u32 = 20;
 /// Reads that wait for the exact position of a feed.
 pub const FEED_EXACT_READS_MAX: usize = 64;
 /// Pairs of connections a feed keeps for comparisons.
-pub const FEED_PROBE_PAIRS_MAX: usize = 4;
+pub const FEED_PROBE_PAIRS_MAX: usize = VERIFY_PROBES_IN_FLIGHT;
+/// Keys read in one look beside a feed: no client waits behind it.
+pub const FEED_KEYS_PER_PROBE: usize = 128;
 /// What arrives of a stream and waits for the shadow: in memory, then in a file in the temporary folder.
 pub const FEED_SPILL_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 pub const FEED_SPILL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;

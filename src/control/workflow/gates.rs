@@ -8,7 +8,7 @@ use super::lower::is_dual;
 use super::phase::Phase;
 use super::record::MigrationRecord;
 use base::model::{ApprovalScope, ConflictPolicy, ShadowFrom, Side, Timestamp, limits};
-use movers::{Check, Severity, ShadowFacts};
+use movers::{Check, Finding, Severity, ShadowFacts};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
@@ -147,8 +147,11 @@ fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
         Err(why) => return unknown(NAME, why, THRESHOLD),
     };
     let waived = |name: &str| record.waivers.iter().any(|waiver| waiver.finding == name);
+    let feed = record.feed.or_else(|| chosen_feed(record, evidence).ok().map(|(kind, _)| kind));
+    let concerns = |finding: &Finding| finding.feed.is_none() || feed.is_none() || finding.feed == feed;
     let open: Vec<_> = findings
         .iter()
+        .filter(|finding| concerns(finding))
         .filter(|finding| finding.severity == Severity::Critical && !waived(&finding.name))
         .map(|finding| finding.name.as_str())
         .collect();
@@ -258,12 +261,11 @@ fn pass_gate(evidence: &Evidence) -> Gate {
 fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     let min = record.decisions.thresholds.compare_min_reads;
     let clean = evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.epoch == record.authority.epoch);
-    let threshold = format!("at least {min} reads, or keys of a clean full comparison");
+    let threshold = format!("at least {min} reads, or a clean comparison of every key");
     shadow_gate(evidence, "reads_compared", &threshold, |facts| {
         let reads = facts.reads.compared;
-        let keys = clean.map_or(0, |seen| seen.keys);
-        let more = clean.map_or_else(String::new, |seen| format!(" and {} compared keys", seen.keys));
-        (reads.saturating_add(keys) >= min, format!("{reads} reads{more}"))
+        let more = clean.map_or_else(String::new, |seen| format!(", and every key: {}", seen.keys));
+        (reads >= min || clean.is_some(), format!("{reads} reads{more}"))
     })
 }
 

@@ -18,7 +18,7 @@ use super::clock::now_ms;
 use super::facts::{EndpointFacts, check_endpoint};
 use crate::contract::{Finding, Severity, WriteProbe};
 use crate::error::JobError;
-use base::model::{Endpoint, limits};
+use base::model::{Endpoint, FeedKind, limits};
 use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
@@ -108,10 +108,11 @@ fn commands_and_modules(source: &EndpointFacts, target: &EndpointFacts, findings
     }
     if !source.acl_users.is_empty() {
         let detail = format!(
-            "while two servers are kept in step, writes of users other than `default` are refused ({} exist here): move their clients to the default user, or waive when none of them writes",
+            "while the lane keeps two servers in step, writes of users other than `default` are refused ({} exist here): move their clients to the default user, or waive when none of them writes",
             list(&source.acl_users)
         );
-        findings.push(finding("acl-users-not-carried", Severity::Critical, detail));
+        let lane_only = finding("acl-users-not-carried", Severity::Critical, detail);
+        findings.push(Finding { feed: Some(FeedKind::Lane), ..lane_only });
     }
 }
 

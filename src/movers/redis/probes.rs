@@ -56,6 +56,14 @@ impl Drop for Running {
 }
 
 impl Prober {
+    /// How many keys are read at a time.
+    pub(super) fn keys_at_once(&self) -> usize {
+        match self {
+            Self::Lane(_) => limits::VERIFY_KEYS_PER_PROBE,
+            Self::Feed(..) => limits::FEED_KEYS_PER_PROBE,
+        }
+    }
+
     /// # Errors
     /// [`JobError::Order`] when the order could not be queued.
     pub(super) async fn begin(

@@ -148,7 +148,7 @@ impl Run {
         let mut bytes = 0;
         for item in items {
             if !probe.is_empty()
-                && (probe.len() >= limits::VERIFY_KEYS_PER_PROBE || bytes + item.bytes > limits::VERIFY_PROBE_BYTES_MAX)
+                && (probe.len() >= self.prober.keys_at_once() || bytes + item.bytes > limits::VERIFY_PROBE_BYTES_MAX)
             {
                 self.send(batch.database, std::mem::take(&mut probe)).await?;
                 bytes = 0;

@@ -4,12 +4,12 @@
 //! doubtful. Exactly: the feed stands still at the offset, so nothing is doubtful but what expires at that moment.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::applier::Feed;
+use super::batch::Doubt;
 use super::exact::{ReadAt, read_at};
 use super::shadow::connect;
 use super::standstill::{Pair, Work};
@@ -93,12 +93,17 @@ impl FeedReader {
 
     fn is_known_to_differ(&self, database: u32, read: &[u8]) -> bool {
         let doubts = self.feed.0.doubts.borrow();
-        if doubts.is_empty() {
+        let absent = self.feed.0.absent.borrow();
+        if doubts.is_empty() && absent.is_empty() {
             return false;
         }
-        let known: BTreeSet<&[u8]> =
-            doubts.iter().filter(|doubt| doubt.database == database).filter_map(|doubt| doubt.key.as_deref()).collect();
-        keys(read).is_some_and(|keys| keys.iter().any(|key| known.contains(key)))
+        let is_known = |key: &[u8]| {
+            let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
+            let next = doubts.range(first..).next();
+            next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
+                || absent.contains(&(database, key.to_vec()))
+        };
+        keys(read).is_some_and(|keys| keys.iter().any(|key| is_known(key)))
     }
 }
 
