@@ -255,6 +255,7 @@ impl FeedMover {
         let deadline = Instant::now() + limits::FEED_EXCHANGE_PATIENCE;
         let (finished, standing) = self.turn_round(old, deadline).await;
         self.begin(route, standing, true);
+        self.0.holds.move_blocked(Instant::now() + limits::FEED_MOVE_PATIENCE).await;
         finished
     }
 

@@ -78,13 +78,19 @@ impl RedisRelay {
         moving.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Sends blocking commands to the new authority, none before one that blocked earlier.
+    /// Sends blocking commands to the new authority, none before one that blocked earlier. While clients are held, control says how far: other cores have
+    /// some that blocked in between.
     pub(super) fn send_moving(&mut self) {
         while let Some(key) = self.moving.front() {
-            if let Some(client) = self.clients.get_mut(*key)
-                && !client.send_again(&mut self.shared)
-            {
-                return;
+            if let Some(client) = self.clients.get_mut(*key) {
+                let since_us = client.blocked_since_us();
+                let is_late = since_us.is_some_and(|since_us| since_us > self.shared.hold.moves_until_us());
+                if is_late || !client.send_again(&mut self.shared) {
+                    return;
+                }
+                if let Some(upstream) = client.pinned {
+                    self.shared.hold.moved_on(upstream);
+                }
             }
             self.moving.pop_front();
         }
