@@ -514,6 +514,12 @@ pub fn position(command: &'static Command) -> usize {
 }
 
 impl Command {
+    /// Whether it runs a script or function, which may write more than the keys it declares.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        matches!(self.name, "eval" | "evalsha" | "fcall")
+    }
+
     /// Whether a request with this many arguments (the name counts) fits.
     #[must_use]
     pub fn arity_fits(&self, count: usize) -> bool {

@@ -4,7 +4,7 @@
 //! The effects are RESP requests in the order in which the shadow must run them, each with the reply it should give.
 
 use super::args::Args;
-use super::command::{Command, EffectKind, KeySpec};
+use super::command::{Command, EffectKind};
 use super::encode::{number, push_request};
 use super::frame::{decimal, reply_len};
 
@@ -134,9 +134,11 @@ pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str>
         EffectKind::Zadd => simple(plan_zadd(frame), true),
         EffectKind::ReadGroup => simple(Shape::ReadGroup, true),
         EffectKind::Xadd => Ok(plan_xadd(frame)),
-        EffectKind::Copied if command.keys_of(frame).is_none_or(|keys| keys.0.is_empty()) && is_script(command) => Err(
-            "a script without declared keys may write anything; declare its keys, or use the read-only form (EVAL_RO, FCALL_RO)",
-        ),
+        EffectKind::Copied if command.keys_of(frame).is_none_or(|keys| keys.0.is_empty()) && command.is_script() => {
+            Err(
+                "a script without declared keys may write anything; declare its keys, or use the read-only form (EVAL_RO, FCALL_RO)",
+            )
+        }
         EffectKind::Copied if has_word(frame, b"DB") && command.name == "copy" => {
             Err("COPY into another database is not supported")
         }
@@ -144,10 +146,6 @@ pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str>
         EffectKind::Flush => simple(Shape::Flush, false),
         EffectKind::Refuse => Err("its effect on the other server cannot be kept in step yet"),
     }
-}
-
-fn is_script(command: &Command) -> bool {
-    command.keys == KeySpec::Counted(2) && !command.blocking
 }
 
 fn has_word(frame: &[u8], word: &[u8]) -> bool {
