@@ -61,6 +61,7 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest an admin request may take before it is answered with 503.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+const _: () = assert!(WAITER_SCRIPT_POLL_US < WAITER_POLL_US);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
 
@@ -163,8 +164,14 @@ pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
 pub const LANE_ORDERS_PARKED_MAX: usize = 1024;
 /// Interval of lane status reports, microseconds.
 pub const LANE_STATUS_US: u64 = 100_000;
-/// Safety net for blocked clients: every waiting command is retried this often, microseconds. Ordinary wake-ups come with the write itself.
-pub const WAITER_RETRY_US: u64 = 1_000_000;
+/// How often those clients that are first in line for a key look again, microseconds, for what strangers brought: what arrives through the
+/// lane wakes them itself.
+pub const WAITER_POLL_US: u64 = 1_000_000;
+/// The same after a script, which may have written keys that it did not declare.
+pub const WAITER_SCRIPT_POLL_US: u64 = 50_000;
+/// Most that look at one time, in turn: about a thousand commands a second where scripts run all the time.
+pub const WAITER_POLLS_MAX: usize = 64;
+
 // ---- jobs -----------------------------------------------------------------------------------------------------------
 
 /// How long a job waits for a server to accept a connection and log in; a server on the same network needs milliseconds.

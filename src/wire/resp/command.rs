@@ -86,6 +86,12 @@ pub enum EffectKind {
     /// The reply is the new value, TTL kept.
     IncrByFloat,
     HincrByFloat,
+    /// The reply is the member's new score.
+    ZincrBy,
+    /// As ZINCRBY with INCR, else the command itself.
+    Zadd,
+    /// The command itself without BLOCK: the entries it hands out follow from the stream and its groups.
+    ReadGroup,
     /// The reply is the id.
     Xadd,
     /// The written keys are copied right after the command: right for every write that names all its keys, and the most expensive.
@@ -289,13 +295,13 @@ pub static TABLE: &[Command] = &[
     blocks(write("bzmpop", -5, KeySpec::Counted(2), Verbatim)),
     blocks(write("bzpopmax", -3, KeySpec::Range(1, -2, 1), Verbatim)),
     blocks(write("bzpopmin", -3, KeySpec::Range(1, -2, 1), Verbatim)),
-    write("zadd", -4, ONE, Verbatim),
+    write("zadd", -4, ONE, EffectKind::Zadd),
     read("zcard", 2, ONE, Exact),
     read("zcount", 4, ONE, Exact),
     read("zdiff", -3, KeySpec::Counted(1), Scores),
     write("zdiffstore", -4, KeySpec::StoreCounted, Verbatim),
-    // Floating-point sums: the result is copied rather than recomputed by another version's arithmetic.
-    write("zincrby", 4, ONE, Copied),
+    // Floating-point sums are not computed again by another version's arithmetic: here the reply has the result, further down it is copied.
+    write("zincrby", 4, ONE, EffectKind::ZincrBy),
     read("zinter", -3, KeySpec::Counted(1), Scores),
     read("zintercard", -3, KeySpec::Counted(1), Exact),
     write("zinterstore", -4, KeySpec::StoreCounted, Copied),
@@ -375,7 +381,7 @@ pub static TABLE: &[Command] = &[
     read("xpending", -3, ONE, Never),
     read("xrange", -4, ONE, Exact),
     blocks(read("xread", -4, KeySpec::Streams, Exact)),
-    blocks(write("xreadgroup", -7, KeySpec::Streams, Copied)),
+    blocks(write("xreadgroup", -7, KeySpec::Streams, EffectKind::ReadGroup)),
     read("xrevrange", -4, ONE, Exact),
     write("xsetid", -3, ONE, Copied),
     write("xtrim", -4, ONE, Copied),
@@ -508,6 +514,12 @@ pub fn position(command: &'static Command) -> usize {
 }
 
 impl Command {
+    /// Whether it runs a script or function, which may write more than the keys it declares.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        matches!(self.name, "eval" | "evalsha" | "fcall")
+    }
+
     /// Whether a request with this many arguments (the name counts) fits.
     #[must_use]
     pub fn arity_fits(&self, count: usize) -> bool {
@@ -570,7 +582,7 @@ fn with_destinations<'a>(args: &[&'a [u8]], words: &[&[u8]], from: usize) -> Opt
 }
 
 #[cfg(test)]
-mod server_tests;
+pub(crate) mod server_tests;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! The effects are RESP requests in the order in which the shadow must run them, each with the reply it should give.
 
 use super::args::Args;
-use super::command::{Command, EffectKind, KeySpec};
+use super::command::{Command, EffectKind};
 use super::encode::{number, push_request};
 use super::frame::{decimal, reply_len};
 
@@ -80,6 +80,13 @@ pub enum Shape {
     Spop,
     IncrByFloat,
     HincrByFloat,
+    /// ZADD of the score that the reply gives to the member at this argument; nil: nothing changed.
+    Score {
+        member_at: u8,
+    },
+    /// XREADGROUP without BLOCK: which entries it hands out follows from the stream and its groups. After nil nothing is repeated, although
+    /// some servers then create the consumer: see [`consumer_of`].
+    ReadGroup,
     /// The `*` of XADD becomes the id of the reply.
     Xadd,
     /// Nothing is derived from the reply: the keys are copied.
@@ -122,10 +129,16 @@ pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str>
         EffectKind::Spop => simple(Shape::Spop, true),
         EffectKind::IncrByFloat => simple(Shape::IncrByFloat, true),
         EffectKind::HincrByFloat => simple(Shape::HincrByFloat, true),
+        // The member is the last argument.
+        EffectKind::ZincrBy => simple(Shape::Score { member_at: 3 }, true),
+        EffectKind::Zadd => simple(plan_zadd(frame), true),
+        EffectKind::ReadGroup => simple(Shape::ReadGroup, true),
         EffectKind::Xadd => Ok(plan_xadd(frame)),
-        EffectKind::Copied if command.keys_of(frame).is_none_or(|keys| keys.0.is_empty()) && is_script(command) => Err(
-            "a script without declared keys may write anything; declare its keys, or use the read-only form (EVAL_RO, FCALL_RO)",
-        ),
+        EffectKind::Copied if command.keys_of(frame).is_none_or(|keys| keys.0.is_empty()) && command.is_script() => {
+            Err(
+                "a script without declared keys may write anything; declare its keys, or use the read-only form (EVAL_RO, FCALL_RO)",
+            )
+        }
         EffectKind::Copied if has_word(frame, b"DB") && command.name == "copy" => {
             Err("COPY into another database is not supported")
         }
@@ -133,10 +146,6 @@ pub fn plan(command: &Command, frame: &[u8]) -> Result<EffectPlan, &'static str>
         EffectKind::Flush => simple(Shape::Flush, false),
         EffectKind::Refuse => Err("its effect on the other server cannot be kept in step yet"),
     }
-}
-
-fn is_script(command: &Command) -> bool {
-    command.keys == KeySpec::Counted(2) && !command.blocking
 }
 
 fn has_word(frame: &[u8], word: &[u8]) -> bool {
@@ -176,6 +185,21 @@ fn plan_set(frame: &[u8]) -> EffectPlan {
         post: if ttl { Post::Deadline } else { Post::Nothing },
         depends_on_old_value: keep,
     }
+}
+
+/// ZADD key [NX | XX] [GT | LT] [CH] [INCR] score member … A score that is given is the same number everywhere; one that is added to another
+/// is computed once, by the authority.
+fn plan_zadd(frame: &[u8]) -> Shape {
+    let mut increments = false;
+    for (at, arg) in Args::new(frame).enumerate().skip(2) {
+        match arg.to_ascii_uppercase().as_slice() {
+            b"INCR" => increments = true,
+            b"NX" | b"XX" | b"GT" | b"LT" | b"CH" => {}
+            _ if increments => return Shape::Score { member_at: u8::try_from(at + 1).unwrap_or(u8::MAX) },
+            _ => return Shape::Verbatim,
+        }
+    }
+    Shape::Verbatim
 }
 
 /// XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] n [LIMIT n]] <* | id> field value …
@@ -238,18 +262,61 @@ pub fn derive(shape: Shape, outcome: &Outcome<'_>, effects: &mut Effects) -> Res
         Shape::Spop => spop(frame, outcome.reply, effects),
         Shape::IncrByFloat => {
             let key = Args::new(frame).nth(1).ok_or(())?;
-            let value = bulk(outcome.reply).ok_or(())?;
+            let value = double(outcome.reply).ok_or(())?;
             effects.push(&[b"SET", key, value, b"KEEPTTL"], Expect::NoError);
             Ok(())
         }
         Shape::HincrByFloat => {
             let mut args = Args::new(frame).skip(1);
             let (key, field) = (args.next().ok_or(())?, args.next().ok_or(())?);
-            effects.push(&[b"HSET", key, field, bulk(outcome.reply).ok_or(())?], Expect::NoError);
+            effects.push(&[b"HSET", key, field, double(outcome.reply).ok_or(())?], Expect::NoError);
+            Ok(())
+        }
+        Shape::Score { member_at } => score(outcome, member_at, effects),
+        Shape::ReadGroup => {
+            if !is_nil(outcome.reply) {
+                effects.push(&without_block(frame), group_expectation(outcome.reply));
+            }
             Ok(())
         }
         Shape::Xadd => xadd(outcome, effects),
     }
+}
+
+fn score(outcome: &Outcome<'_>, member_at: u8, effects: &mut Effects) -> Result<(), ()> {
+    if is_nil(outcome.reply) {
+        return Ok(());
+    }
+    let key = Args::new(outcome.frame).nth(1).ok_or(())?;
+    let member = Args::new(outcome.frame).nth(member_at.into()).ok_or(())?;
+    effects.push(&[b"ZADD", key, double(outcome.reply).ok_or(())?, member], Expect::NoError);
+    Ok(())
+}
+
+/// An XREADGROUP without its BLOCK, which would keep every later effect waiting where the shadow has nothing to hand out.
+fn without_block(frame: &[u8]) -> Vec<&[u8]> {
+    let args: Vec<&[u8]> = Args::new(frame).collect();
+    let options = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"STREAMS")).unwrap_or(args.len());
+    // GROUP, group and consumer come first, and may have any name.
+    match args.iter().take(options).skip(4).position(|arg| arg.eq_ignore_ascii_case(b"BLOCK")) {
+        Some(at) => {
+            args.iter().enumerate().filter(|(n, _)| !(at + 4..at + 6).contains(n)).map(|(_, arg)| *arg).collect()
+        }
+        None => args,
+    }
+}
+
+/// The shadow answers in RESP2, so only a reply in that protocol can be the same; a long one is not kept for it.
+fn group_expectation(reply: &[u8]) -> Expect {
+    if reply.starts_with(b"*") && reply.len() <= 4096 { Expect::Same(reply.into()) } else { Expect::NoError }
+}
+
+/// Group and consumer of an XREADGROUP.
+#[must_use]
+pub fn consumer_of(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut args = Args::new(frame).skip(1).skip_while(|arg| !arg.eq_ignore_ascii_case(b"GROUP"));
+    args.next()?;
+    Some((args.next()?, args.next()?))
 }
 
 /// Integers and short strings must be the same on both sides; a longer reply must only not be an error.
@@ -371,6 +438,15 @@ pub fn bulk(reply: &[u8]) -> Option<&[u8]> {
     reply.get(end + 2..end + 2 + len)
 }
 
+/// The digits of a floating-point number: a bulk string, or a double of RESP3.
+#[must_use]
+pub fn double(reply: &[u8]) -> Option<&[u8]> {
+    match reply.strip_prefix(b",") {
+        Some(rest) => rest.strip_suffix(b"\r\n"),
+        None => bulk(reply),
+    }
+}
+
 /// The integer of a `:` reply.
 #[must_use]
 pub fn integer(reply: &[u8]) -> Option<i64> {
@@ -402,6 +478,9 @@ pub fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod server_tests;
 
 #[cfg(test)]
 mod tests {
@@ -464,6 +543,25 @@ mod tests {
             ("LPOP k", "$-1\r\n", None, none),
             ("INCRBYFLOAT k 0.1", "$3\r\n1.1\r\n", None, &["SET k 1.1 KEEPTTL"]),
             ("HINCRBYFLOAT k f 0.1", "$3\r\n1.1\r\n", None, &["HSET k f 1.1"]),
+            ("INCRBYFLOAT k 0.1", ",1.1\r\n", None, &["SET k 1.1 KEEPTTL"]),
+            ("HINCRBYFLOAT k f 0.1", ",1.1\r\n", None, &["HSET k f 1.1"]),
+            ("ZINCRBY k 0.1 m", "$19\r\n0.30000000000000004\r\n", None, &["ZADD k 0.30000000000000004 m"]),
+            ("ZINCRBY k 0.1 m", ",1.5\r\n", None, &["ZADD k 1.5 m"]),
+            ("ZINCRBY k inf m", ",inf\r\n", None, &["ZADD k inf m"]),
+            ("ZADD k 1 m 2 n", ":2\r\n", None, &["ZADD k 1 m 2 n"]),
+            ("ZADD k NX CH 1 INCR", ":1\r\n", None, &["ZADD k NX CH 1 INCR"]),
+            ("ZADD k INCR 1 m", ",2.5\r\n", None, &["ZADD k 2.5 m"]),
+            ("ZADD k XX GT CH INCR 1 m", "$3\r\n2.5\r\n", None, &["ZADD k 2.5 m"]),
+            ("ZADD k XX INCR 1 m", "_\r\n", None, none),
+            ("ZADD k NX INCR 1 m", "$-1\r\n", None, none),
+            ("XREADGROUP GROUP g c STREAMS s >", "$-1\r\n", None, none),
+            ("XREADGROUP GROUP g c STREAMS s >", "*0\r\n", None, &["XREADGROUP GROUP g c STREAMS s >"]),
+            (
+                "XREADGROUP GROUP BLOCK block COUNT 2 BLOCK 10 NOACK STREAMS block >",
+                "%0\r\n",
+                None,
+                &["XREADGROUP GROUP BLOCK block COUNT 2 NOACK STREAMS block >"],
+            ),
             ("SPOP k", "$1\r\nm\r\n", None, &["SREM k m"]),
             ("SPOP k 2", "~2\r\n$1\r\nm\r\n$1\r\nn\r\n", None, &["SREM k m n"]),
             ("SPOP k 2", "*0\r\n", None, none),
@@ -479,6 +577,13 @@ mod tests {
             effects("XADD k MAXLEN ~ 5 * f v", "$3\r\n7-1\r\n", None, Some(first)),
             ["XADD k 7-1 f v", "XTRIM k MINID = 5-1"]
         );
+    }
+
+    #[test]
+    fn the_consumer_of_a_group_read() {
+        let group_read = frame("XREADGROUP GROUP g c COUNT 1 STREAMS s >");
+        assert_eq!(consumer_of(&group_read), Some((b"g".as_slice(), b"c".as_slice())));
+        assert_eq!(consumer_of(&frame("XREADGROUP GROUP g")), None);
     }
 
     #[test]

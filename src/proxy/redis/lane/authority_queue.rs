@@ -103,6 +103,7 @@ pub struct ComparedRead {
 #[derive(Debug)]
 pub struct WriteEntry {
     pub to: Caller,
+    pub command: &'static Command,
     pub frame: Box<[u8]>,
     pub keys: Rc<[KeyRef]>,
     pub plan: EffectPlan,

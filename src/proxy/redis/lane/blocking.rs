@@ -1,6 +1,8 @@
-//! Blocking commands in dual operation: tried in their non-blocking form, again after each write on a key they wait for.
+//! Blocking commands in dual operation: tried in their non-blocking form, and again when something may have arrived for a key they wait for.
 //!
-//! A client blocked here stays blocked through a flip. Difference from Redis: a concurrent non-blocking pop may win an element.
+//! A client blocked here stays blocked through a flip. What arrives is given to the clients that wait for it in the order of waiting: each
+//! that is served makes way for the next. What no reply of the lane shows (undeclared keys of scripts, other writers) is looked for at
+//! intervals. Difference from Redis: a concurrent non-blocking pop may win an element.
 
 use std::rc::Rc;
 
@@ -8,11 +10,11 @@ use super::authority_queue::WriteEntry;
 use super::commands::Incoming;
 use super::keys::KeyRef;
 use super::state::Lane;
-use super::waiters::{Form, Waiter};
+use super::waiters::{Arrival, Form, Waiter};
 use base::model::limits;
 use wire::resp::Args;
 use wire::resp::command::{self, Command};
-use wire::resp::effect::{self, elements, is_error, is_nil};
+use wire::resp::effect::{self, bulk, elements, is_error, is_nil};
 use wire::resp::encode::{self, request};
 
 impl Lane {
@@ -27,18 +29,26 @@ impl Lane {
             return self.answer_in_order(incoming.to, encode::error("ERR syntax error"));
         };
         let keys: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(incoming.database, name)).collect();
+        let command = Args::new(&frame).next().map_or(&command::UNKNOWN, command::lookup);
         let number = self.waiters.add(Waiter {
             to: incoming.to,
             database: incoming.database,
             resp: incoming.resp,
-            command: Args::new(&frame).next().map_or(&command::UNKNOWN, command::lookup),
+            command,
+            takes: Arrival::of_waiting(command),
             frame: frame.into(),
             keys,
             form,
             deadline_us: (timeout > 0).then(|| self.now.mono_us + timeout),
             trying: false,
+            has_waited: false,
         });
-        self.try_waiter(number);
+        if self.waiters.is_behind_others(number) {
+            // What may be there already is theirs; each of them that is served wakes the next.
+            self.waiters.wait(number);
+        } else {
+            self.try_waiter(number);
+        }
     }
 
     /// Sends the non-blocking form as an ordinary write.
@@ -49,7 +59,7 @@ impl Lane {
         let (frame, keys) = (Rc::clone(&waiter.frame), Rc::clone(&waiter.keys));
         let Ok(plan) = effect::plan(command, &frame) else { return };
         let plan = self.adapt_plan(plan, &keys);
-        self.send_write(plan, keys, Incoming { to, database, resp, frame: &frame });
+        self.send_write(command, plan, keys, Incoming { to, database, resp, frame: &frame });
         self.due.last_write_is_try_of(number);
     }
 
@@ -58,11 +68,12 @@ impl Lane {
         let Some(number) = entry.waiter else { return self.out.deliver(entry.to, reply) };
         let Some(waiter) = self.waiters.get_mut(number) else { return };
         waiter.trying = false;
-        if is_nil(reply) {
+        // Redis looks at the type of a key when the client begins to wait; later a key of another type is not what it waits for.
+        if is_nil(reply) || (waiter.has_waited && reply.starts_with(b"-WRONGTYPE")) {
             if self.ending.retired {
                 self.dismiss(number);
             } else {
-                self.waiters.wait_for(number, &entry.keys);
+                self.waiters.wait(number);
             }
             return;
         }
@@ -72,24 +83,61 @@ impl Lane {
         }
     }
 
-    /// After a write on these keys: the first that waits for each tries again.
-    pub(super) fn wake_waiters(&mut self, keys: &[KeyRef], reply: &[u8]) {
-        if !self.waiters.wait_for_any() || is_error(reply) || self.ending.retired {
+    /// After a write: who waits for what it may have brought tries again. A try that found nothing brings nothing.
+    pub(super) fn wake_by_write(&mut self, entry: &WriteEntry, reply: &[u8]) {
+        if !self.waiters.wait_for_any() || is_error(reply) {
+            return;
+        }
+        if let Some(number) = entry.waiter {
+            if !is_nil(reply) {
+                self.wake_next(number, entry, reply);
+            }
+            return;
+        }
+        let arrival = Arrival::by(entry.command);
+        self.wake(&entry.keys, arrival);
+        if entry.command.is_script() {
+            // It may have written more than it declared.
+            self.waiters.poll_us = self.waiters.poll_us.min(self.now.mono_us + limits::WAITER_SCRIPT_POLL_US);
+        }
+    }
+
+    /// A blocked client was served: the key it was served from may hold more, and where it moved an element somebody may wait too.
+    fn wake_next(&mut self, number: u64, entry: &WriteEntry, reply: &[u8]) {
+        let Some(takes) = self.waiters.get_mut(number).map(|waiter| waiter.takes) else {
+            return self.wake(&entry.keys, Arrival::Any);
+        };
+        if entry.command.name == "lmove" || takes == Arrival::Stream {
+            return self.wake(&entry.keys, takes);
+        }
+        let name = elements(reply).and_then(|parts| parts.first().copied()).and_then(bulk);
+        if let Some(key) = entry.keys.iter().find(|key| name == Some(&*key.name)) {
+            self.wake(std::slice::from_ref(key), takes);
+        }
+    }
+
+    /// Something of this kind may have arrived for these keys. Behind a fence nobody is served; its end looks again.
+    pub(super) fn wake(&mut self, keys: &[KeyRef], arrival: Arrival) {
+        if arrival == Arrival::Nothing || self.held.fence.is_some() || self.ending.retired {
             return;
         }
         for key in keys {
-            if let Some(number) = self.waiters.first_for(key.id) {
+            for number in self.waiters.woken_by(key.id, arrival) {
                 self.try_waiter(number);
             }
         }
     }
 
-    /// After a flip or a reconnect, and at intervals for what no reply of the lane's shows (scripts, other writers).
-    pub(super) fn retry_all_waiters(&mut self) {
+    /// After a fence or a reconnect: whoever is first in line for a key looks again.
+    pub(super) fn retry_waiters(&mut self) {
+        self.poll_waiters(usize::MAX);
+    }
+
+    fn poll_waiters(&mut self, most: usize) {
         if self.held.fence.is_some() || !self.links.authority().connected || self.ending.retired {
             return;
         }
-        for number in self.waiters.idle(|_| true) {
+        for number in self.waiters.next_to_poll(most) {
             self.try_waiter(number);
         }
     }
@@ -100,9 +148,9 @@ impl Lane {
         for number in self.waiters.idle(|waiter| waiter.deadline_us.is_some_and(|deadline| deadline <= now)) {
             self.dismiss(number);
         }
-        if now >= self.waiters.retry_us {
-            self.waiters.retry_us = now + limits::WAITER_RETRY_US;
-            self.retry_all_waiters();
+        if now >= self.waiters.poll_us {
+            self.waiters.poll_us = now + limits::WAITER_POLL_US;
+            self.poll_waiters(limits::WAITER_POLLS_MAX);
         }
     }
 

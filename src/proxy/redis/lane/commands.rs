@@ -72,7 +72,7 @@ impl Lane {
             Class::Write => self.emit_write(command, incoming),
             Class::Library if changes_library(incoming.frame) => {
                 let plan = EffectPlan { shape: Shape::Overwrite, post: Post::Nothing, depends_on_old_value: false };
-                self.send_write(plan, Rc::from([]), incoming);
+                self.send_write(command, plan, Rc::from([]), incoming);
             }
             Class::Read
             | Class::Library
@@ -149,22 +149,22 @@ impl Lane {
         };
         if plan.shape == Shape::Flush {
             self.watches.break_all();
-            return self.send_write(plan, Rc::from([]), incoming);
+            return self.send_write(command, plan, Rc::from([]), incoming);
         }
         let Some(keys) = keys_of(command, incoming) else {
             // The count of keys makes no sense: the server answers with an error. Should it not, every key is in doubt.
-            return self.send_write(ALL_IN_DOUBT, Rc::from([]), incoming);
+            return self.send_write(command, ALL_IN_DOUBT, Rc::from([]), incoming);
         };
         let plan = self.adapt_plan(plan, &keys);
-        self.send_write(plan, keys, incoming);
+        self.send_write(command, plan, keys, incoming);
     }
 
     /// A write with more or fewer arguments than the table's row allows: the server answers with an error of its own. Should it not, because
     /// it is newer than the table, what it did is not known.
     fn emit_misfit(&mut self, command: &'static Command, incoming: Incoming<'_>) {
         match keys_of(command, incoming) {
-            Some(keys) if !keys.is_empty() => self.send_write(IN_DOUBT, keys, incoming),
-            Some(_) | None => self.send_write(ALL_IN_DOUBT, Rc::from([]), incoming),
+            Some(keys) if !keys.is_empty() => self.send_write(command, IN_DOUBT, keys, incoming),
+            Some(_) | None => self.send_write(command, ALL_IN_DOUBT, Rc::from([]), incoming),
         }
     }
 
@@ -176,7 +176,13 @@ impl Lane {
     }
 
     /// One write: copies of keys not yet known clean, a look at a volatile key's deadline, the command, the reads behind it.
-    pub(super) fn send_write(&mut self, plan: EffectPlan, keys: Rc<[KeyRef]>, incoming: Incoming<'_>) {
+    pub(super) fn send_write(
+        &mut self,
+        command: &'static Command,
+        plan: EffectPlan,
+        keys: Rc<[KeyRef]>,
+        incoming: Incoming<'_>,
+    ) {
         self.prepare(incoming.database, incoming.resp);
         self.note_writes(&keys);
         if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt) {
@@ -190,6 +196,7 @@ impl Lane {
         self.links.authority_mut().output.extend_from_slice(incoming.frame);
         let entry = WriteEntry {
             to: incoming.to,
+            command,
             frame: incoming.frame.into(),
             keys: Rc::clone(&keys),
             plan,

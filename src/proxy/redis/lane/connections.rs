@@ -39,7 +39,7 @@ impl Lane {
             self.shadow.refused = false;
         }
         self.run_parked();
-        self.retry_all_waiters();
+        self.retry_waiters();
         self.after_step();
     }
 

@@ -7,6 +7,7 @@ use super::keys::KeyRef;
 use super::shadow::Queued;
 use super::shadow_queue::{Because, CopyContent};
 use super::state::Lane;
+use super::waiters::Arrival;
 use base::model::limits;
 use wire::resp::copy::{self, DataType};
 use wire::resp::effect::{Effects, Expect, bulk, integer, is_nil};
@@ -131,11 +132,11 @@ impl Lane {
         }
         match self.due.finishing.take() {
             Some(Finishing::Write { entry, reply }) => {
-                self.wake_waiters(&entry.keys, &reply);
+                self.wake_by_write(&entry, &reply);
                 self.answer_write(&entry, &reply);
             }
             Some(Finishing::Block { to, reply, keys }) => {
-                self.wake_waiters(&keys, &reply);
+                self.wake(&keys, Arrival::Any);
                 self.out.deliver(to, &reply);
             }
             None => {}

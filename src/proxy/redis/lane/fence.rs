@@ -66,6 +66,7 @@ impl Lane {
         self.adopt_records_policy();
         self.run_held();
         self.run_parked();
+        self.retry_waiters();
     }
 
     /// Ends the fence under the plan published last.
@@ -83,7 +84,7 @@ impl Lane {
         self.adopt_records_policy();
         self.run_held();
         self.run_parked();
-        self.retry_all_waiters();
+        self.retry_waiters();
     }
 
     /// The shadow becomes the authority. Both hold the same values; deadlines on the new shadow are G too early, so every volatile

@@ -121,7 +121,7 @@ impl Lane {
             if !changed_nothing {
                 self.mark_all_dirty(&entry.keys);
             }
-            self.wake_waiters(&entry.keys, reply);
+            self.wake_by_write(entry, reply);
             return self.answer_write(entry, reply);
         }
         let derived = effect::derive(entry.plan.shape, &outcome, &mut effects);
@@ -138,7 +138,7 @@ impl Lane {
             Err(()) => self.mark_all_dirty(&entry.keys),
         }
         self.soonest_copied_in_doubt(&entry.keys);
-        self.wake_waiters(&entry.keys, reply);
+        self.wake_by_write(entry, reply);
         self.answer_write(entry, reply);
     }
 

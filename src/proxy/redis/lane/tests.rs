@@ -1,5 +1,6 @@
 //! A lane between two scripted servers: what each is sent, in which order, and what a client is told and when.
 
+mod blocked;
 mod policies;
 
 use std::sync::Arc;

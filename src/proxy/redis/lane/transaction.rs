@@ -7,6 +7,7 @@ use super::commands::Incoming;
 use super::keys::KeyRef;
 use super::shadow_queue::Because;
 use super::state::Lane;
+use super::waiters::Arrival;
 use wire::resp::Args;
 use wire::resp::command::{Class, Command, EffectKind};
 use wire::resp::effect::{self, EffectPlan, Effects, Outcome, Post, Shape, elements, is_error};
@@ -95,7 +96,9 @@ impl Lane {
         if in_doubt.is_some() {
             self.mark_all_dirty(&block.keys);
         }
-        self.wake_waiters(&block.keys, reply);
+        if !is_error(reply) {
+            self.wake(&block.keys, Arrival::Any);
+        }
         self.out.deliver(block.to, reply);
     }
 

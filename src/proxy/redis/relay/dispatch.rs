@@ -204,7 +204,8 @@ impl Client {
         }
     }
 
-    /// Reads stay on this core unless the client is in the lane already, watches, or the read is to be repeated on the shadow.
+    /// Reads stay on this core unless the client is in the lane already, watches, or the read is to be repeated on the shadow. An ACL user's
+    /// always do.
     fn read_in_dual(
         &mut self,
         shared: &mut Shared,
@@ -220,8 +221,10 @@ impl Client {
             Mirroring::Compare | Mirroring::Forward => None,
             Mirroring::Mirror => Some(LaneItem::MirroredRead { len }),
         };
+        // The lane runs under Crossfade's own rights: what another user may read, only the server can say.
         if let Some(item) = item
             && shared.is_sampled()
+            && self.session.is_default_user()
         {
             return self.send_lane(shared, item, frame);
         }

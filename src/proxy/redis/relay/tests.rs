@@ -333,6 +333,27 @@ fn in_dual_operation_writes_and_what_follows_them_go_through_the_lane() {
     assert_eq!(stage.hears(0), ["GET a"], "alone it is local again");
 }
 
+/// The lane runs under Crossfade's own log-in; what an ACL user may read, its own connection finds out.
+#[test]
+fn reads_of_an_acl_user_never_enter_the_lane() {
+    let mut stage = Stage::new(PlanMode::Dual);
+    stage.relay.publish(plan_comparing(2, Authority::initial(), PlanMode::Dual, 10_000));
+    stage.perform();
+    let client = stage.client();
+    stage.says(client, &["AUTH reader secret"]);
+    assert_eq!(stage.hears(0), ["AUTH reader secret"]);
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n");
+    stage.says(client, &["GET a", "GET b", "SET a 1", "GET c"]);
+    let own = stage.upstreams.len() - 1;
+    assert_eq!(stage.hears(own), ["GET a", "GET b"]);
+    stage.answers(own, "$1\r\n1\r\n$1\r\n2\r\n");
+    assert_eq!(stage.hears(own), ["GET c"]);
+    assert!(stage.lane().is_empty());
+    let got = stage.gets(client);
+    assert!(got.starts_with("$1\r\n1\r\n$1\r\n2\r\n-NOPERM Crossfade"), "{got}");
+}
+
 #[test]
 fn a_block_is_queued_here_and_enters_the_lane_whole() {
     let mut stage = Stage::new(PlanMode::Dual);

@@ -29,7 +29,7 @@ const FLAGGED_WITHOUT_WRITES: &[&str] = &["cluster"];
 const MOVABLE_BY_PATTERN: &[&str] = &["sort_ro"];
 
 /// A server on a unix socket in a directory of its own; both end with it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     directory: PathBuf,
     stream: UnixStream,
@@ -64,12 +64,17 @@ impl Server {
         Some(Self { child, directory, stream, arrived: Vec::new() })
     }
 
-    fn ask(&mut self, words: &[&[u8]]) -> Value {
-        self.stream.write_all(&request(words)).unwrap();
+    pub(crate) fn ask(&mut self, words: &[&[u8]]) -> Value {
+        let reply = self.ask_raw(&request(words));
+        decode(&reply, 1 << 24).unwrap().expect("a whole reply").0
+    }
+
+    /// The reply to one request, as it came.
+    pub(crate) fn ask_raw(&mut self, request: &[u8]) -> Vec<u8> {
+        self.stream.write_all(request).unwrap();
         loop {
-            if let Some((value, length)) = decode(&self.arrived, 1 << 24).unwrap() {
-                self.arrived.drain(..length);
-                return value;
+            if let Some((_, length)) = decode(&self.arrived, 1 << 24).unwrap() {
+                return self.arrived.drain(..length).collect();
             }
             let mut chunk = [0; 64 * 1024];
             let count = self.stream.read(&mut chunk).unwrap();
@@ -88,7 +93,7 @@ impl Drop for Server {
 }
 
 /// The servers at hand, by name.
-fn servers() -> Vec<(&'static str, Server)> {
+pub(crate) fn servers() -> Vec<(&'static str, Server)> {
     let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/valkey-server");
     let valkey = std::env::var_os("CROSSFADE_VALKEY_SERVER").unwrap_or_else(|| tools.into());
     [("redis", "redis-server".into()), ("valkey", valkey)]
