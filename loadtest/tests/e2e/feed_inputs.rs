@@ -354,3 +354,62 @@ fn keys_changed_as_they_expire_are_alike_on_both_sides() {
         assert_nothing_was_repaired(rig);
     });
 }
+
+/// Input 10: a script that was loaded before the migration is called by its digest after it.
+#[test]
+fn a_loaded_script_is_there_on_either_side() {
+    with_each(&[], |rig| {
+        let mut connection = rig.proxy.connection();
+        let digest: String = redis::cmd("SCRIPT")
+            .arg("LOAD")
+            .arg("return redis.call('INCR', 'calls')")
+            .query(&mut connection)
+            .expect("SCRIPT LOAD");
+        there_back_and_there(rig, |side| {
+            let called: Result<i64, _> = redis::cmd("EVALSHA").arg(&digest).arg(0).query(&mut connect(rig.proxy.port));
+            assert!(called.is_ok(), "on the {side}: {called:?}");
+        });
+        assert_eq!(run::<i64>(&mut connection, "GET calls"), 3);
+        rig.drained();
+        rig.assert_equal();
+    });
+}
+
+/// Input 14: a SCAN that is under way when the authority changes ends with an error that says so; never with keys missing.
+#[test]
+fn a_scan_that_a_change_of_authority_interrupts_says_so() {
+    with_each(&[], |rig| {
+        let mut source = rig.source.connection();
+        for n in 0..500 {
+            run::<()>(&mut source, &format!("SET key:{n} v"));
+            run::<()>(&mut source, &format!("HSET hash field:{n} {}", "x".repeat(70)));
+        }
+        let mut connection = rig.proxy.connection();
+        let begin = |connection: &mut redis::Connection| -> [String; 2] {
+            let (keys, _): (String, Vec<String>) = run(connection, "SCAN 0 COUNT 10");
+            let (fields, _): (String, Vec<String>) = run(connection, "HSCAN hash 0 COUNT 10");
+            [keys, fields]
+        };
+        let before = std::cell::RefCell::new(begin(&mut connection));
+        there_back_and_there(rig, |side| {
+            let mut connection = connect(rig.proxy.port);
+            let [keys, fields] = before.borrow().clone();
+            for line in [format!("SCAN {keys}"), format!("HSCAN hash {fields}")] {
+                let refused = try_run::<(String, Vec<String>)>(&mut connection, &line).expect_err("it began elsewhere");
+                assert!(refused.to_string().contains("begin again"), "on the {side}: {refused}");
+            }
+            // From the beginning it sees everything.
+            let (mut cursor, mut seen) = ("0".to_owned(), std::collections::BTreeSet::new());
+            loop {
+                let (next, keys): (String, Vec<String>) = run(&mut connection, &format!("SCAN {cursor} COUNT 50"));
+                seen.extend(keys.into_iter().filter(|key| key.starts_with("key:")));
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), 500, "on the {side}");
+            before.replace(begin(&mut connection));
+        });
+    });
+}

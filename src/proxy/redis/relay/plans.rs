@@ -55,6 +55,10 @@ impl RedisRelay {
         let mut waiting_for = self.barrier.take().map(|barrier| barrier.waiting_for).unwrap_or_default();
         if moved {
             waiting_for.extend(self.retire_upstreams());
+            if changes.side {
+                // Before any client may call one.
+                waiting_for.extend(self.shared.load_scripts());
+            }
             self.moving = self.clients_to_move();
         }
         self.barrier = Some(Barrier::new(self.shared.plan.generation, waiting_for));

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::hold::Hold;
 use super::reads::SampledReads;
+use super::scripts::Scripts;
 use super::session::Session;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
 use crate::redis::lane::request::LaneMessage;
-use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, limits};
+use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, Side, limits};
 use base::stdx::clock::Now;
 use base::stdx::spares::Spares;
 use bus::counters::{self, CoreCounters};
@@ -40,6 +41,8 @@ pub struct Shared {
     /// When the bytes being looked at came.
     pub now: Now,
     pub counters: CoreCounters,
+    /// What a new authority is to have too.
+    pub scripts: Scripts,
     by_name: Vec<u64>,
     pub spares: Spares,
 }
@@ -62,6 +65,7 @@ impl Shared {
             token: setup.token,
             now: Now::default(),
             counters: CoreCounters::default(),
+            scripts: Scripts::default(),
             by_name: vec![0; command::TABLE.len() + 1],
             spares: Spares::new(limits::SPARE_BUFFERS_MAX, limits::SPARE_BUFFER_BYTES_MAX),
         }
@@ -73,6 +77,26 @@ impl Shared {
     }
 
     // ---- connections ------------------------------------------------------------------------------------------------
+
+    /// Whether the target is authoritative.
+    #[must_use]
+    pub fn is_on_target(&self) -> bool {
+        self.plan.authority.side == Side::Target
+    }
+
+    /// Loads the scripts that clients have loaded on the present authority; the connection for it.
+    pub fn load_scripts(&mut self) -> Option<UpstreamKey> {
+        let (requests, count) = self.scripts.loads();
+        if count == 0 {
+            return None;
+        }
+        let side = self.plan.authority.side;
+        let credentials = self.plan.endpoint(side).credentials.clone().map(Rc::new);
+        let mut upstream = Upstream::new(PoolKey { side, credentials, database: 0, resp: 2 }, None);
+        upstream.output = requests;
+        upstream.awaited.extend(std::iter::repeat_n(Awaited::Swallow, count));
+        Some(self.connect_once(upstream))
+    }
 
     /// Which connections serve this session now.
     #[must_use]
