@@ -11,7 +11,7 @@
 //! * `shadow`: the queue of effects and what its replies say about the keys (I5, I9).
 //! * `fence`: draining and the exchange of roles (I6).
 //! * `orders`: what control asks. `connections`, `introduction`: the two connections.
-//! * `transaction`, `blocking`: MULTI, WATCH and blocking commands. `comparison`, `records`, `facts`: policies.
+//! * `transaction`, `blocking`, `consumers`: MULTI, WATCH, blocking commands, readers of groups. `comparison`, `records`, `facts`: policies.
 
 mod authority_queue;
 mod blocking;
@@ -19,6 +19,7 @@ pub mod caller;
 mod commands;
 mod comparison;
 mod connections;
+mod consumers;
 mod copies;
 pub mod facts;
 mod fence;

@@ -38,7 +38,7 @@ impl Lane {
             .then(|| self.keys.token());
         if let Some(token) = token {
             for key in keys.iter() {
-                self.keys.start_healing(key.id, token);
+                self.keys.overwritten(key.id, token);
             }
         }
         self.shadow.push_effects(self.links.shadow_mut(), database, effects, keys, token, self.now.mono_us);
@@ -51,6 +51,10 @@ impl Lane {
             return Queued::No;
         }
         self.shadow.push_copy(self.links.shadow_mut(), copied, effects, content, self.now.mono_us);
+        self.keys.copy_queued(copied.key.id, copied.token);
+        if copied.purpose == CopyFor::Repair {
+            self.keys.pace(copied.key.id, content.bytes, self.now.mono_us);
+        }
         Queued::Yes
     }
 
@@ -158,7 +162,7 @@ impl Lane {
                 });
             }
             CopyFor::Repair => self.jobs.repair_over(),
-            CopyFor::FirstWrite | CopyFor::Command(_) => {}
+            CopyFor::FirstWrite => {}
         }
     }
 
@@ -172,9 +176,12 @@ impl Lane {
         match part.content.dump_type {
             Some(form) if unknown_form => {
                 self.links.shadow_mut().refuse_type(form);
-                self.keys.mark_dirty(key, data_type(&[form]), 0);
+                self.keys.copy_missed(key, part.copied.token, data_type(&[form]), 0);
             }
-            Some(_) | None => self.keys.mark_dirty(key, None, self.now.mono_us + limits::REPAIR_RETRY_US),
+            Some(_) | None => {
+                let again_us = self.now.mono_us + limits::REPAIR_RETRY_US;
+                self.keys.copy_missed(key, part.copied.token, None, again_us);
+            }
         }
     }
 
