@@ -62,6 +62,7 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 const _: () = assert!(COPY_QUIET_US < COPY_AGE_US && COPY_OF_KEY_BYTES_PER_SECOND < COPIES_BYTES_PER_SECOND);
+const _: () = assert!(PIECES_FROM_BYTES < DUMP_BYTES_MAX && (DUMP_BYTES_MAX as u64) < BULK_BYTES_MAX);
 const _: () = assert!(LANE_STATUS_TURN_US < LANE_STATUS_US);
 const _: () = assert!(WAITER_SCRIPT_POLL_US < WAITER_POLL_US);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
@@ -172,6 +173,13 @@ pub const COPY_PACED_BYTES: u64 = 64 * 1024;
 pub const COPIES_PACED_MAX: usize = 65_536;
 /// The same for all keys together that wait for such a copy: less than half of the lane's time.
 pub const COPIES_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// A longer dump does not pass whole: it would hold up server, lane and shadow for a second, and beyond 512 MB no server takes it. It is asked
+/// for once; what arrives of it is not kept.
+pub const DUMP_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A value whose dump the shadow refuses is read in pieces if its dump is longer than this; one read then shows shorter ones whole.
+pub const PIECES_FROM_BYTES: usize = 1024 * 1024;
+/// Keys known to be that long.
+pub const BY_TYPE_KEYS_MAX: usize = 65_536;
 /// Consumers of groups that the shadow is known to have, by hash; with more the knowledge is gathered anew, at one copy of a stream each.
 pub const CONSUMERS_KNOWN_MAX: usize = 65_536;
 /// A key whose deadline is closer than this to the moment a write was acknowledged is copied again: it may have expired on one side.

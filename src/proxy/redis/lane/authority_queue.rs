@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::caller::Caller;
-use super::keys::KeyRef;
+use super::keys::{KeyId, KeyRef};
 use super::outgoing::Outgoing;
 use bus::counters::Probe;
 use wire::resp::command::Command;
@@ -40,6 +40,11 @@ pub enum Awaiting {
     CopyDeadline,
     DumpCopy(Copied),
     TypedCopy(Copied, DataType),
+    /// A part of a large value.
+    Piece {
+        id: KeyId,
+        token: u64,
+    },
     /// The volatile pass: only the deadline of this key.
     RefreshDeadline {
         key: KeyRef,
@@ -212,6 +217,12 @@ impl AuthorityQueue {
         let awaiting = self.awaiting.pop_front()?;
         self.taken += 1;
         Some(awaiting)
+    }
+
+    /// The next reply is the dump of a key.
+    #[must_use]
+    pub fn is_dump_next(&self) -> bool {
+        matches!(self.awaiting.front(), Some(Awaiting::DumpCopy(_)))
     }
 
     #[must_use]

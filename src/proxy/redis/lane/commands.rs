@@ -231,7 +231,12 @@ impl Lane {
         for key in keys {
             if !self.is_known(key) && !self.keys.is_dirty(key.id) {
                 self.note_clean(key.id);
-                self.emit_copy(key, CopyFor::FirstWrite, None);
+                if self.keys.by_type(key.id).is_some() {
+                    // Not at one position: it is dirty until it is copied in pieces.
+                    self.mark_dirty(key);
+                } else {
+                    self.emit_copy(key, CopyFor::FirstWrite, None);
+                }
             }
         }
     }

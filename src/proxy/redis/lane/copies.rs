@@ -27,13 +27,33 @@ impl Lane {
             Some(payload) if self.judges_records() => self.judge_dump(copied, deadline, payload),
             Some(payload) => {
                 let refused = payload.first().is_some_and(|form| self.links.shadow().refuses_type(*form));
-                if !copy::is_portable(payload) || refused {
+                let too_long = payload.len() > limits::DUMP_BYTES_MAX;
+                if too_long || refused || !copy::is_portable(payload) {
                     let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
+                    if payload.len() > limits::PIECES_FROM_BYTES {
+                        self.keys.set_by_type(key.id, kind);
+                    }
                     return self.copy_by_type(copied, kind);
                 }
                 self.copy_dump(copied, payload, deadline);
             }
         }
+    }
+
+    /// The dump of a key was so long that only its beginning was kept. It is not asked for again.
+    pub(super) fn long_dump_arrived(&mut self, head: &[u8]) {
+        let Some(Awaiting::DumpCopy(copied)) = self.due.pop() else { return };
+        self.keys.learn_deadline(copied.key.id, self.due.read_deadline.is_none_or(|at| at > 0));
+        let body = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1);
+        let kind = copy::data_type(&head[body..]).unwrap_or(DataType::Other(0));
+        if !self.judges_records() {
+            self.keys.set_by_type(copied.key.id, kind);
+        }
+        if copy::typed_reads(kind, &copied.key.name).is_none() {
+            self.keys.pace(copied.key.id, limits::DUMP_BYTES_MAX as u64, self.now.mono_us);
+        }
+        self.copy_by_type(&copied, kind);
+        self.due.deliver_local(&mut self.out);
     }
 
     /// Gives the shadow the dump as it takes it, with its grace.

@@ -58,6 +58,8 @@ enum Healing {
     No,
     /// The authority has been asked for the value and has not answered: whatever it answers before that is in the copy.
     Asked(u64),
+    /// It is read in pieces; what happens meanwhile is in it only if the copy is told.
+    Reading(u64),
     /// It stands in the shadow's queue: what happens behind it is not in it.
     Queued(u64),
 }
@@ -104,6 +106,8 @@ pub struct KeyStates {
     paced: HashMap<KeyId, u64, BuildHasherDefault<IdHasher>>,
     /// When all that wait for more writes may be copied: their copies have a share of the lane's time.
     share_us: u64,
+    /// Values too long to pass whole.
+    by_type: HashMap<KeyId, DataType, BuildHasherDefault<IdHasher>>,
     /// A fence waits until nothing is dirty: nothing waits for more writes.
     draining: bool,
     next_token: u64,
@@ -156,7 +160,7 @@ impl KeyStates {
     pub fn mark_dirty(&mut self, key: &KeyRef) {
         self.dirtied += 1;
         let dirty = self.dirty.entry(key.id).or_insert_with(|| Dirty::new(key));
-        if let Healing::Queued(_) = dirty.healing {
+        if let Healing::Queued(_) | Healing::Reading(_) = dirty.healing {
             dirty.healing = Healing::No;
             dirty.not_before_us = 0;
         }
@@ -198,7 +202,7 @@ impl KeyStates {
         dirty.typed = typed.or(dirty.typed);
         match dirty.healing {
             Healing::Asked(other) if other != token => {}
-            Healing::No | Healing::Asked(_) | Healing::Queued(_) => {
+            Healing::No | Healing::Asked(_) | Healing::Reading(_) | Healing::Queued(_) => {
                 dirty.healing = Healing::No;
                 dirty.not_before_us = not_before_us;
             }
@@ -208,9 +212,36 @@ impl KeyStates {
 
     /// Its type is not the one that was read: the next copy begins with its dump.
     pub fn forget_type(&mut self, id: KeyId) {
+        self.by_type.remove(&id);
         if let Some(dirty) = self.dirty.get_mut(&id) {
             dirty.typed = None;
         }
+    }
+
+    /// Its value is too long to pass whole: from now on it is read in pieces, whenever it is copied.
+    pub fn set_by_type(&mut self, id: KeyId, kind: DataType) {
+        if self.by_type.len() < limits::BY_TYPE_KEYS_MAX {
+            self.by_type.insert(id, kind);
+        }
+    }
+
+    #[must_use]
+    pub fn by_type(&self, id: KeyId) -> Option<DataType> {
+        self.by_type.get(&id).copied()
+    }
+
+    /// A copy with this token has begun to be read in pieces.
+    pub fn copy_reading(&mut self, id: KeyId, token: u64) {
+        if let Some(dirty) = self.dirty.get_mut(&id) {
+            dirty.healing = Healing::Reading(token);
+            dirty.marked = None;
+        }
+    }
+
+    /// Nothing has ended it.
+    #[must_use]
+    pub fn is_reading(&self, id: KeyId, token: u64) -> bool {
+        self.dirty.get(&id).is_some_and(|dirty| dirty.healing == Healing::Reading(token))
     }
 
     /// The authority has been asked for the value; the copy made of it has this token.
@@ -224,7 +255,7 @@ impl KeyStates {
     /// That copy is in the shadow's queue.
     pub fn copy_queued(&mut self, id: KeyId, token: u64) {
         if let Some(dirty) = self.dirty.get_mut(&id)
-            && dirty.healing == Healing::Asked(token)
+            && matches!(dirty.healing, Healing::Asked(own) | Healing::Reading(own) if own == token)
         {
             dirty.healing = Healing::Queued(token);
         }
@@ -267,6 +298,11 @@ impl KeyStates {
         if draining {
             self.repair_queue.extend(self.repairs_later.drain().map(|Reverse((_, id))| id));
         }
+    }
+
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// When this key may be copied.

@@ -62,6 +62,7 @@ impl Lane {
             Awaiting::PostFirstEntry => self.finish_write(None, Some(reply)),
             Awaiting::DumpCopy(copied) => self.dump_arrived(&copied, reply),
             Awaiting::TypedCopy(copied, kind) => self.typed_arrived(&copied, kind, reply),
+            Awaiting::Piece { id, token } => self.piece_arrived(id, token, reply),
             Awaiting::RefreshDeadline { key, ticket } => self.deadline_arrived(&key, ticket, reply),
             Awaiting::Exec(block) => self.exec_answered(*block, reply),
             Awaiting::Probe { ticket } => self.probe_answered(ticket, reply),
@@ -89,6 +90,7 @@ impl Lane {
             | Awaiting::CopyDeadline
             | Awaiting::DumpCopy(_)
             | Awaiting::TypedCopy(..)
+            | Awaiting::Piece { .. }
             | Awaiting::RefreshDeadline { .. }
             | Awaiting::Probe { .. } => {}
         }
@@ -143,10 +145,14 @@ impl Lane {
 
     /// What an executed write means for the shadow, behind effects that check or repair what it builds on.
     pub(super) fn apply(&mut self, executed: &Executed<'_>, mut effects: Effects) {
-        let Executed { plan, keys, reply, deadline, .. } = *executed;
+        let Executed { command, plan, keys, reply, deadline, .. } = *executed;
+        if command.is_script() && !reply.starts_with(b"-NOSCRIPT") {
+            self.script_ran();
+        }
         if self.judges_records() && !keys.is_empty() {
             // Whatever was written, the policy sees it before the shadow does.
-            if !is_error(reply) && !(executed.tried && is_nil(reply)) {
+            let changed_nothing = is_error(reply) || (executed.tried && is_nil(reply));
+            if !changed_nothing {
                 self.mark_all_dirty(keys);
             }
             return;
@@ -191,6 +197,13 @@ impl Lane {
         if command.name == "xgroup" {
             self.consumers.forget();
         }
+    }
+
+    /// None is proven to keep to the keys it declares.
+    fn script_ran(&mut self) {
+        let counts = &mut self.report.counts;
+        counts.scripts_run += 1;
+        counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
     }
 
     /// See [`super::consumers`].
@@ -272,6 +285,8 @@ impl Lane {
         for awaiting in self.due.take_all(&mut self.out) {
             self.lost_awaiting(awaiting);
         }
+        self.pieces_lost();
+        self.pieces.clear();
         self.jobs.repairs_in_flight = 0;
         self.keys.deadlines_lost();
     }
@@ -283,10 +298,14 @@ impl Lane {
             | Awaiting::Deadline
             | Awaiting::CopyDeadline
             | Awaiting::PostDeadline
-            | Awaiting::PostFirstEntry => {}
+            | Awaiting::PostFirstEntry
+            | Awaiting::Piece { .. } => {}
             Awaiting::Read { to } | Awaiting::MirroredRead { to, .. } => self.out.close(to),
             Awaiting::ComparedRead { read, .. } => self.out.close(read.from),
             Awaiting::Write(entry) => {
+                if entry.command.is_script() {
+                    self.script_ran();
+                }
                 self.mark_all_dirty(&entry.keys);
                 if entry.plan.shape == Shape::Flush {
                     self.begin_pass(PassKind::Full, "the outcome of a FLUSH is unknown");
@@ -300,6 +319,9 @@ impl Lane {
                 self.copy_failed(&Copied { key, purpose: CopyFor::Ticket(ticket), token: 0 });
             }
             Awaiting::Exec(block) => {
+                if block.parts.iter().any(|part| part.command.is_script()) {
+                    self.script_ran();
+                }
                 self.mark_all_dirty(&block.keys);
                 self.out.close(block.to);
             }

@@ -29,6 +29,11 @@ impl Lane {
             self.mark_all_dirty(keys);
             return Queued::No;
         }
+        if because == Because::Effect
+            && let Some(pieces) = self.pieces_meanwhile(keys)
+        {
+            return self.enqueue_meanwhile(database, &effects, keys, &pieces);
+        }
         if because == Because::Effect && keys.iter().any(|key| self.keys.is_unhealed(key.id)) {
             // One of several keys is wrong on the shadow, so the result would be wrong on all: all are copied again.
             self.mark_all_dirty(keys);
@@ -86,7 +91,7 @@ impl Lane {
         takes
     }
 
-    fn shadow_takes(&mut self) -> bool {
+    pub(super) fn shadow_takes(&mut self) -> bool {
         self.shadow.takes(self.links.shadow())
     }
 
@@ -176,6 +181,11 @@ impl Lane {
         match part.content.dump_type {
             Some(form) if unknown_form => {
                 self.links.shadow_mut().refuse_type(form);
+                if part.content.bytes > limits::PIECES_FROM_BYTES as u64
+                    && let Some(kind) = data_type(&[form])
+                {
+                    self.keys.set_by_type(key.id, kind);
+                }
                 self.keys.copy_missed(key, part.copied.token, data_type(&[form]), 0);
             }
             Some(_) | None => {
@@ -207,6 +217,7 @@ impl Lane {
                 Purpose::Probe { ticket, .. } => self.fail_probe(ticket, "the shadow's connection was lost"),
             }
         }
+        self.pieces_lost();
         self.links.shadow_mut().output.clear();
     }
 }

@@ -12,6 +12,7 @@ use super::jobs::{Jobs, Pass};
 use super::keys::{KeyId, KeyRef, KeyStates};
 use super::link::Links;
 use super::outgoing::Outgoing;
+use super::pieces::PieceCopies;
 use super::request::{LaneBatch, LaneReply};
 use super::shadow_queue::ShadowQueue;
 use super::waiters::Waiters;
@@ -64,6 +65,7 @@ pub struct Lane {
     pub(super) watches: Watches,
     pub(super) waiters: Waiters,
     pub(super) consumers: Consumers,
+    pub(super) pieces: PieceCopies,
     pub(super) out: Outgoing,
     pub(super) report: StatusReport,
     pub(super) ending: Ending,
@@ -88,6 +90,7 @@ impl Lane {
             watches: Watches::default(),
             waiters: Waiters::default(),
             consumers: Consumers::default(),
+            pieces: PieceCopies::default(),
             out: Outgoing::default(),
             report: StatusReport::default(),
             ending: Ending::default(),
@@ -211,6 +214,7 @@ impl Lane {
             self.begin_pass(PassKind::Full, "too many dirty keys to keep by name");
         }
         self.repair_some();
+        self.ask_for_pieces();
         // Control must have seen what is true behind a fence before it decides on it: the status goes first.
         self.report_status();
         self.advance_fence();

@@ -3,6 +3,7 @@
 mod blocked;
 mod blocks;
 mod coalesced;
+mod pieces;
 mod policies;
 
 use std::sync::Arc;
