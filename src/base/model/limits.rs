@@ -61,6 +61,9 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest an admin request may take before it is answered with 503.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+const _: () = assert!(COPY_QUIET_US < COPY_AGE_US && COPY_OF_KEY_BYTES_PER_SECOND < COPIES_BYTES_PER_SECOND);
+const _: () = assert!(PIECES_FROM_BYTES < DUMP_BYTES_MAX && (DUMP_BYTES_MAX as u64) < BULK_BYTES_MAX);
+const _: () = assert!(LANE_STATUS_TURN_US < LANE_STATUS_US);
 const _: () = assert!(WAITER_SCRIPT_POLL_US < WAITER_POLL_US);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
@@ -156,6 +159,29 @@ pub const VOLATILE_KEYS_MAX: usize = 16_000_000;
 pub const REPAIRS_IN_FLIGHT: usize = 64;
 /// Wait before a copy that the shadow refused is retried, microseconds.
 pub const REPAIR_RETRY_US: u64 = 200_000;
+/// A write whose result can only be copied (scripts, SORT STORE) waits this long for further ones on its keys, microseconds: a pipeline of them
+/// costs one copy.
+pub const COPY_QUIET_US: u64 = 20_000;
+/// Where they do not pause, a copy is made this often.
+pub const COPY_AGE_US: u64 = 200_000;
+/// A key is copied again so seldom that its copies have a tenth of the lane's time: servers dump and restore some 150 MB in a second. A key of
+/// 3 MB is copied five times a second at most, one of 64 MB every four seconds.
+pub const COPY_OF_KEY_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+/// Below this length the above is a few milliseconds, and not worth remembering.
+pub const COPY_PACED_BYTES: u64 = 64 * 1024;
+/// Keys for which it is remembered.
+pub const COPIES_PACED_MAX: usize = 65_536;
+/// The same for all keys together that wait for such a copy: less than half of the lane's time.
+pub const COPIES_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// A longer dump does not pass whole: it would hold up server, lane and shadow for a second, and beyond 512 MB no server takes it. It is asked
+/// for once; what arrives of it is not kept.
+pub const DUMP_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A value whose dump the shadow refuses is read in pieces if its dump is longer than this; one read then shows shorter ones whole.
+pub const PIECES_FROM_BYTES: usize = 1024 * 1024;
+/// Keys known to be that long.
+pub const BY_TYPE_KEYS_MAX: usize = 65_536;
+/// Consumers of groups that the shadow is known to have, by hash; with more the knowledge is gathered anew, at one copy of a stream each.
+pub const CONSUMERS_KNOWN_MAX: usize = 65_536;
 /// A key whose deadline is closer than this to the moment a write was acknowledged is copied again: it may have expired on one side.
 pub const DEADLINE_DOUBT_MS: i64 = 50;
 /// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
@@ -164,6 +190,8 @@ pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
 pub const LANE_ORDERS_PARKED_MAX: usize = 1024;
 /// Interval of lane status reports, microseconds.
 pub const LANE_STATUS_US: u64 = 100_000;
+/// Least interval where the dirty set becomes or stops being empty, which writes that are copied do all the time.
+pub const LANE_STATUS_TURN_US: u64 = 10_000;
 /// How often those clients that are first in line for a key look again, microseconds, for what strangers brought: what arrives through the
 /// lane wakes them itself.
 pub const WAITER_POLL_US: u64 = 1_000_000;

@@ -520,6 +520,16 @@ impl Command {
         matches!(self.name, "eval" | "evalsha" | "fcall")
     }
 
+    /// Which of its keys a write changes that is copied afterwards: all, unless some are only read.
+    #[must_use]
+    pub fn written<'k, T>(&self, keys: &'k [T]) -> &'k [T] {
+        match self.name {
+            "copy" | "sort" | "georadius" | "georadiusbymember" => keys.get(1..).unwrap_or_default(),
+            "zinterstore" | "zunionstore" | "geosearchstore" => keys.get(..1).unwrap_or_default(),
+            _ => keys,
+        }
+    }
+
     /// Whether a request with this many arguments (the name counts) fits.
     #[must_use]
     pub fn arity_fits(&self, count: usize) -> bool {
@@ -636,6 +646,23 @@ mod tests {
                 "{name}: a write needs an effect, a read must have none; the row has {class:?} and {effect:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_only_read_is_not_copied() {
+        let written = |line: &str| {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let frame = request(&words);
+            let command = lookup(words[0]);
+            let keys = command.keys_of(&frame).unwrap();
+            command.written(&keys.0).iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(written("SORT a BY x STORE d"), ["d"]);
+        assert!(written("SORT a").is_empty());
+        assert_eq!(written("COPY a b"), ["b"]);
+        assert_eq!(written("ZUNIONSTORE d 2 a b"), ["d"]);
+        assert_eq!(written("EVAL x 2 a b"), ["a", "b"]);
+        assert_eq!(written("RENAME a b"), ["a", "b"]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! A DUMP payload ends with a 2-byte little-endian RDB version and a CRC64 of all before it (Redis `createDumpPayload`).
 
+pub mod pieces;
+
 use crate::rdb::crc64::{Crc64, checksum};
 use crate::rdb::dump;
 

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::caller::Caller;
-use super::keys::KeyRef;
+use super::keys::{KeyId, KeyRef};
 use super::outgoing::Outgoing;
 use bus::counters::Probe;
 use wire::resp::command::Command;
 use wire::resp::copy::DataType;
-use wire::resp::effect::{EffectPlan, Shape};
+use wire::resp::effect::{EffectPlan, Post};
 
 /// One reply the authority still owes.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ pub enum Awaiting {
     CopyDeadline,
     DumpCopy(Copied),
     TypedCopy(Copied, DataType),
+    /// A part of a large value.
+    Piece {
+        id: KeyId,
+        token: u64,
+    },
     /// The volatile pass: only the deadline of this key.
     RefreshDeadline {
         key: KeyRef,
@@ -66,15 +71,12 @@ pub enum CopyFor {
     Ticket(u64),
     FirstWrite,
     Repair,
-    /// Behind a command whose effect is a copy of its keys.
-    Command(Place),
 }
 
-/// Where a key stands among those that are copied behind one command.
+/// Where a request stands among those that belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     NotLast,
-    /// With it the client can be answered.
     Last,
 }
 
@@ -120,9 +122,18 @@ pub struct Block {
     pub to: Caller,
     pub keys: Rc<[KeyRef]>,
     pub database: u32,
+    /// Keys whose deadline is read inside the block, in front of its commands.
+    pub checked: Vec<KeyRef>,
     pub parts: Vec<BlockPart>,
-    /// The keys are copied behind the block, instead of effects derived from the single replies.
-    pub copied: bool,
+}
+
+impl Block {
+    /// Replies inside that of EXEC, those to the lane's own reads included.
+    #[must_use]
+    pub fn replies(&self) -> usize {
+        let own_reads = self.parts.iter().filter(|part| part.has_own_read()).count();
+        self.checked.len() + self.parts.len() + own_reads
+    }
 }
 
 /// One queued command.
@@ -130,23 +141,26 @@ pub struct Block {
 pub struct BlockPart {
     pub command: &'static Command,
     /// `None`: it has no effect.
-    pub shape: Option<Shape>,
+    pub plan: Option<EffectPlan>,
+    pub keys: Rc<[KeyRef]>,
+    /// What the effect is made of; the client's request or one that does the same without blocking.
     pub frame: Box<[u8]>,
 }
 
-/// A command that was answered and whose reads behind it are still to come.
+impl BlockPart {
+    /// Whether a read of the lane's own stands behind it in the block.
+    #[must_use]
+    pub fn has_own_read(&self) -> bool {
+        let reads = self.plan.is_some_and(|plan| matches!(plan.post, Post::Deadline | Post::FirstEntry));
+        reads && !self.keys.is_empty()
+    }
+}
+
+/// A write that was answered and whose read behind it is still to come.
 #[derive(Debug)]
-pub enum Finishing {
-    Write {
-        entry: Box<WriteEntry>,
-        reply: Vec<u8>,
-    },
-    /// A MULTI block whose keys are being copied.
-    Block {
-        to: Caller,
-        reply: Vec<u8>,
-        keys: Rc<[KeyRef]>,
-    },
+pub struct Finishing {
+    pub entry: Box<WriteEntry>,
+    pub reply: Vec<u8>,
 }
 
 /// An answer of the lane's own that waits for its place among the authority's.
@@ -203,6 +217,12 @@ impl AuthorityQueue {
         let awaiting = self.awaiting.pop_front()?;
         self.taken += 1;
         Some(awaiting)
+    }
+
+    /// The next reply is the dump of a key.
+    #[must_use]
+    pub fn is_dump_next(&self) -> bool {
+        matches!(self.awaiting.front(), Some(Awaiting::DumpCopy(_)))
     }
 
     #[must_use]

@@ -94,9 +94,16 @@ impl Lane {
             }
             return;
         }
-        let arrival = Arrival::by(entry.command);
-        self.wake(&entry.keys, arrival);
-        if entry.command.is_script() {
+        self.wake_by_command(entry.command, &entry.keys, reply);
+    }
+
+    /// The same for a write of a client, alone or in a block.
+    pub(super) fn wake_by_command(&mut self, command: &Command, keys: &[KeyRef], reply: &[u8]) {
+        if !self.waiters.wait_for_any() || is_error(reply) {
+            return;
+        }
+        self.wake(keys, Arrival::by(command));
+        if command.is_script() {
             // It may have written more than it declared.
             self.waiters.poll_us = self.waiters.poll_us.min(self.now.mono_us + limits::WAITER_SCRIPT_POLL_US);
         }
@@ -169,7 +176,7 @@ impl Lane {
 }
 
 /// The non-blocking form of a blocking request, its time-out in microseconds (0: for ever), and how its reply is read.
-fn unblocked(args: &[&[u8]]) -> Result<(Vec<u8>, u64, Form), &'static str> {
+pub(super) fn unblocked(args: &[&[u8]]) -> Result<(Vec<u8>, u64, Form), &'static str> {
     const ARITY: &str = "ERR wrong number of arguments";
     let name = args.first().ok_or(ARITY)?.to_ascii_uppercase();
     let last = *args.last().ok_or(ARITY)?;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::authority_queue::{Awaiting, ComparedRead, Copied, CopyFor, Place, WriteEntry};
+use super::authority_queue::{Awaiting, ComparedRead, Copied, CopyFor, WriteEntry};
 use super::caller::Caller;
 use super::keys::KeyRef;
 use super::request::{LaneBatch, LaneItem};
@@ -15,7 +15,7 @@ use wire::resp::copy::{DataType, typed_reads};
 use wire::resp::effect::{self, EffectPlan, Post, Shape};
 use wire::resp::encode::{self, push_request};
 
-/// The result of a command cannot be derived from its reply: its keys are copied behind it.
+/// The result of a command cannot be derived from its reply: what it writes is copied some time later.
 const COPIED: EffectPlan = EffectPlan { shape: Shape::Copied, post: Post::Copy, depends_on_old_value: false };
 
 /// What the command does is not known. Should it succeed, its keys become dirty.
@@ -185,7 +185,7 @@ impl Lane {
     ) {
         self.prepare(incoming.database, incoming.resp);
         self.note_writes(&keys);
-        if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt) {
+        if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt | Shape::Copied) {
             self.copy_on_first_write(&keys);
         }
         let checked = plan.depends_on_old_value && keys.len() == 1 && self.keys.is_volatile(keys[0].id);
@@ -211,7 +211,8 @@ impl Lane {
     /// The reads behind a command, in the same pipeline, so that they see exactly its outcome.
     fn emit_post(&mut self, post: Post, keys: &[KeyRef]) {
         match (post, keys.first()) {
-            (Post::Nothing, _) | (_, None) => {}
+            // What is copied is marked when the reply is in.
+            (Post::Nothing | Post::Copy, _) | (_, None) => {}
             (Post::Deadline, Some(key)) => {
                 self.keys.expect_deadline(key.id);
                 push_request(&mut self.links.authority_mut().output, &[b"PEXPIRETIME", &key.name]);
@@ -222,7 +223,6 @@ impl Lane {
                 push_request(&mut self.links.authority_mut().output, &read);
                 self.due.push(Awaiting::PostFirstEntry);
             }
-            (Post::Copy, Some(_)) => self.emit_copies(keys),
         }
     }
 
@@ -231,7 +231,12 @@ impl Lane {
         for key in keys {
             if !self.is_known(key) && !self.keys.is_dirty(key.id) {
                 self.note_clean(key.id);
-                self.emit_copy(key, CopyFor::FirstWrite, None);
+                if self.keys.by_type(key.id).is_some() {
+                    // Not at one position: it is dirty until it is copied in pieces.
+                    self.mark_dirty(key);
+                } else {
+                    self.emit_copy(key, CopyFor::FirstWrite, None);
+                }
             }
         }
     }
@@ -248,17 +253,10 @@ impl Lane {
 
     // ---- copies ---------------------------------------------------------------------------------------------------------
 
-    /// The keys of one command, behind it.
-    pub(super) fn emit_copies(&mut self, keys: &[KeyRef]) {
-        for (at, key) in keys.iter().enumerate() {
-            self.emit_copy(key, CopyFor::Command(Place::of(at, keys.len())), None);
-        }
-    }
-
     /// The whole value of a key at this position. The caller has selected the key's database.
     pub(super) fn emit_copy(&mut self, key: &KeyRef, purpose: CopyFor, typed: Option<DataType>) {
         let token = self.keys.token();
-        self.keys.start_healing(key.id, token);
+        self.keys.copy_asked(key.id, token);
         self.keys.expect_deadline(key.id);
         let output = &mut self.links.authority_mut().output;
         push_request(output, &[b"PEXPIRETIME", &key.name]);

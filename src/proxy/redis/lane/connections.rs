@@ -3,7 +3,7 @@
 use super::introduction::Introduction;
 use super::link::Process;
 use super::state::Lane;
-use base::model::Side;
+use base::model::{Side, limits};
 use base::stdx::clock::Now;
 use bus::{LaneEvent, PassKind};
 use wire::resp::ReplyStep;
@@ -85,7 +85,13 @@ impl Lane {
             let (consumed, first) = match link.feed.feed(bytes) {
                 ReplyStep::Complete { consumed, first } => (consumed, first),
                 ReplyStep::Partial => {
-                    link.gathered.extend_from_slice(bytes);
+                    if !link.discarding {
+                        link.gathered.extend_from_slice(bytes);
+                    }
+                    let too_long = link.gathered.len() > limits::DUMP_BYTES_MAX;
+                    if too_long && side == self.links.authority && self.due.is_dump_next() {
+                        self.links.of_mut(side).discard();
+                    }
                     break;
                 }
                 ReplyStep::Invalid(why) => return Err(why),
@@ -94,6 +100,9 @@ impl Lane {
             bytes = rest;
             if first == b'>' {
                 link.gathered.clear(); // a push is no reply
+            } else if std::mem::take(&mut link.discarding) {
+                let head = std::mem::take(&mut link.gathered);
+                self.long_dump_arrived(&head);
             } else if link.gathered.is_empty() {
                 self.reply(side, piece)?;
             } else {

@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 
-use super::authority_queue::{Awaiting, Copied, CopyFor, Finishing, Place};
+use super::authority_queue::{Awaiting, Copied, CopyFor};
 use super::keys::KeyRef;
 use super::shadow::Queued;
 use super::shadow_queue::{Because, CopyContent};
 use super::state::Lane;
-use super::waiters::Arrival;
 use base::model::limits;
 use wire::resp::copy::{self, DataType};
 use wire::resp::effect::{Effects, Expect, bulk, integer, is_nil};
@@ -28,13 +27,33 @@ impl Lane {
             Some(payload) if self.judges_records() => self.judge_dump(copied, deadline, payload),
             Some(payload) => {
                 let refused = payload.first().is_some_and(|form| self.links.shadow().refuses_type(*form));
-                if !copy::is_portable(payload) || refused {
+                let too_long = payload.len() > limits::DUMP_BYTES_MAX;
+                if too_long || refused || !copy::is_portable(payload) {
                     let kind = copy::data_type(payload).unwrap_or(DataType::Other(0));
+                    if payload.len() > limits::PIECES_FROM_BYTES {
+                        self.keys.set_by_type(key.id, kind);
+                    }
                     return self.copy_by_type(copied, kind);
                 }
                 self.copy_dump(copied, payload, deadline);
             }
         }
+    }
+
+    /// The dump of a key was so long that only its beginning was kept. It is not asked for again.
+    pub(super) fn long_dump_arrived(&mut self, head: &[u8]) {
+        let Some(Awaiting::DumpCopy(copied)) = self.due.pop() else { return };
+        self.keys.learn_deadline(copied.key.id, self.due.read_deadline.is_none_or(|at| at > 0));
+        let body = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1);
+        let kind = copy::data_type(&head[body..]).unwrap_or(DataType::Other(0));
+        if !self.judges_records() {
+            self.keys.set_by_type(copied.key.id, kind);
+        }
+        if copy::typed_reads(kind, &copied.key.name).is_none() {
+            self.keys.pace(copied.key.id, limits::DUMP_BYTES_MAX as u64, self.now.mono_us);
+        }
+        self.copy_by_type(&copied, kind);
+        self.due.deliver_local(&mut self.out);
     }
 
     /// Gives the shadow the dump as it takes it, with its grace.
@@ -66,12 +85,11 @@ impl Lane {
             tracing::warn!(?kind, "a value's type can be copied neither by its dump nor by reads; its key stays dirty");
             return self.copy_failed(copied);
         }
-        self.keys.mark_dirty(&copied.key, Some(kind), 0);
+        self.keys.copy_missed(&copied.key, copied.token, Some(kind), 0);
         match copied.purpose {
             CopyFor::Ticket(ticket) => self.end_of_ticketed(ticket, |ticket| ticket.copied += 1),
             CopyFor::Repair => self.jobs.repair_over(),
             CopyFor::FirstWrite => {}
-            CopyFor::Command(place) => self.command_copied(place),
         }
     }
 
@@ -100,13 +118,8 @@ impl Lane {
         if deadline > 0 && copied.purpose == CopyFor::FirstWrite {
             self.due.soonest_copied = Some(self.due.soonest_copied.map_or(deadline, |soonest| soonest.min(deadline)));
         }
-        match self.enqueue_copy(copied, effects, content) {
-            Queued::No => self.copy_failed(copied),
-            Queued::Yes => {
-                if let CopyFor::Command(place) = copied.purpose {
-                    self.command_copied(place);
-                }
-            }
+        if self.enqueue_copy(copied, effects, content) == Queued::No {
+            self.copy_failed(copied);
         }
     }
 
@@ -116,30 +129,11 @@ impl Lane {
     }
 
     pub(super) fn copy_failed(&mut self, copied: &Copied) {
-        self.keys.mark_dirty(&copied.key, None, self.now.mono_us + limits::REPAIR_RETRY_US);
+        self.keys.copy_missed(&copied.key, copied.token, None, self.now.mono_us + limits::REPAIR_RETRY_US);
         match copied.purpose {
             CopyFor::Ticket(ticket) => self.end_of_ticketed(ticket, |ticket| ticket.failed += 1),
             CopyFor::Repair => self.jobs.repair_over(),
             CopyFor::FirstWrite => {}
-            CopyFor::Command(place) => self.command_copied(place),
-        }
-    }
-
-    /// The last copy behind a command whose effect is copied is queued: now the client is answered.
-    fn command_copied(&mut self, place: Place) {
-        if place == Place::NotLast {
-            return;
-        }
-        match self.due.finishing.take() {
-            Some(Finishing::Write { entry, reply }) => {
-                self.wake_by_write(&entry, &reply);
-                self.answer_write(&entry, &reply);
-            }
-            Some(Finishing::Block { to, reply, keys }) => {
-                self.wake(&keys, Arrival::Any);
-                self.out.deliver(to, &reply);
-            }
-            None => {}
         }
     }
 

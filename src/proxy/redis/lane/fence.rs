@@ -16,6 +16,7 @@ impl Lane {
             return;
         }
         let began_us = self.now.mono_us;
+        self.keys.drain(true);
         self.held.fence = Some(Fence { ticket, began_us, deadline_us: began_us + budget_us, reported: false });
     }
 
@@ -62,6 +63,7 @@ impl Lane {
 
     fn expire_fence(&mut self, reason: String) {
         let Some(fence) = self.held.fence.take() else { return };
+        self.keys.drain(false);
         self.out.tell(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
         self.adopt_records_policy();
         self.run_held();
@@ -75,6 +77,7 @@ impl Lane {
             self.out.tell(LaneEvent::Released { ticket, pause_us: 0, held: 0 });
             return;
         };
+        self.keys.drain(false);
         if let Some(plan) = self.held.next_plan.take() {
             self.exchange_roles(&plan);
         }

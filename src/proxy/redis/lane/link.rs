@@ -29,6 +29,8 @@ pub struct Link {
     pub resp: u8,
     pub feed: ReplyFeed,
     pub gathered: Vec<u8>,
+    /// The reply that is arriving is too long to be gathered: only its beginning is kept.
+    pub discarding: bool,
     /// Forms of dump this server has refused as a shadow, by their first byte.
     refused_types: u32,
     /// What the server has answered in this lane.
@@ -57,6 +59,13 @@ impl Link {
             ..Self::default()
         };
         process
+    }
+
+    /// Keeps of the reply that is arriving what tells its length and type.
+    pub fn discard(&mut self) {
+        self.discarding = true;
+        self.gathered.truncate(64);
+        self.gathered.shrink_to_fit();
     }
 
     #[must_use]

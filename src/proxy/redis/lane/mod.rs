@@ -7,11 +7,11 @@
 //! * [`state`]: the lane and its parts. Each part is a type of its own: `link`, `authority_queue`, `shadow_queue`, `keys`, `jobs`,
 //!   `holding`, `waiters`, `watches`, `outgoing`.
 //! * `commands`: what is sent to the authority for each command and copy: position order is execution order (I2, I3).
-//! * `replies`, `copies`: what its replies mean: effects, copies, answers to clients (I4, I8).
+//! * `replies`, `copies`, `pieces`: what its replies mean: effects, copies, answers to clients (I4, I8).
 //! * `shadow`: the queue of effects and what its replies say about the keys (I5, I9).
 //! * `fence`: draining and the exchange of roles (I6).
 //! * `orders`: what control asks. `connections`, `introduction`: the two connections.
-//! * `transaction`, `blocking`: MULTI, WATCH and blocking commands. `comparison`, `records`, `facts`: policies.
+//! * `transaction`, `blocking`, `consumers`: MULTI, WATCH, blocking commands, readers of groups. `comparison`, `records`, `facts`: policies.
 
 mod authority_queue;
 mod blocking;
@@ -19,6 +19,7 @@ pub mod caller;
 mod commands;
 mod comparison;
 mod connections;
+mod consumers;
 mod copies;
 pub mod facts;
 mod fence;
@@ -29,6 +30,7 @@ mod keys;
 mod link;
 mod orders;
 mod outgoing;
+mod pieces;
 mod records;
 mod replies;
 pub mod request;

@@ -79,6 +79,12 @@ impl Lane {
                 continue;
             }
             self.keys.set_clean(key.id);
+            if self.jobs.pass.kind == PassKind::Full && self.keys.by_type(key.id).is_some() {
+                self.mark_dirty(&key);
+                state.left -= 1;
+                state.clean += 1;
+                continue;
+            }
             match self.jobs.pass.kind {
                 PassKind::Full => self.emit_copy(&key, CopyFor::Ticket(ticket), None),
                 PassKind::Volatile => {
@@ -118,8 +124,13 @@ impl Lane {
         while self.jobs.repairs_in_flight < limits::REPAIRS_IN_FLIGHT {
             let Some((key, typed)) = self.keys.next_repair(self.now.mono_us) else { return };
             self.jobs.repairs_in_flight += 1;
-            self.prepare(key.database, 2);
-            self.emit_copy(&key, CopyFor::Repair, typed);
+            match self.pieces_of(key.id) {
+                Some(pieces) => self.begin_pieces(key, pieces),
+                None => {
+                    self.prepare(key.database, 2);
+                    self.emit_copy(&key, CopyFor::Repair, typed);
+                }
+            }
         }
     }
 

@@ -12,8 +12,25 @@ use super::state::Lane;
 use base::model::limits;
 use bus::PassKind;
 use wire::resp::Args;
-use wire::resp::effect::{self, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil};
+use wire::resp::command::Command;
+use wire::resp::effect::{self, EffectPlan, Effects, Expect, Outcome, Post, Shape, integer, is_error, is_nil};
 use wire::resp::encode::number;
+
+/// A write that the authority has executed, alone or in a MULTI block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Executed<'a> {
+    pub command: &'static Command,
+    pub plan: EffectPlan,
+    pub frame: &'a [u8],
+    pub keys: &'a Rc<[KeyRef]>,
+    pub database: u32,
+    pub reply: &'a [u8],
+    /// Read behind it, where its plan says so.
+    pub deadline: Option<i64>,
+    pub first_entry: Option<&'a [u8]>,
+    /// It was a try for a blocked client, which means nothing where it found nothing.
+    pub tried: bool,
+}
 
 impl Lane {
     pub(super) fn authority_reply(&mut self, reply: &[u8]) -> Result<(), String> {
@@ -45,6 +62,7 @@ impl Lane {
             Awaiting::PostFirstEntry => self.finish_write(None, Some(reply)),
             Awaiting::DumpCopy(copied) => self.dump_arrived(&copied, reply),
             Awaiting::TypedCopy(copied, kind) => self.typed_arrived(&copied, kind, reply),
+            Awaiting::Piece { id, token } => self.piece_arrived(id, token, reply),
             Awaiting::RefreshDeadline { key, ticket } => self.deadline_arrived(&key, ticket, reply),
             Awaiting::Exec(block) => self.exec_answered(*block, reply),
             Awaiting::Probe { ticket } => self.probe_answered(ticket, reply),
@@ -72,6 +90,7 @@ impl Lane {
             | Awaiting::CopyDeadline
             | Awaiting::DumpCopy(_)
             | Awaiting::TypedCopy(..)
+            | Awaiting::Piece { .. }
             | Awaiting::RefreshDeadline { .. }
             | Awaiting::Probe { .. } => {}
         }
@@ -81,17 +100,17 @@ impl Lane {
 
     fn write_answered(&mut self, entry: Box<WriteEntry>, reply: &[u8]) {
         self.report.counts.effects += u64::from(!is_error(reply));
-        if entry.plan.post == Post::Nothing || entry.keys.is_empty() {
+        if matches!(entry.plan.post, Post::Nothing | Post::Copy) || entry.keys.is_empty() {
             let deadline_before = if entry.checked { self.due.read_deadline } else { None };
             self.conclude_write(&entry, reply, None, None, deadline_before);
         } else {
-            self.due.finishing = Some(Finishing::Write { entry, reply: reply.to_vec() });
+            self.due.finishing = Some(Finishing { entry, reply: reply.to_vec() });
         }
     }
 
     /// The read behind a write has come.
     fn finish_write(&mut self, deadline: Option<i64>, first_entry: Option<&[u8]>) {
-        if let Some(Finishing::Write { entry, reply }) = self.due.finishing.take() {
+        if let Some(Finishing { entry, reply }) = self.due.finishing.take() {
             if let (Some(deadline), Some(key)) = (deadline, entry.keys.first()) {
                 self.keys.learn_deadline(key.id, deadline > 0);
             }
@@ -113,58 +132,117 @@ impl Lane {
         if entry.checked && !is_error(reply) {
             self.check_deadline(&entry.keys[0], deadline_before, &mut effects);
         }
-        let outcome =
-            Outcome { frame: &entry.frame, reply, deadline, first_entry, grace_ms: self.plan.ttl_grace_ms as i64 };
-        if self.judges_records() && !entry.keys.is_empty() {
-            // Whatever was written, the policy sees it before the shadow does.
-            let changed_nothing = is_error(reply) || (entry.waiter.is_some() && is_nil(reply));
-            if !changed_nothing {
-                self.mark_all_dirty(&entry.keys);
-            }
-            self.wake_by_write(entry, reply);
-            return self.answer_write(entry, reply);
+        let WriteEntry { command, plan, frame, keys, database, .. } = entry;
+        let (command, plan, database) = (*command, *plan, *database);
+        let tried = entry.waiter.is_some();
+        self.apply(&Executed { command, plan, frame, keys, database, reply, deadline, first_entry, tried }, effects);
+        if !self.judges_records() {
+            self.soonest_copied_in_doubt(&entry.keys);
         }
-        let derived = effect::derive(entry.plan.shape, &outcome, &mut effects);
-        if let (Ok(()), true, Some(-2), Some(key)) = (derived, effects.is_empty(), deadline, entry.keys.first()) {
-            // The command changed nothing, because the key has expired on the authority: on the shadow it may still live for G.
-            effects.push(&[b"DEL", &key.name], Expect::NoError);
-        }
-        match derived {
-            Ok(()) if entry.plan.shape == Shape::Flush && !is_error(reply) => self.flushed(entry, effects),
-            Ok(()) if entry.plan.shape == Shape::Copied && entry.keys.is_empty() && !is_error(reply) => {
-                self.begin_pass(PassKind::Full, "a write succeeded whose keys could not be told");
-            }
-            Ok(()) => self.send_effects(entry, effects, reply),
-            Err(()) => self.mark_all_dirty(&entry.keys),
-        }
-        self.soonest_copied_in_doubt(&entry.keys);
         self.wake_by_write(entry, reply);
         self.answer_write(entry, reply);
     }
 
-    fn send_effects(&mut self, entry: &WriteEntry, effects: Effects, reply: &[u8]) {
-        let overwrites = entry.plan.shape == Shape::Overwrite
-            || matches!(entry.plan.shape, Shape::SetOutcome { keep_ttl: false, .. });
+    /// What an executed write means for the shadow, behind effects that check or repair what it builds on.
+    pub(super) fn apply(&mut self, executed: &Executed<'_>, mut effects: Effects) {
+        let Executed { command, plan, keys, reply, deadline, .. } = *executed;
+        if command.is_script() && !reply.starts_with(b"-NOSCRIPT") {
+            self.script_ran();
+        }
+        if self.judges_records() && !keys.is_empty() {
+            // Whatever was written, the policy sees it before the shadow does.
+            let changed_nothing = is_error(reply) || (executed.tried && is_nil(reply));
+            if !changed_nothing {
+                self.mark_all_dirty(keys);
+            }
+            return;
+        }
+        if plan.post == Post::Copy {
+            return self.mark_for_copy(executed);
+        }
+        let grace_ms = self.plan.ttl_grace_ms as i64;
+        let first_entry = executed.first_entry;
+        let outcome = Outcome { frame: executed.frame, reply, deadline, first_entry, grace_ms };
+        let derived = effect::derive(plan.shape, &outcome, &mut effects);
+        if let (Ok(()), true, Some(-2), Some(key)) = (derived, effects.is_empty(), deadline, keys.first()) {
+            // The command changed nothing, because the key has expired on the authority: on the shadow it may still live for G.
+            effects.push(&[b"DEL", &key.name], Expect::NoError);
+        }
+        match derived {
+            Ok(()) if plan.shape == Shape::Flush && !is_error(reply) => self.flushed(executed, effects),
+            Ok(()) if plan.shape == Shape::Copied && keys.is_empty() && !is_error(reply) => {
+                self.begin_pass(PassKind::Full, "a write succeeded whose keys could not be told");
+            }
+            Ok(()) => {
+                self.send_effects(executed, effects);
+                if plan.shape == Shape::ReadGroup {
+                    self.note_consumer(executed);
+                }
+            }
+            Err(()) => self.mark_all_dirty(keys),
+        }
+    }
+
+    /// A write whose result can only be copied. The copy is made some time later, once for many; until then the keys are dirty (I5).
+    fn mark_for_copy(&mut self, executed: &Executed<'_>) {
+        let Executed { command, keys, reply, .. } = *executed;
+        // A script may fail behind its first writes; one that is not known has not begun.
+        if is_error(reply) && (!command.is_script() || reply.starts_with(b"-NOSCRIPT")) {
+            return;
+        }
+        for key in command.written(keys) {
+            self.note_clean(key.id);
+            self.keys.mark_for_copy(key, self.now.mono_us);
+        }
+        if command.name == "xgroup" {
+            self.consumers.forget();
+        }
+    }
+
+    /// None is proven to keep to the keys it declares.
+    fn script_ran(&mut self) {
+        let counts = &mut self.report.counts;
+        counts.scripts_run += 1;
+        counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
+    }
+
+    /// See [`super::consumers`].
+    fn note_consumer(&mut self, executed: &Executed<'_>) {
+        let Some((group, consumer)) = effect::consumer_of(executed.frame) else { return };
+        if is_error(executed.reply) {
+            return;
+        }
+        for key in executed.keys.iter() {
+            if self.consumers.note(key, group, consumer) && is_nil(executed.reply) {
+                self.keys.mark_for_copy(key, self.now.mono_us);
+            }
+        }
+    }
+
+    fn send_effects(&mut self, executed: &Executed<'_>, effects: Effects) {
+        let Executed { plan, keys, reply, .. } = *executed;
+        let overwrites =
+            plan.shape == Shape::Overwrite || matches!(plan.shape, Shape::SetOutcome { keep_ttl: false, .. });
         if overwrites && !is_error(reply) && !effects.is_empty() {
-            for key in entry.keys.iter() {
+            for key in keys.iter() {
                 self.note_clean(key.id);
-                if entry.plan.post != Post::Deadline {
+                if plan.post != Post::Deadline {
                     self.keys.set_volatile(key.id, false);
                 }
             }
         }
-        if entry.keys.len() > 1 && entry.keys.iter().any(|key| self.keys.is_volatile(key.id)) && !overwrites {
+        if keys.len() > 1 && keys.iter().any(|key| self.keys.is_volatile(key.id)) && !overwrites {
             // A deadline may have moved from one of them to another.
-            for key in entry.keys.iter() {
+            for key in keys.iter() {
                 self.keys.set_volatile(key.id, true);
             }
         }
         let because = if overwrites { Because::Overwrite } else { Because::Effect };
-        self.enqueue(entry.database, effects, &entry.keys, because);
+        self.enqueue(executed.database, effects, keys, because);
     }
 
     /// TTL rule: what the authority's key was in front of the write, the shadow's must have been too.
-    fn check_deadline(&mut self, key: &KeyRef, before: Option<i64>, effects: &mut Effects) {
+    pub(super) fn check_deadline(&mut self, key: &KeyRef, before: Option<i64>, effects: &mut Effects) {
         match before {
             Some(-2) => {
                 // Expired (or gone) on the authority: on the shadow it may still live for G.
@@ -182,14 +260,14 @@ impl Lane {
     }
 
     /// A key was copied right in front of this write and its deadline was about to pass: which of the two came first is not known.
-    fn soonest_copied_in_doubt(&mut self, keys: &[KeyRef]) {
+    pub(super) fn soonest_copied_in_doubt(&mut self, keys: &[KeyRef]) {
         if self.due.soonest_copied.take().is_some_and(|at| at - self.now.wall_ms <= limits::DEADLINE_DOUBT_MS) {
             self.mark_all_dirty(keys);
         }
     }
 
-    fn flushed(&mut self, entry: &WriteEntry, effects: Effects) {
-        let all = Args::new(&entry.frame).next().is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"));
+    fn flushed(&mut self, entry: &Executed<'_>, effects: Effects) {
+        let all = Args::new(entry.frame).next().is_some_and(|name| name.eq_ignore_ascii_case(b"FLUSHALL"));
         self.keys.forget_dirty(if all { None } else { Some(entry.database) });
         if self.enqueue(entry.database, effects, &Rc::from([]), Because::Effect) == Queued::No {
             self.begin_pass(PassKind::Full, "a FLUSH could not be sent to the shadow");
@@ -200,20 +278,15 @@ impl Lane {
 
     /// The outcome of everything outstanding is unknown: keys become dirty, clients' connections end.
     pub(super) fn authority_lost(&mut self) {
-        match self.due.finishing.take() {
-            Some(Finishing::Write { entry, .. }) => {
-                self.mark_all_dirty(&entry.keys);
-                self.out.close(entry.to);
-            }
-            Some(Finishing::Block { to, keys, .. }) => {
-                self.mark_all_dirty(&keys);
-                self.out.close(to);
-            }
-            None => {}
+        if let Some(Finishing { entry, .. }) = self.due.finishing.take() {
+            self.mark_all_dirty(&entry.keys);
+            self.out.close(entry.to);
         }
         for awaiting in self.due.take_all(&mut self.out) {
             self.lost_awaiting(awaiting);
         }
+        self.pieces_lost();
+        self.pieces.clear();
         self.jobs.repairs_in_flight = 0;
         self.keys.deadlines_lost();
     }
@@ -225,10 +298,14 @@ impl Lane {
             | Awaiting::Deadline
             | Awaiting::CopyDeadline
             | Awaiting::PostDeadline
-            | Awaiting::PostFirstEntry => {}
+            | Awaiting::PostFirstEntry
+            | Awaiting::Piece { .. } => {}
             Awaiting::Read { to } | Awaiting::MirroredRead { to, .. } => self.out.close(to),
             Awaiting::ComparedRead { read, .. } => self.out.close(read.from),
             Awaiting::Write(entry) => {
+                if entry.command.is_script() {
+                    self.script_ran();
+                }
                 self.mark_all_dirty(&entry.keys);
                 if entry.plan.shape == Shape::Flush {
                     self.begin_pass(PassKind::Full, "the outcome of a FLUSH is unknown");
@@ -242,6 +319,9 @@ impl Lane {
                 self.copy_failed(&Copied { key, purpose: CopyFor::Ticket(ticket), token: 0 });
             }
             Awaiting::Exec(block) => {
+                if block.parts.iter().any(|part| part.command.is_script()) {
+                    self.script_ran();
+                }
                 self.mark_all_dirty(&block.keys);
                 self.out.close(block.to);
             }

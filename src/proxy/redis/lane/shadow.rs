@@ -29,6 +29,11 @@ impl Lane {
             self.mark_all_dirty(keys);
             return Queued::No;
         }
+        if because == Because::Effect
+            && let Some(pieces) = self.pieces_meanwhile(keys)
+        {
+            return self.enqueue_meanwhile(database, &effects, keys, &pieces);
+        }
         if because == Because::Effect && keys.iter().any(|key| self.keys.is_unhealed(key.id)) {
             // One of several keys is wrong on the shadow, so the result would be wrong on all: all are copied again.
             self.mark_all_dirty(keys);
@@ -38,7 +43,7 @@ impl Lane {
             .then(|| self.keys.token());
         if let Some(token) = token {
             for key in keys.iter() {
-                self.keys.start_healing(key.id, token);
+                self.keys.overwritten(key.id, token);
             }
         }
         self.shadow.push_effects(self.links.shadow_mut(), database, effects, keys, token, self.now.mono_us);
@@ -51,6 +56,10 @@ impl Lane {
             return Queued::No;
         }
         self.shadow.push_copy(self.links.shadow_mut(), copied, effects, content, self.now.mono_us);
+        self.keys.copy_queued(copied.key.id, copied.token);
+        if copied.purpose == CopyFor::Repair {
+            self.keys.pace(copied.key.id, content.bytes, self.now.mono_us);
+        }
         Queued::Yes
     }
 
@@ -82,7 +91,7 @@ impl Lane {
         takes
     }
 
-    fn shadow_takes(&mut self) -> bool {
+    pub(super) fn shadow_takes(&mut self) -> bool {
         self.shadow.takes(self.links.shadow())
     }
 
@@ -158,7 +167,7 @@ impl Lane {
                 });
             }
             CopyFor::Repair => self.jobs.repair_over(),
-            CopyFor::FirstWrite | CopyFor::Command(_) => {}
+            CopyFor::FirstWrite => {}
         }
     }
 
@@ -172,9 +181,17 @@ impl Lane {
         match part.content.dump_type {
             Some(form) if unknown_form => {
                 self.links.shadow_mut().refuse_type(form);
-                self.keys.mark_dirty(key, data_type(&[form]), 0);
+                if part.content.bytes > limits::PIECES_FROM_BYTES as u64
+                    && let Some(kind) = data_type(&[form])
+                {
+                    self.keys.set_by_type(key.id, kind);
+                }
+                self.keys.copy_missed(key, part.copied.token, data_type(&[form]), 0);
             }
-            Some(_) | None => self.keys.mark_dirty(key, None, self.now.mono_us + limits::REPAIR_RETRY_US),
+            Some(_) | None => {
+                let again_us = self.now.mono_us + limits::REPAIR_RETRY_US;
+                self.keys.copy_missed(key, part.copied.token, None, again_us);
+            }
         }
     }
 
@@ -200,6 +217,7 @@ impl Lane {
                 Purpose::Probe { ticket, .. } => self.fail_probe(ticket, "the shadow's connection was lost"),
             }
         }
+        self.pieces_lost();
         self.links.shadow_mut().output.clear();
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use super::authority_queue::AuthorityQueue;
 use super::caller::Caller;
+use super::consumers::Consumers;
 use super::holding::Holding;
 use super::jobs::{Jobs, Pass};
 use super::keys::{KeyId, KeyRef, KeyStates};
 use super::link::Links;
 use super::outgoing::Outgoing;
+use super::pieces::PieceCopies;
 use super::request::{LaneBatch, LaneReply};
 use super::shadow_queue::ShadowQueue;
 use super::waiters::Waiters;
@@ -35,7 +37,7 @@ pub(super) struct RecordsPolicy {
 pub(super) struct StatusReport {
     /// Counted since the lane began; what changes from moment to moment is filled in when it is sent.
     pub counts: LaneStatus,
-    next_us: u64,
+    last_us: u64,
     last: LaneStatus,
 }
 
@@ -62,6 +64,8 @@ pub struct Lane {
     pub(super) held: Holding,
     pub(super) watches: Watches,
     pub(super) waiters: Waiters,
+    pub(super) consumers: Consumers,
+    pub(super) pieces: PieceCopies,
     pub(super) out: Outgoing,
     pub(super) report: StatusReport,
     pub(super) ending: Ending,
@@ -85,6 +89,8 @@ impl Lane {
             held: Holding::default(),
             watches: Watches::default(),
             waiters: Waiters::default(),
+            consumers: Consumers::default(),
+            pieces: PieceCopies::default(),
             out: Outgoing::default(),
             report: StatusReport::default(),
             ending: Ending::default(),
@@ -208,6 +214,7 @@ impl Lane {
             self.begin_pass(PassKind::Full, "too many dirty keys to keep by name");
         }
         self.repair_some();
+        self.ask_for_pieces();
         // Control must have seen what is true behind a fence before it decides on it: the status goes first.
         self.report_status();
         self.advance_fence();
@@ -228,6 +235,7 @@ impl Lane {
         let number = self.jobs.pass.number + 1;
         self.jobs.pass = Pass { number, kind, done: false };
         self.keys.begin_pass(kind == PassKind::Full);
+        self.consumers.forget();
         self.out.tell(LaneEvent::PassStarted { pass: number, kind, reason: reason.to_owned() });
     }
 
@@ -251,7 +259,7 @@ impl Lane {
     }
 
     pub(super) fn mark_dirty(&mut self, key: &KeyRef) {
-        self.keys.mark_dirty(key, None, 0);
+        self.keys.mark_dirty(key);
     }
 
     pub(super) fn mark_all_dirty(&mut self, keys: &[KeyRef]) {
@@ -292,14 +300,16 @@ impl Lane {
         }
     }
 
-    /// At the set interval, and at once when dirty or uncopied become or stop being empty.
+    /// At the set interval, and soon when dirty or uncopied become or stop being empty; at once behind a fence.
     fn report_status(&mut self) {
         let last = &self.report.last;
         let turned = last.uncopied == self.jobs.pass.done || (last.dirty == 0) != (self.keys.dirty_count() == 0);
-        if self.now.mono_us < self.report.next_us && !turned {
+        let now = self.now.mono_us;
+        let may_turn = self.held.fence.is_some() || now >= self.report.last_us + limits::LANE_STATUS_TURN_US;
+        if now < self.report.last_us + limits::LANE_STATUS_US && !(turned && may_turn) {
             return;
         }
-        self.report.next_us = self.now.mono_us + limits::LANE_STATUS_US;
+        self.report.last_us = now;
         self.report.last = self.status();
         self.out.tell(LaneEvent::Status(self.report.last));
     }

@@ -1,6 +1,9 @@
 //! A lane between two scripted servers: what each is sent, in which order, and what a client is told and when.
 
 mod blocked;
+mod blocks;
+mod coalesced;
+mod pieces;
 mod policies;
 
 use std::sync::Arc;

@@ -2,15 +2,16 @@
 
 use std::rc::Rc;
 
-use super::authority_queue::{Awaiting, Block, BlockPart, Finishing};
+use super::authority_queue::{Awaiting, Block, BlockPart};
+use super::blocking::unblocked;
 use super::commands::Incoming;
 use super::keys::KeyRef;
+use super::replies::Executed;
 use super::shadow_queue::Because;
 use super::state::Lane;
-use super::waiters::Arrival;
 use wire::resp::Args;
 use wire::resp::command::{Class, Command, EffectKind};
-use wire::resp::effect::{self, EffectPlan, Effects, Outcome, Post, Shape, elements, is_error};
+use wire::resp::effect::{self, EffectPlan, Effects, Post, elements, integer, is_error, is_nil};
 use wire::resp::encode::{self, push_request};
 use wire::resp::frame::reply_len;
 
@@ -35,90 +36,148 @@ impl Lane {
         self.prepare(incoming.database, incoming.resp);
         self.note_writes(&block.keys);
         self.copy_on_first_write(&block.keys);
-        let output = &mut self.links.authority_mut().output;
-        push_request(output, &[b"MULTI"]);
-        output.extend_from_slice(incoming.frame);
-        push_request(output, &[b"EXEC"]);
-        self.due.swallow(commands.len() + 1);
-        let (keys, copied) = (Rc::clone(&block.keys), block.copied);
+        let block = self.send_block(block, incoming.frame);
+        self.due.swallow(block.replies() + 1);
         self.await_answer(Awaiting::Exec(Box::new(block)));
-        if copied {
-            self.emit_copies(&keys);
-        }
     }
 
-    /// Effects are taken from the single replies where every command allows it; otherwise all its keys are copied behind the block.
+    /// The block with the lane's own reads inside it: there time stands still and nothing comes between, so that each effect is exact.
+    fn send_block(&mut self, mut block: Block, mut frames: &[u8]) -> Block {
+        // What a copy in front of the block will say of a deadline is not known yet either.
+        block.checked.retain(|key| self.keys.is_volatile(key.id));
+        let output = &mut self.links.authority_mut().output;
+        push_request(output, &[b"MULTI"]);
+        for key in &block.checked {
+            push_request(output, &[b"PEXPIRETIME", &key.name]);
+        }
+        for part in &block.parts {
+            let (frame, behind) = frames.split_at(reply_len(frames).unwrap_or(frames.len()));
+            frames = behind;
+            output.extend_from_slice(frame);
+            match (part.plan.map(|plan| plan.post), part.keys.first()) {
+                (Some(Post::Deadline), Some(key)) => {
+                    self.keys.expect_deadline(key.id);
+                    push_request(output, &[b"PEXPIRETIME", &key.name]);
+                }
+                (Some(Post::FirstEntry), Some(key)) => {
+                    push_request(output, &[b"XRANGE", &key.name, b"-", b"+", b"COUNT", b"1"]);
+                }
+                (Some(Post::Nothing | Post::Copy) | None, _) | (_, None) => {}
+            }
+        }
+        push_request(output, &[b"EXEC"]);
+        block
+    }
+
     fn plan_block(&self, commands: &[&'static Command], incoming: Incoming<'_>) -> Result<Block, String> {
-        let mut keys: Vec<KeyRef> = Vec::new();
+        let (mut keys, mut checked): (Vec<KeyRef>, Vec<KeyRef>) = (Vec::new(), Vec::new());
+        let add = |to: &mut Vec<KeyRef>, key: &KeyRef| {
+            if !to.iter().any(|known| known.id == key.id) {
+                to.push(key.clone());
+            }
+        };
         let mut parts = Vec::with_capacity(commands.len());
-        let mut copied = false;
         let mut rest = incoming.frame;
         for &command in commands {
             let (frame, behind) = rest.split_at(reply_len(rest).unwrap_or(rest.len()));
             rest = behind;
             if command.class != Class::Write {
-                parts.push(BlockPart { command, shape: None, frame: frame.into() });
+                parts.push(BlockPart { command, plan: None, keys: Rc::from([]), frame: frame.into() });
                 continue;
             }
             let plan = plan_part(command, frame)?;
-            copied |= plan.post != Post::Nothing || !matches!(plan.shape, Shape::Verbatim | Shape::Overwrite);
             let names = command
                 .keys_of(frame)
                 .ok_or_else(|| format!("ERR Crossfade cannot tell the keys of {} in a MULTI block", command.name))?;
-            for name in names.0 {
-                let key = KeyRef::new(incoming.database, name);
-                if !keys.iter().any(|known| known.id == key.id) {
-                    keys.push(key);
-                }
+            let own: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(incoming.database, name)).collect();
+            let plan = self.adapt_plan(plan, &own);
+            for key in own.iter() {
+                add(&mut keys, key);
             }
-            parts.push(BlockPart { command, shape: Some(plan.shape), frame: frame.into() });
+            if let ([key], true) = (&*own, plan.depends_on_old_value) {
+                add(&mut checked, key);
+            }
+            let frame = if command.blocking { without_blocking(frame) } else { frame.into() };
+            parts.push(BlockPart { command, plan: Some(plan), keys: own, frame });
         }
-        copied |= keys
-            .iter()
-            .any(|key| self.keys.is_volatile(key.id) || (!self.is_known(key) && !self.keys.is_dirty(key.id)));
-        Ok(Block { to: incoming.to, keys: keys.into(), database: incoming.database, parts, copied })
+        Ok(Block { to: incoming.to, keys: keys.into(), database: incoming.database, checked, parts })
     }
 
     pub(super) fn exec_answered(&mut self, block: Block, reply: &[u8]) {
-        let in_doubt = self.due.soonest_copied.take();
-        if block.copied && !block.keys.is_empty() {
-            self.due.finishing = Some(Finishing::Block { to: block.to, reply: reply.to_vec(), keys: block.keys });
-            return;
-        }
-        if self.judges_records() {
-            self.mark_all_dirty(&block.keys);
-        } else if !is_error(reply) {
-            match elements(reply) {
-                Some(replies) if replies.len() == block.parts.len() => self.block_effects(&block, &replies),
-                _ => self.mark_all_dirty(&block.keys),
+        let replies = if is_error(reply) { None } else { elements(reply) };
+        match replies.filter(|replies| replies.len() == block.replies()) {
+            Some(replies) => {
+                let own = self.block_effects(&block, &replies);
+                self.soonest_copied_in_doubt(&block.keys);
+                self.out.deliver(block.to, own.as_deref().unwrap_or(reply));
+            }
+            None => {
+                for part in block.parts.iter().filter(|part| part.has_own_read()) {
+                    if part.plan.is_some_and(|plan| plan.post == Post::Deadline) {
+                        self.keys.learn_deadline(part.keys[0].id, true);
+                    }
+                }
+                if !is_error(reply) && !is_nil(reply) {
+                    self.mark_all_dirty(&block.keys);
+                }
+                self.soonest_copied_in_doubt(&block.keys);
+                self.out.deliver(block.to, reply);
             }
         }
-        if in_doubt.is_some() {
-            self.mark_all_dirty(&block.keys);
-        }
-        if !is_error(reply) {
-            self.wake(&block.keys, Arrival::Any);
-        }
-        self.out.deliver(block.to, reply);
     }
 
-    fn block_effects(&mut self, block: &Block, replies: &[&[u8]]) {
-        for (part, reply) in block.parts.iter().zip(replies) {
-            let Some(shape) = part.shape else { continue };
-            let mut effects = Effects::default();
-            let grace_ms = self.plan.ttl_grace_ms as i64;
-            let outcome = Outcome { frame: &part.frame, reply, deadline: None, first_entry: None, grace_ms };
-            let names = part.command.keys_of(&part.frame).unwrap_or_default();
-            let keys: Rc<[KeyRef]> = names.0.iter().map(|name| KeyRef::new(block.database, name)).collect();
-            match effect::derive(shape, &outcome, &mut effects) {
-                Ok(()) => {
-                    let because = if shape == Shape::Overwrite { Because::Overwrite } else { Because::Effect };
-                    self.enqueue(block.database, effects, &keys, because);
-                }
-                Err(()) => self.mark_all_dirty(&keys),
+    /// The effects of each command, from its own reply. What the client gets, if that is not the whole reply.
+    fn block_effects(&mut self, block: &Block, replies: &[&[u8]]) -> Option<Vec<u8>> {
+        let (checks, mut rest) = replies.split_at(block.checked.len());
+        if !self.judges_records() {
+            for (key, reply) in block.checked.iter().zip(checks) {
+                let mut effects = Effects::default();
+                self.check_deadline(key, integer(reply), &mut effects);
+                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
             }
         }
+        let mut own = format!("*{}\r\n", block.parts.len()).into_bytes();
+        for part in &block.parts {
+            let (reply, behind) = rest.split_first()?;
+            rest = behind;
+            own.extend_from_slice(reply);
+            let mut read = None;
+            if part.has_own_read() {
+                let (first, behind) = rest.split_first()?;
+                (read, rest) = (Some(*first), behind);
+            }
+            self.part_effects(block, part, reply, read);
+        }
+        (replies.len() > block.parts.len()).then_some(own)
     }
+
+    fn part_effects(&mut self, block: &Block, part: &BlockPart, reply: &[u8], read: Option<&[u8]>) {
+        let Some(plan) = part.plan else { return };
+        let deadline = if plan.post == Post::Deadline { read.and_then(integer) } else { None };
+        if let (Post::Deadline, Some(key)) = (plan.post, part.keys.first()) {
+            self.keys.learn_deadline(key.id, deadline.is_none_or(|at| at > 0));
+        }
+        let executed = Executed {
+            command: part.command,
+            plan,
+            frame: &part.frame,
+            keys: &part.keys,
+            database: block.database,
+            reply,
+            deadline,
+            first_entry: if plan.post == Post::FirstEntry { read } else { None },
+            tried: false,
+        };
+        self.report.counts.effects += u64::from(!is_error(reply));
+        self.apply(&executed, Effects::default());
+        self.wake_by_command(part.command, &part.keys, reply);
+    }
+}
+
+/// In a block a blocking command does not block; outside it, on the shadow, it might.
+fn without_blocking(frame: &[u8]) -> Box<[u8]> {
+    let args: Vec<&[u8]> = Args::new(frame).collect();
+    unblocked(&args).map_or_else(|_| frame.into(), |(frame, ..)| frame.into())
 }
 
 fn plan_part(command: &Command, frame: &[u8]) -> Result<EffectPlan, String> {
