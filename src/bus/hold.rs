@@ -21,7 +21,9 @@ impl HoldOrder {
     #[must_use]
     pub fn ticket(self) -> u64 {
         match self {
-            Self::Begin { ticket } | Self::Shut { ticket } | Self::Move { ticket, .. } | Self::Release { ticket } => ticket,
+            Self::Begin { ticket } | Self::Shut { ticket } | Self::Move { ticket, .. } | Self::Release { ticket } => {
+                ticket
+            }
         }
     }
 }

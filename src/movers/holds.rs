@@ -67,7 +67,8 @@ impl Holds {
             for core in &turn {
                 self.push(*core, order, deadline).await;
             }
-            let answered = self.until(deadline, || (self.answers.borrow().cores.len() >= turn.len()).then_some(())).await;
+            let answered =
+                self.until(deadline, || (self.answers.borrow().cores.len() >= turn.len()).then_some(())).await;
             if answered.is_none() || self.answers.borrow().unsupported {
                 return;
             }
@@ -75,7 +76,12 @@ impl Holds {
             next.append(&mut self.answers.borrow_mut().next);
             let Some((&core, _)) = next.iter().min_by_key(|(_, since_us)| **since_us) else { return };
             // As many as are before the first of the other cores.
-            until_us = next.iter().filter(|(other, _)| **other != core).map(|(_, since_us)| *since_us).min().unwrap_or(u64::MAX);
+            until_us = next
+                .iter()
+                .filter(|(other, _)| **other != core)
+                .map(|(_, since_us)| *since_us)
+                .min()
+                .unwrap_or(u64::MAX);
             turn = vec![core];
         }
     }

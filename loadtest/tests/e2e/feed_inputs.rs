@@ -95,7 +95,13 @@ fn a_queue_that_works_by_scripts_loses_no_job() {
             for number in (0..).take_while(|_| goes_on(stop)) {
                 let add = "redis.call('RPUSH', 'jobs:'..ARGV[1], ARGV[2]); redis.call('HSET', 'job:'..ARGV[1]..':'..ARGV[2], 'state', 'new')";
                 let take = "local j = redis.call('LPOP', 'jobs:'..ARGV[1]); if j then redis.call('HSET', 'job:'..ARGV[1]..':'..j, 'state', 'done'); redis.call('INCR', 'finished:'..ARGV[1]) end return j";
-                redis::cmd("EVAL").arg(add).arg(0).arg(worker).arg(number).exec(&mut connection).expect("a job is added");
+                redis::cmd("EVAL")
+                    .arg(add)
+                    .arg(0)
+                    .arg(worker)
+                    .arg(number)
+                    .exec(&mut connection)
+                    .expect("a job is added");
                 let taken: Option<i64> =
                     redis::cmd("EVAL").arg(take).arg(0).arg(worker).query(&mut connection).expect("a job is taken");
                 assert_eq!(taken, Some(number), "in order, each once");
@@ -257,7 +263,11 @@ fn a_watched_key_aborts_whoever_changes_it() {
         there_back_and_there(rig, |side| {
             let mut connection = connect(rig.proxy.port);
             run::<()>(&mut connection, "WATCH watched");
-            redis::cmd("EVAL").arg("redis.call('INCR', 'watched')").arg(0).exec(&mut connect(rig.proxy.port)).expect("EVAL");
+            redis::cmd("EVAL")
+                .arg("redis.call('INCR', 'watched')")
+                .arg(0)
+                .exec(&mut connect(rig.proxy.port))
+                .expect("EVAL");
             run::<()>(&mut connection, "MULTI");
             run::<()>(&mut connection, "SET watched stale");
             let outcome: Option<Vec<String>> = run(&mut connection, "EXEC");
@@ -281,7 +291,8 @@ fn a_source_that_evicts_is_followed() {
         let mut source = rig.source.connection();
         run::<()>(&mut rig.target.connection(), "CONFIG SET maxmemory-policy noeviction");
         let used: String = run(&mut source, "INFO memory");
-        let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).expect("memory");
+        let used =
+            used.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).expect("memory");
         run::<()>(&mut source, &format!("CONFIG SET maxmemory {}", used + 30_000_000));
         let port = rig.proxy.port;
         let work = Work::start(1, move |_, stop, done| {

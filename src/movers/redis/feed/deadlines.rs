@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::applier::Shared;
 use super::shadow::connect;
 use super::spec::{FeedError, FeedEvent};
-use super::standstill::Work;
+use super::work::Work;
 use crate::error::JobError;
 use crate::redis::names::NameScan;
 use base::model::{Endpoint, limits};

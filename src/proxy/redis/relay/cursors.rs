@@ -10,7 +10,8 @@ use wire::resp::{Args, encode};
 const OF_TARGET: u64 = 1 << 62;
 
 /// What a client is told that comes with a cursor of the other server.
-pub const STALE: &[u8] = b"-ERR Crossfade: this SCAN began on the server that was the authority before: begin again with cursor 0\r\n";
+pub const STALE: &[u8] =
+    b"-ERR Crossfade: this SCAN began on the server that was the authority before: begin again with cursor 0\r\n";
 
 /// What to do with a request.
 #[derive(Debug, PartialEq, Eq)]
