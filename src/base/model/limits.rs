@@ -180,6 +180,10 @@ pub const DUMP_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PIECES_FROM_BYTES: usize = 1024 * 1024;
 /// Keys known to be that long.
 pub const BY_TYPE_KEYS_MAX: usize = 65_536;
+/// For this long after a script, microseconds, a key that begins to be watched has its value read, as another script may write it undeclared.
+pub const SCRIPTS_REMEMBERED_US: u64 = 60_000_000;
+/// Times the keys that a client watches are read before its block, where blocks of other clients come between; then it is not run.
+pub const WATCH_READS_MAX: u32 = 8;
 /// Consumers of groups that the shadow is known to have, by hash; with more the knowledge is gathered anew, at one copy of a stream each.
 pub const CONSUMERS_KNOWN_MAX: usize = 65_536;
 /// A key whose deadline is closer than this to the moment a write was acknowledged is copied again: it may have expired on one side.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::caller::Caller;
 use super::keys::{KeyId, KeyRef};
 use super::outgoing::Outgoing;
+use super::verification::Asked;
 use bus::counters::Probe;
 use wire::resp::command::Command;
 use wire::resp::copy::DataType;
@@ -40,6 +41,19 @@ pub enum Awaiting {
     CopyDeadline,
     DumpCopy(Copied),
     TypedCopy(Copied, DataType),
+    /// What a key was when a client began to watch it.
+    Watched {
+        to: Caller,
+        id: KeyId,
+        asked: Asked,
+    },
+    /// What it is when the client's block is to be run.
+    Verified {
+        to: Caller,
+        id: KeyId,
+        asked: Asked,
+        place: Place,
+    },
     /// A part of a large value.
     Piece {
         id: KeyId,
@@ -222,7 +236,14 @@ impl AuthorityQueue {
     /// The next reply is the dump of a key.
     #[must_use]
     pub fn is_dump_next(&self) -> bool {
-        matches!(self.awaiting.front(), Some(Awaiting::DumpCopy(_)))
+        matches!(
+            self.awaiting.front(),
+            Some(
+                Awaiting::DumpCopy(_)
+                    | Awaiting::Watched { asked: Asked::Value, .. }
+                    | Awaiting::Verified { asked: Asked::Value, .. }
+            )
+        )
     }
 
     #[must_use]

@@ -35,13 +35,20 @@ pub(super) struct Incoming<'a> {
 
 impl Lane {
     pub(super) fn run_batch(&mut self, core: CoreId, batch: LaneBatch) {
+        let to = Caller { core, client: batch.client };
+        let Some(batch) = self.keep_behind(to, batch) else { return };
         let LaneBatch { client, database, resp, items, frames } = batch;
-        let to = Caller { core, client };
         let mut rest = frames.as_slice();
-        for item in items {
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
             let (frame, behind) = rest.split_at(item.frame_len());
             rest = behind;
             self.run_item(item, Incoming { to, database, resp, frame });
+            if self.watches.verifying.contains_key(&to) {
+                let (items, frames) = (items.collect(), rest.to_vec());
+                self.keep_behind(to, LaneBatch { client, database, resp, items, frames });
+                return;
+            }
         }
     }
 
@@ -57,7 +64,7 @@ impl Lane {
             LaneItem::Command { command, .. } => self.emit_command(command, incoming),
             LaneItem::ComparedRead { command, .. } => self.emit_compared_read(command, incoming),
             LaneItem::MirroredRead { .. } => self.emit_mirrored_read(incoming),
-            LaneItem::Transaction { commands, .. } => self.emit_transaction(&commands, incoming),
+            LaneItem::Transaction { commands, .. } => self.emit_transaction(commands, incoming),
             LaneItem::Watch { .. } => self.watch(incoming),
             LaneItem::Unwatch => {
                 self.watches.forget(incoming.to);
@@ -184,6 +191,9 @@ impl Lane {
         incoming: Incoming<'_>,
     ) {
         self.prepare(incoming.database, incoming.resp);
+        if command.is_script() {
+            self.watches.script_sent(self.now.mono_us);
+        }
         self.note_writes(&keys);
         if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt | Shape::Copied) {
             self.copy_on_first_write(&keys);

@@ -42,7 +42,15 @@ impl Lane {
 
     /// The dump of a key was so long that only its beginning was kept. It is not asked for again.
     pub(super) fn long_dump_arrived(&mut self, head: &[u8]) {
-        let Some(Awaiting::DumpCopy(copied)) = self.due.pop() else { return };
+        let copied = match self.due.pop() {
+            Some(Awaiting::DumpCopy(copied)) => copied,
+            // Its value is not known: it counts as another one.
+            Some(Awaiting::Verified { to, id, asked, place }) => {
+                self.verified_read(to, id, asked, place, head);
+                return self.due.deliver_local(&mut self.out);
+            }
+            _ => return self.due.deliver_local(&mut self.out),
+        };
         self.keys.learn_deadline(copied.key.id, self.due.read_deadline.is_none_or(|at| at > 0));
         let body = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1);
         let kind = copy::data_type(&head[body..]).unwrap_or(DataType::Other(0));

@@ -11,7 +11,7 @@
 //! * `shadow`: the queue of effects and what its replies say about the keys (I5, I9).
 //! * `fence`: draining and the exchange of roles (I6).
 //! * `orders`: what control asks. `connections`, `introduction`: the two connections.
-//! * `transaction`, `blocking`, `consumers`: MULTI, WATCH, blocking commands, readers of groups. `comparison`, `records`, `facts`: policies.
+//! * `transaction`, `verification`, `blocking`, `consumers`: MULTI, WATCH, blocking commands, readers of groups. `comparison`, `records`, `facts`: policies.
 
 mod authority_queue;
 mod blocking;
@@ -40,6 +40,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod verification;
 mod waiters;
 mod watches;
 

@@ -62,6 +62,8 @@ impl Lane {
             Awaiting::PostFirstEntry => self.finish_write(None, Some(reply)),
             Awaiting::DumpCopy(copied) => self.dump_arrived(&copied, reply),
             Awaiting::TypedCopy(copied, kind) => self.typed_arrived(&copied, kind, reply),
+            Awaiting::Watched { to, id, asked } => self.watched_read(to, id, asked, reply),
+            Awaiting::Verified { to, id, asked, place } => self.verified_read(to, id, asked, place, reply),
             Awaiting::Piece { id, token } => self.piece_arrived(id, token, reply),
             Awaiting::RefreshDeadline { key, ticket } => self.deadline_arrived(&key, ticket, reply),
             Awaiting::Exec(block) => self.exec_answered(*block, reply),
@@ -90,6 +92,8 @@ impl Lane {
             | Awaiting::CopyDeadline
             | Awaiting::DumpCopy(_)
             | Awaiting::TypedCopy(..)
+            | Awaiting::Watched { .. }
+            | Awaiting::Verified { .. }
             | Awaiting::Piece { .. }
             | Awaiting::RefreshDeadline { .. }
             | Awaiting::Probe { .. } => {}
@@ -285,6 +289,7 @@ impl Lane {
         for awaiting in self.due.take_all(&mut self.out) {
             self.lost_awaiting(awaiting);
         }
+        self.verification_lost();
         self.pieces_lost();
         self.pieces.clear();
         self.jobs.repairs_in_flight = 0;
@@ -299,6 +304,8 @@ impl Lane {
             | Awaiting::CopyDeadline
             | Awaiting::PostDeadline
             | Awaiting::PostFirstEntry
+            | Awaiting::Watched { .. }
+            | Awaiting::Verified { .. }
             | Awaiting::Piece { .. } => {}
             Awaiting::Read { to } | Awaiting::MirroredRead { to, .. } => self.out.close(to),
             Awaiting::ComparedRead { read, .. } => self.out.close(read.from),

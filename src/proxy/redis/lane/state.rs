@@ -119,6 +119,7 @@ impl Lane {
     /// A client is gone: what waits or watches for it ends, also what has not begun.
     pub fn client_gone(&mut self, client: Caller, now: Now) {
         self.held.forget(client);
+        self.watches.client_gone(client);
         self.forget(client, now);
     }
 

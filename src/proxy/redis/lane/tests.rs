@@ -5,6 +5,7 @@ mod blocks;
 mod coalesced;
 mod pieces;
 mod policies;
+mod watched;
 
 use std::sync::Arc;
 
@@ -465,12 +466,13 @@ fn a_watch_breaks_when_a_write_is_sent() {
     stage.item(1, LaneItem::Watch { len: watch.len() }, watch.clone());
     stage.says(2, "SET k theirs");
     stage.item(1, LaneItem::Transaction { commands: commands_of(&block), len: block.len() }, block.clone());
-    assert_eq!(stage.hears(Side::Source), ["SET k theirs"], "the block is not run");
-    stage.answers(Side::Source, b"+OK\r\n");
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME k", "SET k theirs"], "the block is not run");
+    stage.answers(Side::Source, b":-1\r\n+OK\r\n");
     assert_eq!(stage.told(), [(1, "+OK\r\n".to_owned()), (2, "+OK\r\n".to_owned()), (1, "*-1\r\n".to_owned())]);
     stage.item(1, LaneItem::Watch { len: watch.len() }, watch);
+    stage.answers(Side::Source, b":-1\r\n");
     stage.item(1, LaneItem::Transaction { commands: commands_of(&block), len: block.len() }, block);
-    assert_eq!(stage.hears(Side::Source), ["MULTI", "SET k mine", "EXEC"]);
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME k", "MULTI", "SET k mine", "EXEC"]);
     stage.answers(Side::Source, b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
     assert_eq!(stage.told(), [(1, "+OK\r\n*1\r\n+OK\r\n".to_owned())]);
 }

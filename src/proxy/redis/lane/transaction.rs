@@ -16,19 +16,8 @@ use wire::resp::encode::{self, push_request};
 use wire::resp::frame::reply_len;
 
 impl Lane {
-    pub(super) fn watch(&mut self, incoming: Incoming<'_>) {
-        for name in Args::new(incoming.frame).skip(1) {
-            self.watches.add(incoming.to, KeyRef::new(incoming.database, name).id);
-        }
-        self.answer_in_order(incoming.to, b"+OK\r\n".to_vec());
-    }
-
-    /// A whole block; `incoming.frame` holds one frame for each of the commands.
-    pub(super) fn emit_transaction(&mut self, commands: &[&'static Command], incoming: Incoming<'_>) {
-        if self.watches.forget(incoming.to) {
-            let nil: &[u8] = if incoming.resp == 3 { b"_\r\n" } else { b"*-1\r\n" };
-            return self.answer_in_order(incoming.to, nil.to_vec());
-        }
+    /// `guarded`: what the client watches is watched by the lane's own connection.
+    pub(super) fn run_block(&mut self, commands: &[&'static Command], incoming: Incoming<'_>, guarded: bool) {
         let block = match self.plan_block(commands, incoming) {
             Ok(block) => block,
             Err(text) => return self.answer_in_order(incoming.to, encode::error(&text)),
@@ -36,6 +25,17 @@ impl Lane {
         self.prepare(incoming.database, incoming.resp);
         self.note_writes(&block.keys);
         self.copy_on_first_write(&block.keys);
+        if self.watches.guard.is_set {
+            if !guarded {
+                // Or this block would not be run because of what another client watches.
+                push_request(&mut self.links.authority_mut().output, &[b"UNWATCH"]);
+                self.due.swallow(1);
+            }
+            self.watches.guard.end();
+        }
+        if commands.iter().any(|command| command.is_script()) {
+            self.watches.script_sent(self.now.mono_us);
+        }
         let block = self.send_block(block, incoming.frame);
         self.due.swallow(block.replies() + 1);
         self.await_answer(Awaiting::Exec(Box::new(block)));
