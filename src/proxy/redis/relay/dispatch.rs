@@ -203,7 +203,7 @@ impl Client {
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
                 let step = self.send_shared(shared, frame);
                 if step == Step::Done && command.class == Class::Library {
-                    shared.scripts.note(frame);
+                    shared.kept.scripts.note(frame);
                 }
                 if step == Step::Done && shared.samples_reads() {
                     self.sample_read(shared, command, frame, mirroring);

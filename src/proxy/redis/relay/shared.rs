@@ -19,6 +19,15 @@ use bus::counters::{self, CoreCounters};
 use wire::resp::command::{self, Class, Command};
 use wire::resp::encode;
 
+/// What is kept of what clients have sent.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// For a comparison, until control collects them.
+    pub reads: SampledReads,
+    /// For a new authority.
+    pub scripts: Scripts,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Shared {
@@ -32,7 +41,7 @@ pub struct Shared {
     pub resume: Vec<ClientKey>,
     pub hold: Hold,
     pub policies: SharedPolicies,
-    pub reads: SampledReads,
+    pub kept: Kept,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
     pub core: CoreId,
@@ -41,8 +50,6 @@ pub struct Shared {
     /// When the bytes being looked at came.
     pub now: Now,
     pub counters: CoreCounters,
-    /// What a new authority is to have too.
-    pub scripts: Scripts,
     by_name: Vec<u64>,
     pub spares: Spares,
 }
@@ -59,13 +66,12 @@ impl Shared {
             resume: Vec::new(),
             hold: Hold::default(),
             policies: SharedPolicies::clone(&setup.policies),
-            reads: SampledReads::default(),
+            kept: Kept::default(),
             anonymous_allowed: None,
             core: setup.core,
             token: setup.token,
             now: Now::default(),
             counters: CoreCounters::default(),
-            scripts: Scripts::default(),
             by_name: vec![0; command::TABLE.len() + 1],
             spares: Spares::new(limits::SPARE_BUFFERS_MAX, limits::SPARE_BUFFER_BYTES_MAX),
         }
@@ -86,7 +92,7 @@ impl Shared {
 
     /// Loads the scripts that clients have loaded on the present authority; the connection for it.
     pub fn load_scripts(&mut self) -> Option<UpstreamKey> {
-        let (requests, count) = self.scripts.loads();
+        let (requests, count) = self.kept.scripts.loads();
         if count == 0 {
             return None;
         }
@@ -251,7 +257,7 @@ impl Shared {
     /// Whether a read may be copied for a comparison now.
     #[must_use]
     pub fn samples_reads(&self) -> bool {
-        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.reads.has_room()
+        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.kept.reads.has_room()
     }
 
     /// The counters, with the commands by name.
