@@ -152,7 +152,7 @@ fn runs_of_scripts_are_reported() {
     stage.says(1, "EVAL x 1 k");
     stage.answers(Side::Source, b":1\r\n");
     let status = stage.lane.status();
-    assert_eq!((status.scripts_run, status.scripts_unproven_at_ms), (1, WALL_MS as u64 + 7));
+    assert_eq!((status.scripts_run, status.scripts_known, status.scripts_unproven_at_ms), (1, 1, WALL_MS as u64 + 7));
     stage.later(7000);
     stage.runs_block(1, &["FCALL f 1 k"]);
     stage.lane.lost(Side::Source, "reset", stage.now);
