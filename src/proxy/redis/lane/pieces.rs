@@ -12,7 +12,6 @@ use super::shadow::Queued;
 use super::shadow_queue::CopyContent;
 use super::state::Lane;
 use base::model::limits;
-use wire::resp::Args;
 use wire::resp::copy::pieces::{Meanwhile, Pieces, Progress};
 use wire::resp::effect::{Effects, Expect};
 use wire::resp::encode::{number, push_request};
@@ -40,7 +39,7 @@ impl Lane {
         effects.push(&[b"DEL", &key.name], Expect::NoError);
         let (now, keys) = (self.now.mono_us, Rc::from([key.clone()]));
         self.shadow.push_effects(self.links.shadow_mut(), key.database, effects, &keys, None, now);
-        let copy = PieceCopy { key: key.clone(), token, pieces, bytes: 0, next_us: Some(now) };
+        let copy = PieceCopy { key: key.clone(), token, pieces, bytes: 0, next_us: Some(now), reread: false };
         self.jobs.pieces.insert(key.id, copy);
     }
 
@@ -87,6 +86,10 @@ impl Lane {
             return self.end_pieces(id);
         }
         copy.bytes += reply.len() as u64;
+        if std::mem::take(&mut copy.reread) {
+            copy.next_us = Some(self.now.mono_us);
+            return;
+        }
         let (key, bytes, now) = (copy.key.clone(), copy.bytes, self.now.mono_us);
         let mut effects = Effects::default();
         let written = copy.pieces.write(&key.name, reply, &mut effects);
@@ -131,35 +134,32 @@ impl Lane {
         }
     }
 
-    /// How far the copy of this key is, if it is being read in pieces.
-    pub(super) fn pieces_meanwhile(&self, keys: &[KeyRef]) -> Option<Pieces> {
-        let [key] = keys else { return None };
-        let copy = self.jobs.pieces.get(&key.id)?;
-        self.keys.is_reading(key.id, copy.token).then(|| copy.pieces.clone())
+    /// Whether this is one key, and is being read in pieces.
+    pub(super) fn is_read_in_pieces(&self, keys: &[KeyRef]) -> bool {
+        let [key] = keys else { return false };
+        let copy = self.jobs.pieces.get(&key.id);
+        copy.is_some_and(|copy| self.keys.is_reading(key.id, copy.token))
     }
 
     /// Effects on a key that is being read in pieces.
-    pub(super) fn enqueue_meanwhile(
-        &mut self,
-        database: u32,
-        effects: &Effects,
-        keys: &Rc<[KeyRef]>,
-        pieces: &Pieces,
-    ) -> Queued {
+    pub(super) fn enqueue_meanwhile(&mut self, database: u32, effects: &Effects, keys: &Rc<[KeyRef]>) -> Queued {
+        let Some(copy) = keys.first().and_then(|key| self.jobs.pieces.get_mut(&key.id)) else { return Queued::Yes };
         let mut repeated = Effects::default();
         let mut rest = effects.bytes.as_slice();
         while let Some(len) = reply_len(rest) {
             let (frame, behind) = rest.split_at(len);
             rest = behind;
-            match Args::new(frame).next().map_or(Meanwhile::Again, |name| pieces.meanwhile(name)) {
+            let meanwhile = copy.pieces.meanwhile(frame);
+            match meanwhile {
                 // What it answers depends on how far the copy is.
-                Meanwhile::Repeat => repeated.push_frame(frame, Expect::NoError),
+                Meanwhile::Repeat | Meanwhile::RepeatAndReread => repeated.push_frame(frame, Expect::NoError),
                 Meanwhile::Later => {}
                 Meanwhile::Again => {
                     self.mark_all_dirty(keys);
                     return Queued::Yes;
                 }
             }
+            copy.reread |= meanwhile == Meanwhile::RepeatAndReread && copy.next_us.is_none();
         }
         if !repeated.is_empty() {
             self.shadow.push_effects(self.links.shadow_mut(), database, repeated, keys, None, self.now.mono_us);

@@ -5,8 +5,10 @@
 //! HSCAN and ZSCAN return every element that is in the value all the time (their documentation, "Scan guarantees"). Any other write ends
 //! the copy, which begins again.
 
+use super::super::args::Args;
 use super::super::effect::{Effects, Expect, bulk, bulks, elements};
 use super::super::encode::{number, request};
+use super::super::frame::decimal;
 use super::{DataType, chunks};
 
 /// About as long as a piece becomes: a millisecond or two of a server's time.
@@ -39,6 +41,9 @@ pub enum Progress {
 pub enum Meanwhile {
     /// It is repeated on what the shadow has.
     Repeat,
+    /// The same, and the items behind it are elsewhere now: a piece that the authority has not answered yet was read behind this write, at the
+    /// wrong place, and must be read again.
+    RepeatAndReread,
     /// A later piece shows its result.
     Later,
     /// The copy must begin again.
@@ -119,10 +124,20 @@ impl Pieces {
         Ok(self.cursor == b"0")
     }
 
-    /// What an effect with this name means meanwhile.
+    /// What this effect means meanwhile.
     #[must_use]
-    pub fn meanwhile(&self, name: &[u8]) -> Meanwhile {
-        let name = name.to_ascii_uppercase();
+    pub fn meanwhile(&mut self, effect: &[u8]) -> Meanwhile {
+        let args: Vec<&[u8]> = Args::new(effect).collect();
+        let name = args.first().copied().unwrap_or_default().to_ascii_uppercase();
+        if let (DataType::List, Some(moved)) = (self.kind, moved_items(&name, &args)) {
+            return match self.at.checked_add_signed(moved) {
+                Some(at) => {
+                    self.at = at;
+                    Meanwhile::RepeatAndReread
+                }
+                None => Meanwhile::Again,
+            };
+        }
         let of_elements: &[&[u8]] = match self.kind {
             DataType::Set => &[b"SADD", b"SREM"],
             DataType::Hash => &[b"HSET", b"HMSET", b"HSETNX", b"HDEL", b"HINCRBY"],
@@ -140,9 +155,23 @@ impl Pieces {
     }
 }
 
+/// By how many places the items of a list move when its front is written. More than are there cannot be taken off: the copy has no more items
+/// than the list.
+fn moved_items(name: &[u8], args: &[&[u8]]) -> Option<i64> {
+    let count = |at: usize| args.get(at).map_or(Some(1), |count| decimal(count));
+    match name {
+        b"LPUSH" | b"LPUSHX" => i64::try_from(args.len().checked_sub(2)?).ok(),
+        b"LPOP" => count(2).map(|popped| -popped),
+        // LMPOP 1 key LEFT [COUNT count]: what a blocked client's command is.
+        b"LMPOP" if args.get(1) == Some(&b"1".as_slice()) && args.get(3)?.eq_ignore_ascii_case(b"LEFT") => {
+            count(5).map(|popped| -popped)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::super::args::Args;
     use super::super::super::command::server_tests::{Server, servers};
     use super::super::super::frame::reply_len;
     use super::*;
@@ -203,8 +232,8 @@ mod tests {
                         for write in meanwhile_of(*kind, rounds) {
                             let frame = request(&write.split(' ').map(str::as_bytes).collect::<Vec<_>>());
                             authority.ask_raw(&frame);
-                            match pieces.meanwhile(Args::new(&frame).next().unwrap()) {
-                                Meanwhile::Repeat => apply(&mut shadow, &frame),
+                            match pieces.meanwhile(&frame) {
+                                Meanwhile::Repeat | Meanwhile::RepeatAndReread => apply(&mut shadow, &frame),
                                 Meanwhile::Later => {}
                                 Meanwhile::Again => panic!("{write}"),
                             }
@@ -226,7 +255,13 @@ mod tests {
         let (low, high) = (n * 3, 3000 - n * 3);
         match kind {
             DataType::String => vec!["APPEND text more".to_owned()],
-            DataType::List => vec![format!("RPUSH list more{n}")],
+            DataType::List => vec![
+                format!("RPUSH list more{n}"),
+                "LPOP list".to_owned(),
+                format!("LPUSH list new{n} newer{n} newest{n}"),
+                "LPOP list 4".to_owned(),
+                "LMPOP 1 list LEFT COUNT 2".to_owned(),
+            ],
             DataType::Set => vec![format!("SREM set member{low} member{high}"), format!("SADD set more{n} member{n}")],
             DataType::Hash => vec![
                 format!("HDEL hash field{low} field{high}"),
@@ -245,9 +280,14 @@ mod tests {
 
     #[test]
     fn what_concerns_more_than_elements_begins_again() {
-        let of = |kind, name: &str| Pieces::begin(kind).unwrap().meanwhile(name.as_bytes());
+        let of = |kind, line: &str| {
+            let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            Pieces::begin(kind).unwrap().meanwhile(&frame)
+        };
         assert_eq!(of(DataType::Set, "srem"), Meanwhile::Repeat);
-        assert_eq!(of(DataType::List, "LPOP"), Meanwhile::Again);
+        assert_eq!(of(DataType::List, "LPOP l"), Meanwhile::Again, "it takes more than was copied");
+        assert_eq!(of(DataType::List, "LPUSH l a"), Meanwhile::RepeatAndReread);
+        assert_eq!(of(DataType::List, "RPOP l"), Meanwhile::Again);
         assert_eq!(of(DataType::SortedSet, "ZREMRANGEBYRANK"), Meanwhile::Again);
         assert_eq!(of(DataType::Hash, "RPUSH"), Meanwhile::Again);
         assert_eq!(of(DataType::Hash, "DEL"), Meanwhile::Again);
