@@ -14,8 +14,6 @@ pub struct PieceCopy {
     pub bytes: u64,
     /// When the next piece is asked for; `None`: it is on its way.
     pub next_us: Option<u64>,
-    /// The one on its way was read at the wrong place.
-    pub reread: bool,
 }
 
 /// All of them.

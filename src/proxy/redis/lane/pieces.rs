@@ -39,7 +39,7 @@ impl Lane {
         effects.push(&[b"DEL", &key.name], Expect::NoError);
         let (now, keys) = (self.now.mono_us, Rc::from([key.clone()]));
         self.shadow.push_effects(self.links.shadow_mut(), key.database, effects, &keys, None, now);
-        let copy = PieceCopy { key: key.clone(), token, pieces, bytes: 0, next_us: Some(now), reread: false };
+        let copy = PieceCopy { key: key.clone(), token, pieces, bytes: 0, next_us: Some(now) };
         self.jobs.pieces.insert(key.id, copy);
     }
 
@@ -86,10 +86,6 @@ impl Lane {
             return self.end_pieces(id);
         }
         copy.bytes += reply.len() as u64;
-        if std::mem::take(&mut copy.reread) {
-            copy.next_us = Some(self.now.mono_us);
-            return;
-        }
         let (key, bytes, now) = (copy.key.clone(), copy.bytes, self.now.mono_us);
         let mut effects = Effects::default();
         let written = copy.pieces.write(&key.name, reply, &mut effects);
@@ -149,17 +145,15 @@ impl Lane {
         while let Some(len) = reply_len(rest) {
             let (frame, behind) = rest.split_at(len);
             rest = behind;
-            let meanwhile = copy.pieces.meanwhile(frame);
-            match meanwhile {
+            match copy.pieces.meanwhile(frame) {
                 // What it answers depends on how far the copy is.
-                Meanwhile::Repeat | Meanwhile::RepeatAndReread => repeated.push_frame(frame, Expect::NoError),
+                Meanwhile::Repeat => repeated.push_frame(frame, Expect::NoError),
                 Meanwhile::Later => {}
                 Meanwhile::Again => {
                     self.mark_all_dirty(keys);
                     return Queued::Yes;
                 }
             }
-            copy.reread |= meanwhile == Meanwhile::RepeatAndReread && copy.next_us.is_none();
         }
         if !repeated.is_empty() {
             self.shadow.push_effects(self.links.shadow_mut(), database, repeated, keys, None, self.now.mono_us);

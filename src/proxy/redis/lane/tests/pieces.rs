@@ -124,8 +124,11 @@ fn a_list_whose_front_is_written_is_read_on_at_the_right_place() {
         "asked for behind the LPOP, whose answer is not in"
     );
     stage.answers(Side::Source, b"$1\r\nx\r\n:-1\r\n*1\r\n$1\r\nz\r\n");
-    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME l", "LRANGE l 15 78"]);
-    stage.answers(Side::Source, b":-1\r\n*2\r\n$1\r\ny\r\n$1\r\nz\r\n");
+    stage.later(1000);
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME l", "LRANGE l 0 78"], "with an overlap from now on");
+    let items: Vec<&[u8]> = std::iter::repeat_n(b"x".as_slice(), 15).chain([b"y".as_slice(), b"z"]).collect();
+    stage.answers(Side::Source, b":-1\r\n");
+    stage.answers(Side::Source, &request(&items));
     let shadow = stage.hears(Side::Target);
     assert_eq!(shadow[2..], ["LPOP l", "RPUSH l y z", "PERSIST l"], "{shadow:?}");
 }
