@@ -153,6 +153,8 @@ pub struct LaneStatus {
     pub read_divergences: u64,
     /// Runs of scripts and functions since the lane began.
     pub scripts_run: u64,
+    /// How many different ones they were, up to [`base::model::limits::SCRIPTS_KNOWN_MAX`].
+    pub scripts_known: u64,
     /// When one last ran that is not proven to keep to the keys it declares; 0: none has. What it wrote elsewhere, only a comparison of every key
     /// that began later can find. Milliseconds since the Unix epoch. No script is proven yet.
     pub scripts_unproven_at_ms: u64,

@@ -184,6 +184,8 @@ pub const BY_TYPE_KEYS_MAX: usize = 65_536;
 pub const SCRIPTS_REMEMBERED_US: u64 = 60_000_000;
 /// Times the keys that a client watches are read before its block, where blocks of other clients come between; then it is not run.
 pub const WATCH_READS_MAX: u32 = 8;
+/// Scripts and functions whose runs are counted each; applications have dozens, or generate them without end.
+pub const SCRIPTS_KNOWN_MAX: usize = 4096;
 /// Consumers of groups that the shadow is known to have, by hash; with more the knowledge is gathered anew, at one copy of a stream each.
 pub const CONSUMERS_KNOWN_MAX: usize = 65_536;
 /// A key whose deadline is closer than this to the moment a write was acknowledged is copied again: it may have expired on one side.

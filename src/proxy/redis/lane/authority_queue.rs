@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::caller::Caller;
 use super::keys::{KeyId, KeyRef};
 use super::outgoing::Outgoing;
-use super::verification::Asked;
+use super::watches::Asked;
 use bus::counters::Probe;
 use wire::resp::command::Command;
 use wire::resp::copy::DataType;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::keys::KeyRef;
+use super::piece_copies::PieceCopies;
 use bus::{LaneEvent, LaneOrder, PassKind};
 
 /// A copy order not yet answered.
@@ -51,6 +52,8 @@ pub struct Jobs {
     pub tickets: HashMap<u64, Ticket>,
     pub probes: HashMap<u64, Probing>,
     pub repairs_in_flight: usize,
+    /// Those of the repairs whose values are read in pieces.
+    pub pieces: PieceCopies,
     /// Orders that came while a side was away, or behind a fence that was reported; at most [`base::model::limits::LANE_ORDERS_PARKED_MAX`].
     pub waiting: VecDeque<LaneOrder>,
 }
@@ -62,6 +65,7 @@ impl Default for Jobs {
             tickets: HashMap::new(),
             probes: HashMap::new(),
             repairs_in_flight: 0,
+            pieces: PieceCopies::default(),
             waiting: VecDeque::new(),
         }
     }

@@ -3,34 +3,19 @@
 //! Their keys are dirty all the time (I5). Writes meanwhile are taken into account as `wire::resp::copy::pieces` says, or end the copy, which then
 //! begins again after a time that grows with its length. Behind a fence nothing is written, and the pieces follow each other at once.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::authority_queue::{Awaiting, Copied, CopyFor};
 use super::keys::{KeyId, KeyRef};
+use super::piece_copies::PieceCopy;
 use super::shadow::Queued;
 use super::shadow_queue::CopyContent;
 use super::state::Lane;
 use base::model::limits;
-use wire::resp::Args;
 use wire::resp::copy::pieces::{Meanwhile, Pieces, Progress};
 use wire::resp::effect::{Effects, Expect};
 use wire::resp::encode::{number, push_request};
 use wire::resp::frame::reply_len;
-
-/// One value that is being read.
-#[derive(Debug)]
-pub struct PieceCopy {
-    key: KeyRef,
-    token: u64,
-    pieces: Pieces,
-    bytes: u64,
-    /// When the next piece is asked for; `None`: it is on its way.
-    next_us: Option<u64>,
-}
-
-/// All of them.
-pub type PieceCopies = HashMap<KeyId, PieceCopy>;
 
 impl Lane {
     /// How this key is to be read, if in pieces. A records policy sees values whole.
@@ -40,7 +25,7 @@ impl Lane {
 
     /// Begins a repair. A copy of this key that was ended, and whose last piece is on its way, makes it wait as long as that one was.
     pub(super) fn begin_pieces(&mut self, key: KeyRef, pieces: Pieces) {
-        if let Some(ended) = self.pieces.get(&key.id) {
+        if let Some(ended) = self.jobs.pieces.get(&key.id) {
             let is_long = ended.bytes >= limits::COPY_PACED_BYTES;
             self.end_pieces(key.id);
             if is_long && !self.keys.is_draining() {
@@ -55,19 +40,19 @@ impl Lane {
         let (now, keys) = (self.now.mono_us, Rc::from([key.clone()]));
         self.shadow.push_effects(self.links.shadow_mut(), key.database, effects, &keys, None, now);
         let copy = PieceCopy { key: key.clone(), token, pieces, bytes: 0, next_us: Some(now) };
-        self.pieces.insert(key.id, copy);
+        self.jobs.pieces.insert(key.id, copy);
     }
 
     /// Asks for the pieces whose time has come.
     pub(super) fn ask_for_pieces(&mut self) {
-        if self.pieces.is_empty() || !self.both_connected() {
+        if self.jobs.pieces.is_empty() || !self.both_connected() {
             return;
         }
         let (now, draining) = (self.now.mono_us, self.keys.is_draining());
         let is_due = |copy: &PieceCopy| copy.next_us.is_some_and(|at| draining || at <= now);
-        let due: Vec<KeyId> = self.pieces.iter().filter(|(_, copy)| is_due(copy)).map(|(id, _)| *id).collect();
+        let due: Vec<KeyId> = self.jobs.pieces.iter().filter(|(_, copy)| is_due(copy)).map(|(id, _)| *id).collect();
         for id in due {
-            let Some(copy) = self.pieces.get_mut(&id) else { continue };
+            let Some(copy) = self.jobs.pieces.get_mut(&id) else { continue };
             if !self.keys.is_reading(id, copy.token) {
                 self.end_pieces(id);
                 continue;
@@ -87,7 +72,7 @@ impl Lane {
 
     /// It was ended by a write, or is no longer wanted.
     fn end_pieces(&mut self, id: KeyId) {
-        if let Some(copy) = self.pieces.remove(&id) {
+        if let Some(copy) = self.jobs.pieces.remove(&id) {
             self.keys.pace(id, copy.bytes, self.now.mono_us);
             self.jobs.repair_over();
         }
@@ -96,7 +81,7 @@ impl Lane {
     pub(super) fn piece_arrived(&mut self, id: KeyId, token: u64, reply: &[u8]) {
         let deadline = self.due.read_deadline.unwrap_or(-1);
         self.keys.learn_deadline(id, deadline > 0);
-        let Some(copy) = self.pieces.get_mut(&id).filter(|copy| copy.token == token) else { return };
+        let Some(copy) = self.jobs.pieces.get_mut(&id).filter(|copy| copy.token == token) else { return };
         if !self.keys.is_reading(id, token) {
             return self.end_pieces(id);
         }
@@ -126,7 +111,7 @@ impl Lane {
             }
             _ => end.push(&[b"PERSIST", &key.name], Expect::NoError),
         }
-        self.pieces.remove(&id);
+        self.jobs.pieces.remove(&id);
         let copied = Copied { key: key.clone(), purpose: CopyFor::Repair, token };
         if self.enqueue_copy(&copied, end, CopyContent::typed(bytes as usize)) == Queued::No {
             self.copy_failed(&copied);
@@ -140,32 +125,27 @@ impl Lane {
 
     /// What has been written on the shadow, or read from the authority, is not to be relied on.
     pub(super) fn pieces_lost(&mut self) {
-        for copy in self.pieces.values() {
+        for copy in self.jobs.pieces.values() {
             self.keys.copy_missed(&copy.key, copy.token, None, self.now.mono_us + limits::REPAIR_RETRY_US);
         }
     }
 
-    /// How far the copy of this key is, if it is being read in pieces.
-    pub(super) fn pieces_meanwhile(&self, keys: &[KeyRef]) -> Option<Pieces> {
-        let [key] = keys else { return None };
-        let copy = self.pieces.get(&key.id)?;
-        self.keys.is_reading(key.id, copy.token).then(|| copy.pieces.clone())
+    /// Whether this is one key, and is being read in pieces.
+    pub(super) fn is_read_in_pieces(&self, keys: &[KeyRef]) -> bool {
+        let [key] = keys else { return false };
+        let copy = self.jobs.pieces.get(&key.id);
+        copy.is_some_and(|copy| self.keys.is_reading(key.id, copy.token))
     }
 
     /// Effects on a key that is being read in pieces.
-    pub(super) fn enqueue_meanwhile(
-        &mut self,
-        database: u32,
-        effects: &Effects,
-        keys: &Rc<[KeyRef]>,
-        pieces: &Pieces,
-    ) -> Queued {
+    pub(super) fn enqueue_meanwhile(&mut self, database: u32, effects: &Effects, keys: &Rc<[KeyRef]>) -> Queued {
+        let Some(copy) = keys.first().and_then(|key| self.jobs.pieces.get_mut(&key.id)) else { return Queued::Yes };
         let mut repeated = Effects::default();
         let mut rest = effects.bytes.as_slice();
         while let Some(len) = reply_len(rest) {
             let (frame, behind) = rest.split_at(len);
             rest = behind;
-            match Args::new(frame).next().map_or(Meanwhile::Again, |name| pieces.meanwhile(name)) {
+            match copy.pieces.meanwhile(frame) {
                 // What it answers depends on how far the copy is.
                 Meanwhile::Repeat => repeated.push_frame(frame, Expect::NoError),
                 Meanwhile::Later => {}

@@ -151,7 +151,7 @@ impl Lane {
     pub(super) fn apply(&mut self, executed: &Executed<'_>, mut effects: Effects) {
         let Executed { command, plan, keys, reply, deadline, .. } = *executed;
         if command.is_script() && !reply.starts_with(b"-NOSCRIPT") {
-            self.script_ran();
+            self.script_ran(command, executed.frame);
         }
         if self.judges_records() && !keys.is_empty() {
             // Whatever was written, the policy sees it before the shadow does.
@@ -204,9 +204,12 @@ impl Lane {
     }
 
     /// None is proven to keep to the keys it declares.
-    fn script_ran(&mut self) {
+    fn script_ran(&mut self, command: &Command, frame: &[u8]) {
+        self.report.scripts.ran(command, frame);
+        let known = self.report.scripts.known() as u64;
         let counts = &mut self.report.counts;
         counts.scripts_run += 1;
+        counts.scripts_known = known;
         counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
     }
 
@@ -291,7 +294,7 @@ impl Lane {
         }
         self.verification_lost();
         self.pieces_lost();
-        self.pieces.clear();
+        self.jobs.pieces.clear();
         self.jobs.repairs_in_flight = 0;
         self.keys.deadlines_lost();
     }
@@ -311,7 +314,7 @@ impl Lane {
             Awaiting::ComparedRead { read, .. } => self.out.close(read.from),
             Awaiting::Write(entry) => {
                 if entry.command.is_script() {
-                    self.script_ran();
+                    self.script_ran(entry.command, &entry.frame);
                 }
                 self.mark_all_dirty(&entry.keys);
                 if entry.plan.shape == Shape::Flush {
@@ -326,8 +329,8 @@ impl Lane {
                 self.copy_failed(&Copied { key, purpose: CopyFor::Ticket(ticket), token: 0 });
             }
             Awaiting::Exec(block) => {
-                if block.parts.iter().any(|part| part.command.is_script()) {
-                    self.script_ran();
+                for part in block.parts.iter().filter(|part| part.command.is_script()) {
+                    self.script_ran(part.command, &part.frame);
                 }
                 self.mark_all_dirty(&block.keys);
                 self.out.close(block.to);

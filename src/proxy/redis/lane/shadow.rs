@@ -29,10 +29,8 @@ impl Lane {
             self.mark_all_dirty(keys);
             return Queued::No;
         }
-        if because == Because::Effect
-            && let Some(pieces) = self.pieces_meanwhile(keys)
-        {
-            return self.enqueue_meanwhile(database, &effects, keys, &pieces);
+        if because == Because::Effect && self.is_read_in_pieces(keys) {
+            return self.enqueue_meanwhile(database, &effects, keys);
         }
         if because == Because::Effect && keys.iter().any(|key| self.keys.is_unhealed(key.id)) {
             // One of several keys is wrong on the shadow, so the result would be wrong on all: all are copied again.

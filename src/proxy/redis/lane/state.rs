@@ -12,8 +12,8 @@ use super::jobs::{Jobs, Pass};
 use super::keys::{KeyId, KeyRef, KeyStates};
 use super::link::Links;
 use super::outgoing::Outgoing;
-use super::pieces::PieceCopies;
 use super::request::{LaneBatch, LaneReply};
+use super::scripts::Scripts;
 use super::shadow_queue::ShadowQueue;
 use super::waiters::Waiters;
 use super::watches::Watches;
@@ -37,6 +37,7 @@ pub(super) struct RecordsPolicy {
 pub(super) struct StatusReport {
     /// Counted since the lane began; what changes from moment to moment is filled in when it is sent.
     pub counts: LaneStatus,
+    pub scripts: Scripts,
     last_us: u64,
     last: LaneStatus,
 }
@@ -65,7 +66,6 @@ pub struct Lane {
     pub(super) watches: Watches,
     pub(super) waiters: Waiters,
     pub(super) consumers: Consumers,
-    pub(super) pieces: PieceCopies,
     pub(super) out: Outgoing,
     pub(super) report: StatusReport,
     pub(super) ending: Ending,
@@ -90,7 +90,6 @@ impl Lane {
             watches: Watches::default(),
             waiters: Waiters::default(),
             consumers: Consumers::default(),
-            pieces: PieceCopies::default(),
             out: Outgoing::default(),
             report: StatusReport::default(),
             ending: Ending::default(),

@@ -10,38 +10,22 @@ use super::commands::Incoming;
 use super::keys::{KeyId, KeyRef};
 use super::request::LaneBatch;
 use super::state::Lane;
-use super::watches::{Aspect, Verdict, Verifying};
+use super::watches::{Asked, Verdict, Verifying};
 use base::model::limits;
 use wire::resp::Args;
 use wire::resp::command::Command;
-use wire::resp::effect::integer;
 use wire::resp::encode::push_request;
-
-/// Which reply about a watched key is awaited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    Deadline,
-    Value,
-}
-
-impl Asked {
-    fn aspect(self, reply: &[u8]) -> Aspect {
-        match self {
-            Self::Deadline => Aspect::Deadline(integer(reply)),
-            Self::Value => Aspect::Value(xxhash_rust::xxh3::xxh3_128(reply)),
-        }
-    }
-}
 
 impl Lane {
     pub(super) fn watch(&mut self, incoming: Incoming<'_>) {
         let values = self.watches.values_needed(self.now.mono_us);
+        let resp = incoming.resp;
         for name in Args::new(incoming.frame).skip(1) {
             let key = KeyRef::new(incoming.database, name);
             if !self.watches.add(incoming.to, &key) {
                 continue;
             }
-            self.prepare(key.database, 2);
+            self.prepare(key.database, resp);
             let (to, id) = (incoming.to, key.id);
             push_request(&mut self.links.authority_mut().output, &[b"PEXPIRETIME", &key.name]);
             self.due.push(Awaiting::Watched { to, id, asked: Asked::Deadline });
@@ -82,8 +66,9 @@ impl Lane {
 
     /// Reads the keys, behind a WATCH of the lane's own connection.
     fn verify(&mut self, to: Caller, mut verifying: Verifying, keys: &[(KeyRef, bool)]) {
+        let resp = verifying.resp;
         for (key, _) in keys {
-            self.prepare(key.database, 2);
+            self.prepare(key.database, resp);
             push_request(&mut self.links.authority_mut().output, &[b"WATCH", &key.name]);
             self.due.swallow(1);
         }
@@ -93,7 +78,7 @@ impl Lane {
         verifying.tries += 1;
         self.watches.verifying.insert(to, verifying);
         for (at, (key, with_value)) in keys.iter().enumerate() {
-            self.prepare(key.database, 2);
+            self.prepare(key.database, resp);
             let (id, place) = (key.id, Place::of(at, keys.len()));
             let output = &mut self.links.authority_mut().output;
             if *with_value {

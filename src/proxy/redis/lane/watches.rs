@@ -10,6 +10,7 @@ use super::keys::{KeyId, KeyRef};
 use super::request::LaneBatch;
 use base::model::limits;
 use wire::resp::command::Command;
+use wire::resp::effect::{integer, is_nil};
 
 /// What is read of a watched key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,25 @@ pub enum Aspect {
     Deadline(Option<i64>),
     /// A hash of its dump.
     Value(u128),
+}
+
+/// Which reply about a watched key is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Deadline,
+    Value,
+}
+
+impl Asked {
+    #[must_use]
+    pub fn aspect(self, reply: &[u8]) -> Aspect {
+        match self {
+            Self::Deadline => Aspect::Deadline(integer(reply)),
+            // Both protocols write a dump alike, but not its absence.
+            Self::Value if is_nil(reply) => Aspect::Value(0),
+            Self::Value => Aspect::Value(xxhash_rust::xxh3::xxh3_128(reply)),
+        }
+    }
 }
 
 /// A key as it was when it began to be watched.

@@ -5,8 +5,10 @@
 //! HSCAN and ZSCAN return every element that is in the value all the time (their documentation, "Scan guarantees"). Any other write ends
 //! the copy, which begins again.
 
+use super::super::args::Args;
 use super::super::effect::{Effects, Expect, bulk, bulks, elements};
 use super::super::encode::{number, request};
+use super::super::frame::decimal;
 use super::{DataType, chunks};
 
 /// About as long as a piece becomes: a millisecond or two of a server's time.
@@ -14,6 +16,8 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Elements in the first piece, whose length is not known, and in any.
 const ELEMENTS_FIRST: usize = 16;
 const ELEMENTS_MAX: usize = 8192;
+/// Of pieces of a list that is being taken from.
+const OVERLAP_LEAST: u64 = 16;
 
 /// How far the copy of one value has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub struct Pieces {
     cursor: Vec<u8>,
     /// Elements in the next piece.
     count: usize,
+    /// Where in a list the piece begins that was asked for last, and how many of its items.
+    asked: (u64, usize),
+    /// How many items before its place a piece begins, so that it still reaches what writes move towards the front meanwhile.
+    overlap: u64,
 }
 
 /// Whether a piece was the last.
@@ -51,7 +59,7 @@ impl Pieces {
     pub fn begin(kind: DataType) -> Option<Self> {
         match kind {
             DataType::String | DataType::List | DataType::Set | DataType::SortedSet | DataType::Hash => {
-                Some(Self { kind, at: 0, cursor: b"0".to_vec(), count: ELEMENTS_FIRST })
+                Some(Self { kind, at: 0, cursor: b"0".to_vec(), count: ELEMENTS_FIRST, asked: (0, 0), overlap: 0 })
             }
             DataType::Stream | DataType::Other(_) => None,
         }
@@ -59,14 +67,16 @@ impl Pieces {
 
     /// The request for the next piece.
     #[must_use]
-    pub fn read(&self, key: &[u8]) -> Vec<u8> {
+    pub fn read(&mut self, key: &[u8]) -> Vec<u8> {
+        let from = self.at.saturating_sub(self.overlap);
+        self.asked = (from, self.count + (self.at - from) as usize);
         let scan = |name: &[u8]| request(&[name, key, &self.cursor, b"COUNT", &number(self.count as i64)]);
-        let range = |name: &[u8], len: usize| {
-            request(&[name, key, &number(self.at as i64), &number((self.at + len as u64 - 1) as i64)])
+        let range = |name: &[u8], from: u64, len: usize| {
+            request(&[name, key, &number(from as i64), &number((from + len as u64 - 1) as i64)])
         };
         match self.kind {
-            DataType::String => range(b"GETRANGE", PIECE_BYTES),
-            DataType::List => range(b"LRANGE", self.count),
+            DataType::String => range(b"GETRANGE", self.at, PIECE_BYTES),
+            DataType::List => range(b"LRANGE", from, self.asked.1),
             DataType::Set => scan(b"SSCAN"),
             DataType::SortedSet => scan(b"ZSCAN"),
             DataType::Hash | DataType::Stream | DataType::Other(_) => scan(b"HSCAN"),
@@ -91,9 +101,16 @@ impl Pieces {
             }
             DataType::List => {
                 let items = bulks(reply).ok_or(())?;
-                self.at += items.len() as u64;
-                chunks(b"RPUSH", key, &items, effects);
-                items.len() < self.count
+                let (from, len) = self.asked;
+                let Some(known) = self.at.checked_sub(from) else {
+                    // More was taken off the front than the overlap: this piece begins behind its place.
+                    self.overlap = (from - self.at) * 2 + OVERLAP_LEAST;
+                    return Ok(Progress::More);
+                };
+                let new = items.get(known as usize..).unwrap_or_default();
+                self.at += new.len() as u64;
+                chunks(b"RPUSH", key, new, effects);
+                items.len() < len
             }
             DataType::Set | DataType::SortedSet | DataType::Hash => self.write_scanned(key, reply, effects)?,
             DataType::Stream | DataType::Other(_) => return Err(()),
@@ -119,10 +136,16 @@ impl Pieces {
         Ok(self.cursor == b"0")
     }
 
-    /// What an effect with this name means meanwhile.
+    /// What this effect means meanwhile.
     #[must_use]
-    pub fn meanwhile(&self, name: &[u8]) -> Meanwhile {
-        let name = name.to_ascii_uppercase();
+    pub fn meanwhile(&mut self, effect: &[u8]) -> Meanwhile {
+        let args: Vec<&[u8]> = Args::new(effect).collect();
+        let name = args.first().copied().unwrap_or_default().to_ascii_uppercase();
+        if let (DataType::List, Some(moved)) = (self.kind, moved_items(&name, &args)) {
+            // More than have been copied: none of them is left, and the rest is still to be read.
+            self.at = self.at.saturating_add_signed(moved);
+            return Meanwhile::Repeat;
+        }
         let of_elements: &[&[u8]] = match self.kind {
             DataType::Set => &[b"SADD", b"SREM"],
             DataType::Hash => &[b"HSET", b"HMSET", b"HSETNX", b"HDEL", b"HINCRBY"],
@@ -140,9 +163,22 @@ impl Pieces {
     }
 }
 
+/// By how many places the items of a list move when its front is written.
+fn moved_items(name: &[u8], args: &[&[u8]]) -> Option<i64> {
+    let count = |at: usize| args.get(at).map_or(Some(1), |count| decimal(count));
+    match name {
+        b"LPUSH" | b"LPUSHX" => i64::try_from(args.len().checked_sub(2)?).ok(),
+        b"LPOP" => count(2).map(|popped| -popped),
+        // LMPOP 1 key LEFT [COUNT count]: what a blocked client's command is.
+        b"LMPOP" if args.get(1) == Some(&b"1".as_slice()) && args.get(3)?.eq_ignore_ascii_case(b"LEFT") => {
+            count(5).map(|popped| -popped)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::super::args::Args;
     use super::super::super::command::server_tests::{Server, servers};
     use super::super::super::frame::reply_len;
     use super::*;
@@ -192,7 +228,17 @@ mod tests {
                     let mut pieces = Pieces::begin(*kind).unwrap();
                     let mut rounds = 0;
                     loop {
-                        let reply = authority.ask_raw(&pieces.read(key.as_bytes()));
+                        let read = pieces.read(key.as_bytes());
+                        if *kind == DataType::List && rounds > 0 {
+                            // Answered between the question and the piece.
+                            for write in ["LPOP list 2", "LPUSH list between", "LPOP list"] {
+                                let frame = request(&write.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+                                authority.ask_raw(&frame);
+                                assert_eq!(pieces.meanwhile(&frame), Meanwhile::Repeat);
+                                apply(&mut shadow, &frame);
+                            }
+                        }
+                        let reply = authority.ask_raw(&read);
                         let mut effects = Effects::default();
                         let progress = pieces.write(key.as_bytes(), &reply, &mut effects).expect(key);
                         apply(&mut shadow, &effects.bytes);
@@ -203,7 +249,7 @@ mod tests {
                         for write in meanwhile_of(*kind, rounds) {
                             let frame = request(&write.split(' ').map(str::as_bytes).collect::<Vec<_>>());
                             authority.ask_raw(&frame);
-                            match pieces.meanwhile(Args::new(&frame).next().unwrap()) {
+                            match pieces.meanwhile(&frame) {
                                 Meanwhile::Repeat => apply(&mut shadow, &frame),
                                 Meanwhile::Later => {}
                                 Meanwhile::Again => panic!("{write}"),
@@ -226,7 +272,13 @@ mod tests {
         let (low, high) = (n * 3, 3000 - n * 3);
         match kind {
             DataType::String => vec!["APPEND text more".to_owned()],
-            DataType::List => vec![format!("RPUSH list more{n}")],
+            DataType::List => vec![
+                format!("RPUSH list more{n}"),
+                "LPOP list".to_owned(),
+                format!("LPUSH list new{n} newer{n} newest{n}"),
+                "LPOP list 4".to_owned(),
+                "LMPOP 1 list LEFT COUNT 2".to_owned(),
+            ],
             DataType::Set => vec![format!("SREM set member{low} member{high}"), format!("SADD set more{n} member{n}")],
             DataType::Hash => vec![
                 format!("HDEL hash field{low} field{high}"),
@@ -245,9 +297,14 @@ mod tests {
 
     #[test]
     fn what_concerns_more_than_elements_begins_again() {
-        let of = |kind, name: &str| Pieces::begin(kind).unwrap().meanwhile(name.as_bytes());
+        let of = |kind, line: &str| {
+            let frame = request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            Pieces::begin(kind).unwrap().meanwhile(&frame)
+        };
         assert_eq!(of(DataType::Set, "srem"), Meanwhile::Repeat);
-        assert_eq!(of(DataType::List, "LPOP"), Meanwhile::Again);
+        assert_eq!(of(DataType::List, "LPOP l"), Meanwhile::Repeat);
+        assert_eq!(of(DataType::List, "LPUSH l a"), Meanwhile::Repeat);
+        assert_eq!(of(DataType::List, "RPOP l"), Meanwhile::Again);
         assert_eq!(of(DataType::SortedSet, "ZREMRANGEBYRANK"), Meanwhile::Again);
         assert_eq!(of(DataType::Hash, "RPUSH"), Meanwhile::Again);
         assert_eq!(of(DataType::Hash, "DEL"), Meanwhile::Again);

@@ -96,15 +96,41 @@ fn other_writes_begin_the_copy_again_after_a_time() {
     stage.answers(Side::Source, b":-1\r\n");
     stage.answers(Side::Source, &request(&items));
     stage.says(1, "RPUSH l more");
-    stage.says(1, "LPOP l");
+    stage.says(1, "RPOP l");
     stage.answers(Side::Source, b":17\r\n$1\r\nx\r\n");
     let shadow = stage.hears(Side::Target);
     assert_eq!(shadow.len(), 2, "DEL and one RPUSH");
-    assert_eq!(stage.hears(Side::Source), ["RPUSH l more", "LPOP l"], "not at once");
+    assert_eq!(stage.hears(Side::Source), ["RPUSH l more", "RPOP l"], "not at once");
     stage.later(1_000_000);
     assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME l", "LRANGE l 0 15"]);
     assert_eq!(stage.hears(Side::Target), ["DEL l"]);
     assert_eq!(stage.dirty(), 1);
+}
+
+/// A queue: what is taken off the front moves what is still to be read.
+#[test]
+fn a_list_whose_front_is_written_is_read_on_at_the_right_place() {
+    let mut stage = Stage::with_long_key("l", wire::resp::copy::DataType::List);
+    stage.hears(Side::Source);
+    let items: Vec<&[u8]> = std::iter::repeat_n(b"x".as_slice(), 16).collect();
+    stage.answers(Side::Source, b":-1\r\n");
+    stage.answers(Side::Source, &request(&items));
+    stage.says(1, "LPOP l");
+    stage.later(1000);
+    let sent = stage.hears(Side::Source);
+    assert_eq!(
+        sent,
+        ["LPOP l", "PEXPIRETIME l", "LRANGE l 16 79"],
+        "asked for behind the LPOP, whose answer is not in"
+    );
+    stage.answers(Side::Source, b"$1\r\nx\r\n:-1\r\n*1\r\n$1\r\nz\r\n");
+    stage.later(1000);
+    assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME l", "LRANGE l 0 78"], "with an overlap from now on");
+    let items: Vec<&[u8]> = std::iter::repeat_n(b"x".as_slice(), 15).chain([b"y".as_slice(), b"z"]).collect();
+    stage.answers(Side::Source, b":-1\r\n");
+    stage.answers(Side::Source, &request(&items));
+    let shadow = stage.hears(Side::Target);
+    assert_eq!(shadow[2..], ["LPOP l", "RPUSH l y z", "PERSIST l"], "{shadow:?}");
 }
 
 #[test]
@@ -152,7 +178,7 @@ fn runs_of_scripts_are_reported() {
     stage.says(1, "EVAL x 1 k");
     stage.answers(Side::Source, b":1\r\n");
     let status = stage.lane.status();
-    assert_eq!((status.scripts_run, status.scripts_unproven_at_ms), (1, WALL_MS as u64 + 7));
+    assert_eq!((status.scripts_run, status.scripts_known, status.scripts_unproven_at_ms), (1, 1, WALL_MS as u64 + 7));
     stage.later(7000);
     stage.runs_block(1, &["FCALL f 1 k"]);
     stage.lane.lost(Side::Source, "reset", stage.now);
