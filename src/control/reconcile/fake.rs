@@ -72,6 +72,9 @@ fn answer(directive: Directive) -> Option<Report> {
             let drains = interlay.as_str() != "stuck";
             drains.then_some(Report::Hold { core, interlay, ticket, event: HoldEvent::Drained })
         }
+        Directive::Hold { interlay, order: HoldOrder::Move { ticket, .. } } => {
+            Some(Report::Hold { core, interlay, ticket, event: HoldEvent::Moved { next_us: None } })
+        }
         Directive::Hold { interlay, order: HoldOrder::Release { ticket } } => {
             let event = HoldEvent::Released { held: 3, longest_hold_us: 1500 };
             Some(Report::Hold { core, interlay, ticket, event })

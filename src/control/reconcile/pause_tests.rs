@@ -136,6 +136,7 @@ impl Rig {
                     log.push(Asked::Drain(number));
                     Some(Report::Drained { core })
                 }
+                Directive::Hold { order: HoldOrder::Move { .. }, .. } => unreachable!("only at a change of authority"),
                 Directive::Publish(_) | Directive::Companion { .. } | Directive::Sample => None,
             };
             if let Some(report) = report {

@@ -257,7 +257,9 @@ impl Shared {
     /// Whether a read may be copied for a comparison now.
     #[must_use]
     pub fn samples_reads(&self) -> bool {
-        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.kept.reads.has_room()
+        self.plan.mode == PlanMode::Followed
+            && self.plan.compare.sample_per_ten_thousand > 0
+            && self.kept.reads.has_room()
     }
 
     /// The counters, with the commands by name.
