@@ -3,7 +3,7 @@
 //! A hold either stands on every core or the caller releases it: clients are never held by halves for long.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ struct Answers {
     unsupported: bool,
     held: u64,
     longest_hold_us: u64,
+    /// Per core, when the next blocking command that is to be moved began to wait.
+    next: BTreeMap<CoreId, u64>,
 }
 
 impl Holds {
@@ -50,6 +52,38 @@ impl Holds {
     pub(crate) async fn hold(&self, deadline: Instant) -> Result<(), HoldError> {
         self.drain(HoldOrder::Begin { ticket: self.next_ticket() }, deadline).await?;
         self.drain(HoldOrder::Shut { ticket: self.next_ticket() }, deadline).await
+    }
+
+    /// After a change of authority: has the commands of blocked clients sent to the new one in the order in which they began to wait, whatever cores their
+    /// clients are on. What is not through at the deadline goes on at the release, in the order of each core.
+    pub(crate) async fn move_blocked(&self, deadline: Instant) {
+        let mut turn: Vec<CoreId> = self.all_cores().collect();
+        let mut next: BTreeMap<CoreId, u64> = BTreeMap::new();
+        // At first each only says what it has.
+        let mut until_us = 0;
+        while !turn.is_empty() {
+            let order = HoldOrder::Move { ticket: self.next_ticket(), until_us };
+            *self.answers.borrow_mut() = Answers { ticket: order.ticket(), ..Answers::default() };
+            for core in &turn {
+                self.push(*core, order, deadline).await;
+            }
+            let answered =
+                self.until(deadline, || (self.answers.borrow().cores.len() >= turn.len()).then_some(())).await;
+            if answered.is_none() || self.answers.borrow().unsupported {
+                return;
+            }
+            next.retain(|core, _| !turn.contains(core));
+            next.append(&mut self.answers.borrow_mut().next);
+            let Some((&core, _)) = next.iter().min_by_key(|(_, since_us)| **since_us) else { return };
+            // As many as are before the first of the other cores.
+            until_us = next
+                .iter()
+                .filter(|(other, _)| **other != core)
+                .map(|(_, since_us)| *since_us)
+                .min()
+                .unwrap_or(u64::MAX);
+            turn = vec![core];
+        }
     }
 
     /// Harmless when nothing is held.
@@ -73,7 +107,10 @@ impl Holds {
         }
         answers.cores.insert(core);
         match event {
-            HoldEvent::Drained => {}
+            HoldEvent::Drained | HoldEvent::Moved { next_us: None } => {}
+            HoldEvent::Moved { next_us: Some(next_us) } => {
+                answers.next.insert(core, next_us);
+            }
             HoldEvent::Released { held, longest_hold_us } => {
                 answers.held += held;
                 answers.longest_hold_us = answers.longest_hold_us.max(longest_hold_us);
@@ -110,19 +147,28 @@ impl Holds {
     /// A release is still handed over then, or that core's clients would be held for ever.
     async fn order(&self, order: HoldOrder, deadline: Instant) {
         *self.answers.borrow_mut() = Answers { ticket: order.ticket(), ..Answers::default() };
-        for mailbox in &self.cores {
-            let mut directive = Directive::Hold { interlay: self.interlay.clone(), order };
-            while let Err(back) = mailbox.push(directive) {
-                directive = back;
-                if Instant::now() >= deadline {
-                    if matches!(order, HoldOrder::Release { .. }) {
-                        tokio::task::spawn_local(hand_over_late(mailbox.clone(), directive));
-                    }
-                    break;
-                }
-                sleep(MAILBOX_RETRY).await;
-            }
+        for core in self.all_cores() {
+            self.push(core, order, deadline).await;
         }
+    }
+
+    async fn push(&self, core: CoreId, order: HoldOrder, deadline: Instant) {
+        let Some(mailbox) = self.cores.get(usize::from(core.0)) else { return };
+        let mut directive = Directive::Hold { interlay: self.interlay.clone(), order };
+        while let Err(back) = mailbox.push(directive) {
+            directive = back;
+            if Instant::now() >= deadline {
+                if matches!(order, HoldOrder::Release { .. }) {
+                    tokio::task::spawn_local(hand_over_late(mailbox.clone(), directive));
+                }
+                return;
+            }
+            sleep(MAILBOX_RETRY).await;
+        }
+    }
+
+    fn all_cores(&self) -> impl Iterator<Item = CoreId> + use<> {
+        (0..u16::try_from(self.cores.len()).unwrap_or(u16::MAX)).map(CoreId)
     }
 
     /// Waits until `done` gives something, or the deadline.
@@ -143,8 +189,7 @@ impl Holds {
     /// The cores that have not answered the present order.
     fn silent(&self) -> Vec<CoreId> {
         let answers = self.answers.borrow();
-        let all = (0..u16::try_from(self.cores.len()).unwrap_or(u16::MAX)).map(CoreId);
-        all.filter(|core| !answers.cores.contains(core)).collect()
+        self.all_cores().filter(|core| !answers.cores.contains(core)).collect()
     }
 
     fn next_ticket(&self) -> u64 {

@@ -95,7 +95,13 @@ fn a_queue_that_works_by_scripts_loses_no_job() {
             for number in (0..).take_while(|_| goes_on(stop)) {
                 let add = "redis.call('RPUSH', 'jobs:'..ARGV[1], ARGV[2]); redis.call('HSET', 'job:'..ARGV[1]..':'..ARGV[2], 'state', 'new')";
                 let take = "local j = redis.call('LPOP', 'jobs:'..ARGV[1]); if j then redis.call('HSET', 'job:'..ARGV[1]..':'..j, 'state', 'done'); redis.call('INCR', 'finished:'..ARGV[1]) end return j";
-                redis::cmd("EVAL").arg(add).arg(0).arg(worker).arg(number).exec(&mut connection).expect("a job is added");
+                redis::cmd("EVAL")
+                    .arg(add)
+                    .arg(0)
+                    .arg(worker)
+                    .arg(number)
+                    .exec(&mut connection)
+                    .expect("a job is added");
                 let taken: Option<i64> =
                     redis::cmd("EVAL").arg(take).arg(0).arg(worker).query(&mut connection).expect("a job is taken");
                 assert_eq!(taken, Some(number), "in order, each once");
@@ -257,7 +263,11 @@ fn a_watched_key_aborts_whoever_changes_it() {
         there_back_and_there(rig, |side| {
             let mut connection = connect(rig.proxy.port);
             run::<()>(&mut connection, "WATCH watched");
-            redis::cmd("EVAL").arg("redis.call('INCR', 'watched')").arg(0).exec(&mut connect(rig.proxy.port)).expect("EVAL");
+            redis::cmd("EVAL")
+                .arg("redis.call('INCR', 'watched')")
+                .arg(0)
+                .exec(&mut connect(rig.proxy.port))
+                .expect("EVAL");
             run::<()>(&mut connection, "MULTI");
             run::<()>(&mut connection, "SET watched stale");
             let outcome: Option<Vec<String>> = run(&mut connection, "EXEC");
@@ -281,7 +291,8 @@ fn a_source_that_evicts_is_followed() {
         let mut source = rig.source.connection();
         run::<()>(&mut rig.target.connection(), "CONFIG SET maxmemory-policy noeviction");
         let used: String = run(&mut source, "INFO memory");
-        let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).expect("memory");
+        let used =
+            used.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse::<u64>().ok()).expect("memory");
         run::<()>(&mut source, &format!("CONFIG SET maxmemory {}", used + 30_000_000));
         let port = rig.proxy.port;
         let work = Work::start(1, move |_, stop, done| {
@@ -352,5 +363,64 @@ fn keys_changed_as_they_expire_are_alike_on_both_sides() {
         rig.drained();
         rig.assert_equal();
         assert_nothing_was_repaired(rig);
+    });
+}
+
+/// Input 10: a script that was loaded before the migration is called by its digest after it.
+#[test]
+fn a_loaded_script_is_there_on_either_side() {
+    with_each(&[], |rig| {
+        let mut connection = rig.proxy.connection();
+        let digest: String = redis::cmd("SCRIPT")
+            .arg("LOAD")
+            .arg("return redis.call('INCR', 'calls')")
+            .query(&mut connection)
+            .expect("SCRIPT LOAD");
+        there_back_and_there(rig, |side| {
+            let called: Result<i64, _> = redis::cmd("EVALSHA").arg(&digest).arg(0).query(&mut connect(rig.proxy.port));
+            assert!(called.is_ok(), "on the {side}: {called:?}");
+        });
+        assert_eq!(run::<i64>(&mut connection, "GET calls"), 3);
+        rig.drained();
+        rig.assert_equal();
+    });
+}
+
+/// Input 14: a SCAN that is under way when the authority changes ends with an error that says so; never with keys missing.
+#[test]
+fn a_scan_that_a_change_of_authority_interrupts_says_so() {
+    with_each(&[], |rig| {
+        let mut source = rig.source.connection();
+        for n in 0..500 {
+            run::<()>(&mut source, &format!("SET key:{n} v"));
+            run::<()>(&mut source, &format!("HSET hash field:{n} {}", "x".repeat(70)));
+        }
+        let mut connection = rig.proxy.connection();
+        let begin = |connection: &mut redis::Connection| -> [String; 2] {
+            let (keys, _): (String, Vec<String>) = run(connection, "SCAN 0 COUNT 10");
+            let (fields, _): (String, Vec<String>) = run(connection, "HSCAN hash 0 COUNT 10");
+            [keys, fields]
+        };
+        let before = std::cell::RefCell::new(begin(&mut connection));
+        there_back_and_there(rig, |side| {
+            let mut connection = connect(rig.proxy.port);
+            let [keys, fields] = before.borrow().clone();
+            for line in [format!("SCAN {keys}"), format!("HSCAN hash {fields}")] {
+                let refused = try_run::<(String, Vec<String>)>(&mut connection, &line).expect_err("it began elsewhere");
+                assert!(refused.to_string().contains("begin again"), "on the {side}: {refused}");
+            }
+            // From the beginning it sees everything.
+            let (mut cursor, mut seen) = ("0".to_owned(), std::collections::BTreeSet::new());
+            loop {
+                let (next, keys): (String, Vec<String>) = run(&mut connection, &format!("SCAN {cursor} COUNT 50"));
+                seen.extend(keys.into_iter().filter(|key| key.starts_with("key:")));
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), 500, "on the {side}");
+            before.replace(begin(&mut connection));
+        });
     });
 }

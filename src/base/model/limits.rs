@@ -235,6 +235,9 @@ pub const FOLLOW_PRIME_PAUSE: Duration = Duration::from_millis(5);
 pub const FEED_BATCH_COMMANDS: usize = 2_000;
 /// The same in bytes; also one piece of a large value.
 pub const FEED_BATCH_BYTES: usize = 1024 * 1024;
+/// Loaded scripts that one core keeps for a new authority, and their bytes: many more than an application has.
+pub const SCRIPTS_KEPT_MAX: usize = 1000;
+pub const SCRIPTS_KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// Reads that one core keeps for a comparison between two samples, and their bytes: each costs the servers one more read.
 pub const SAMPLED_READS_MAX: usize = 256;
 pub const SAMPLED_READS_BYTES_MAX: usize = 256 * 1024;
@@ -254,7 +257,8 @@ pub const FEED_HISTORY_GRACE_MS: i64 = 24 * 3600 * 1000;
 /// A feed that is this close to the authority has caught up with it.
 pub const FEED_CAUGHT_UP_BYTES: u64 = 64 * 1024;
 /// Keys whose deadlines are corrected at a time.
-pub const FEED_DEADLINES_AT_ONCE: usize = 256;
+pub const FEED_DEADLINES_AT_ONCE: usize = 512;
+pub const FEED_DEADLINE_BATCHES_IN_FLIGHT: usize = 4;
 /// How long one comparison waits for the shadow to have what the authority had when it was read.
 pub const FEED_PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Times the authority is read until nothing else was executed in between, for a comparison at one exact position.
@@ -270,6 +274,8 @@ pub const FEED_SPILL_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 pub const FEED_SPILL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 /// How long a change of authority waits, clients held, for the last of the old direction; both sides were equal a moment before.
 pub const FEED_EXCHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a change of authority waits, clients held, until the commands of blocked clients wait at the new authority in their order.
+pub const FEED_MOVE_PATIENCE: Duration = Duration::from_millis(200);
 /// How long one look at a server for the facts of a feed takes before the server counts as silent.
 pub const FEED_LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Sampled reads waiting to be compared; the oldest give way.

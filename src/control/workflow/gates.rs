@@ -436,7 +436,7 @@ fn commit_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -
     let mut gates = vec![
         gate("traffic_on_target", on_target, record.authority.side.as_str(), "target"),
         pass_gate(evidence),
-        dirty_gate(evidence, 0),
+        dirty_gate(evidence, record.decisions.thresholds.dirty_before_fence_max),
         connected_gate(evidence),
         verification_gate(record, evidence, now),
         divergence_gate(evidence),

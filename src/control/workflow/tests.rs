@@ -298,7 +298,8 @@ fn a_target_with_keys_is_refused_by_number_unless_it_may_be_replaced() {
 #[test]
 fn a_critical_finding_blocks_until_it_is_waived_by_name() {
     let at = advance(&record(|_| {}));
-    let finding = Finding { name: "missing-commands".into(), severity: Severity::Critical, detail: "GETEX".into(), feed: None };
+    let finding =
+        Finding { name: "missing-commands".into(), severity: Severity::Critical, detail: "GETEX".into(), feed: None };
     let evidence = Evidence { findings: Ok(vec![finding]), ..good(&at, Timestamp(9)) };
     let refusal = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9));
     assert_eq!(refused_gates(refusal), ["compatibility"]);

@@ -1,12 +1,57 @@
 //! Short work on servers at a flip: ends connections that may still write, leaves and removes the feed's own keys. Lives on the movers' thread.
 
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use super::feed::exact::end_of_stream;
 use super::feed::shadow::connect;
-use super::feed_mover::{Clients, with_client};
 use crate::contract::Route;
-use crate::error::JobError;
-use base::model::{Endpoint, InterlayName};
+use crate::error::{JobError, ServerFault};
+use base::model::{Endpoint, InterlayName, limits};
 use follow::redis::client::RedisClient;
 use follow::redis::position::Position;
+
+/// Kept open, so that a flip does not wait for a log-in.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub authority: Mutex<Option<RedisClient>>,
+    pub shadow: Mutex<Option<RedisClient>>,
+}
+
+impl Clients {
+    pub(super) async fn end_of_authority(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
+        end_of(&self.authority, &route.authority, deadline).await
+    }
+
+    pub(super) async fn end_of_shadow(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
+        end_of(&self.shadow, &route.shadow, deadline).await
+    }
+}
+
+async fn end_of(kept: &Mutex<Option<RedisClient>>, endpoint: &Endpoint, deadline: Instant) -> Result<u64, JobError> {
+    let asked = with_client(kept, endpoint, async |client| end_of_stream(client).await);
+    timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+        let late = ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT);
+        Err(JobError::server(format!("endpoint {}", endpoint.name), late))
+    })
+}
+
+/// Asks on a connection that is kept open, made where there is none, and given up after a failure.
+pub(super) async fn with_client<T>(
+    kept: &Mutex<Option<RedisClient>>,
+    endpoint: &Endpoint,
+    ask: impl AsyncFnOnce(&mut RedisClient) -> Result<T, JobError>,
+) -> Result<T, JobError> {
+    let mut kept = kept.lock().await;
+    // Taken out, so that one whose answer was not waited for is not asked again.
+    let mut client = match kept.take() {
+        Some(client) => client,
+        None => connect(endpoint).await?,
+    };
+    let answer = ask(&mut client).await?;
+    *kept = Some(client);
+    Ok(answer)
+}
 
 /// What the names of the cores' connections of an interlay begin with: see `wire::resp::login::connection_name`.
 fn cores_of(interlay: &InterlayName) -> String {

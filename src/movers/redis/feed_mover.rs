@@ -5,25 +5,24 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::clients::{end_connections, leave_position, remove_key};
+use super::clients::{Clients, end_connections, leave_position, remove_key};
 use super::feed::applier::Feed;
 use super::feed::compare::FeedReader;
-use super::feed::shadow::{connect, position_key};
+use super::feed::shadow::position_key;
 use super::feed::spec::{FeedSpec, Standing};
 use super::feed::standby::Standby;
 use super::feed_watch::Watch;
 use super::probes::Prober;
-use super::reads::Reads;
+use super::reads::{Place, Reads};
 use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
 use crate::error::JobError;
 use crate::holds::Holds;
-use base::model::{CoreId, Endpoint, Epoch, InterlayName, SampledRead, Sighting, limits};
+use base::model::{CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
 use bus::{Directive, HoldEvent, Mailbox};
-use follow::redis::client::RedisClient;
 use follow::redis::position::Position;
 use follow::redis::spill::SpillSpec;
 
@@ -57,12 +56,6 @@ struct Running {
     _told: Task,
     _watching: Task,
     _comparing: Task,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Clients {
-    pub authority: Mutex<Option<RedisClient>>,
-    pub shadow: Mutex<Option<RedisClient>>,
 }
 
 #[derive(Debug)]
@@ -162,15 +155,22 @@ impl FeedMover {
             route.clone(),
             feed.clone(),
             Rc::clone(&standby),
-            (Rc::clone(&self.0.reads), Rc::clone(&self.0.passes)),
+            (self.0.reads.counts(), Rc::clone(&self.0.passes)),
         ));
         let reader = Rc::new(FeedReader::new(feed.clone()));
         let (hearing, watching) = (Rc::clone(&watch), Rc::clone(&watch));
         let asked = Rc::clone(&clients);
         let told = spawn(async move { hearing.hear(heard).await });
         let watching = spawn(async move { watching.look_forever(&asked).await });
-        let (reads, compared, teller) = (Rc::clone(&self.0.reads), Rc::clone(&reader), Rc::clone(&watch));
-        let comparing = spawn(async move { reads.compare_forever(&compared, &teller).await });
+        let place = Place {
+            interlay: self.0.interlay.clone(),
+            events: self.0.events.clone(),
+            route: route.clone(),
+            feed: feed.clone(),
+            reader: Rc::clone(&reader),
+        };
+        let reads = Rc::clone(&self.0.reads);
+        let comparing = spawn(async move { reads.compare_forever(&place).await });
         self.0.running.replace(Some(Running {
             route,
             feed,
@@ -255,6 +255,7 @@ impl FeedMover {
         let deadline = Instant::now() + limits::FEED_EXCHANGE_PATIENCE;
         let (finished, standing) = self.turn_round(old, deadline).await;
         self.begin(route, standing, true);
+        self.0.holds.move_blocked(Instant::now() + limits::FEED_MOVE_PATIENCE).await;
         finished
     }
 
@@ -313,39 +314,4 @@ impl FeedMover {
         }));
         Ok(())
     }
-}
-
-impl Clients {
-    async fn end_of_authority(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
-        end_of(&self.authority, &route.authority, deadline).await
-    }
-
-    async fn end_of_shadow(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
-        end_of(&self.shadow, &route.shadow, deadline).await
-    }
-}
-
-async fn end_of(kept: &Mutex<Option<RedisClient>>, endpoint: &Endpoint, deadline: Instant) -> Result<u64, JobError> {
-    let asked = with_client(kept, endpoint, async |client| super::feed::exact::end_of_stream(client).await);
-    timeout_at(deadline, asked).await.unwrap_or_else(|_| {
-        let late = crate::error::ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT);
-        Err(JobError::server(format!("endpoint {}", endpoint.name), late))
-    })
-}
-
-/// Asks on a connection that is kept open, made where there is none, and given up after a failure.
-pub(super) async fn with_client<T>(
-    kept: &Mutex<Option<RedisClient>>,
-    endpoint: &Endpoint,
-    ask: impl AsyncFnOnce(&mut RedisClient) -> Result<T, JobError>,
-) -> Result<T, JobError> {
-    let mut kept = kept.lock().await;
-    // Taken out, so that one whose answer was not waited for is not asked again.
-    let mut client = match kept.take() {
-        Some(client) => client,
-        None => connect(endpoint).await?,
-    };
-    let answer = ask(&mut client).await?;
-    *kept = Some(client);
-    Ok(answer)
 }

@@ -9,14 +9,15 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::clients::{Clients, with_client};
 use super::clock::now_ms;
 use super::feed::applier::Feed;
 use super::feed::exact::end_of_stream;
 use super::feed::spec::{FeedError, FeedEvent, FeedStatus};
 use super::feed::standby::Standby;
-use super::feed_mover::{Clients, with_client};
-use super::reads::Reads;
-use crate::contract::{Applied, Behind, Copied, FreshFacts, MoverEvent, PassKind, PassStarted, Route, ShadowFacts};
+use crate::contract::{
+    Applied, Behind, Copied, FreshFacts, MoverEvent, PassKind, PassStarted, ReadsCompared, Route, ShadowFacts,
+};
 use crate::error::JobError;
 use crate::progress::{Meter, Progress};
 use base::model::{InterlayName, Side, limits};
@@ -32,7 +33,7 @@ pub(super) struct Watch {
     route: Route,
     feed: Feed,
     standby: Rc<Standby>,
-    reads: Rc<Reads>,
+    reads: Rc<Cell<ReadsCompared>>,
     passes: Rc<Cell<u64>>,
     pass: RefCell<Option<Pass>>,
     ends: RefCell<VecDeque<(Instant, u64)>>,
@@ -57,7 +58,7 @@ impl Watch {
         route: Route,
         feed: Feed,
         standby: Rc<Standby>,
-        (reads, passes): (Rc<Reads>, Rc<Cell<u64>>),
+        (reads, passes): (Rc<Cell<ReadsCompared>>, Rc<Cell<u64>>),
     ) -> Self {
         Self {
             interlay,
@@ -74,17 +75,9 @@ impl Watch {
         }
     }
 
-    pub(super) async fn tell(&self, event: MoverEvent) {
+    async fn tell(&self, event: MoverEvent) {
         // Control is gone only when the process ends.
         let _ = self.events.send((self.interlay.clone(), event)).await;
-    }
-
-    pub(super) fn route(&self) -> &Route {
-        &self.route
-    }
-
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
     }
 
     // ---- what the feed says -------------------------------------------------------------------------------------------
@@ -208,7 +201,7 @@ impl Watch {
                 dirtied: status.doubted,
                 altered: 0,
             },
-            reads: self.reads.counts(),
+            reads: self.reads.get(),
             way_back: self.standby.attached().is_ok(),
             authority_connected: self.authority_answers.get() && status.connected,
             shadow_connected: status.connected,

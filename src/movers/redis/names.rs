@@ -31,6 +31,7 @@ struct Connection {
 pub(super) struct NameScan {
     endpoint: Endpoint,
     count: usize,
+    volatile: bool,
     connection: Option<Connection>,
     run_id: String,
     databases: VecDeque<u32>,
@@ -46,7 +47,20 @@ impl NameScan {
     /// # Errors
     /// [`JobError::Server`] when the server stays out of reach.
     pub(super) async fn begin(endpoint: &Endpoint, count: usize) -> Result<Self, JobError> {
+        Self::begin_in(endpoint, count, false).await
+    }
+
+    /// Only in databases that hold something that expires.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(super) async fn begin_volatile(endpoint: &Endpoint, count: usize) -> Result<Self, JobError> {
+        Self::begin_in(endpoint, count, true).await
+    }
+
+    async fn begin_in(endpoint: &Endpoint, count: usize, volatile: bool) -> Result<Self, JobError> {
         let mut scan = Self {
+            volatile,
             endpoint: Endpoint { protocol: EndpointProtocol::Redis { database: 0 }, ..endpoint.clone() },
             count,
             connection: None,
@@ -140,7 +154,8 @@ impl NameScan {
     fn start_over(&mut self, info: &Info) {
         let databases = info.databases();
         self.total = databases.iter().map(|(_, keys, _)| keys).sum();
-        self.databases = databases.into_iter().map(|(database, ..)| database).collect();
+        let wanted = databases.into_iter().filter(|(_, _, expires)| !self.volatile || *expires > 0);
+        self.databases = wanted.map(|(database, ..)| database).collect();
         self.cursor = CURSOR_BEGIN.to_vec();
     }
 

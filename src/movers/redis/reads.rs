@@ -5,14 +5,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
+use super::feed::applier::Feed;
 use super::feed::batch::Doubt;
 use super::feed::compare::FeedReader;
-use super::feed_watch::Watch;
-use crate::contract::{MoverEvent, ReadsCompared};
-use base::model::{SampledRead, Side, Sighting, limits};
+use crate::contract::{MoverEvent, ReadsCompared, Route};
+use base::model::{InterlayName, SampledRead, Side, Sighting, limits};
 use wire::resp::args::Args;
 use wire::resp::command::{self, CompareRule};
 use wire::resp::compare::{Comparison, compare};
@@ -22,8 +23,18 @@ use wire::resp::value::Value;
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     waiting: RefCell<VecDeque<SampledRead>>,
-    counts: Cell<ReadsCompared>,
+    counts: Rc<Cell<ReadsCompared>>,
     arrived: Notify,
+}
+
+/// Where reads are compared, and who is told.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub interlay: InterlayName,
+    pub events: mpsc::Sender<(InterlayName, MoverEvent)>,
+    pub route: Route,
+    pub feed: Feed,
+    pub reader: Rc<FeedReader>,
 }
 
 impl Reads {
@@ -38,8 +49,8 @@ impl Reads {
         self.arrived.notify_one();
     }
 
-    pub(super) fn counts(&self) -> ReadsCompared {
-        self.counts.get()
+    pub(super) fn counts(&self) -> Rc<Cell<ReadsCompared>> {
+        Rc::clone(&self.counts)
     }
 
     fn count(&self, change: impl FnOnce(&mut ReadsCompared)) {
@@ -49,20 +60,20 @@ impl Reads {
     }
 
     /// Compares what comes, until it is dropped.
-    pub(super) async fn compare_forever(&self, reader: &FeedReader, watch: &Watch) {
+    pub(super) async fn compare_forever(&self, place: &Place) {
         loop {
             let some = self.next();
             let Some(first) = some.first() else {
                 self.arrived.notified().await;
                 continue;
             };
-            if !watch.feed().status().deadlines_exact {
+            if !place.feed.status().deadlines_exact {
                 // Nothing can be said yet: what is not on the shadow is no difference.
                 self.count(|counts| counts.not_comparable += some.len() as u64);
                 continue;
             }
             let database = first.database;
-            self.compare(database, some, reader, watch).await;
+            self.compare(database, some, place).await;
         }
     }
 
@@ -74,19 +85,19 @@ impl Reads {
         waiting.drain(..same).collect()
     }
 
-    async fn compare(&self, database: u32, reads: Vec<SampledRead>, reader: &FeedReader, watch: &Watch) {
+    async fn compare(&self, database: u32, reads: Vec<SampledRead>, place: &Place) {
         let frames: Vec<Box<[u8]>> = reads.into_iter().map(|read| read.frame).collect();
-        let Ok(seen) = reader.in_passing(database, &frames).await else {
+        let Ok(seen) = place.reader.in_passing(database, &frames).await else {
             self.count(|counts| counts.inconclusive += frames.len() as u64);
             return;
         };
         for (at, frame) in frames.into_iter().enumerate() {
             let [Some(authority), Some(shadow)] = [seen.authority.get(at), seen.shadow.get(at)] else { continue };
             let mut answers = (authority.clone(), shadow.clone());
-            let differs = |(a, s): &(Value, Value)| judge(&frame, a, s, watch) == Comparison::Divergent;
+            let differs = |(a, s): &(Value, Value)| judge(&frame, a, s, place) == Comparison::Divergent;
             if differs(&answers) {
                 // Once more where nothing can come in between; a difference that is real is there too.
-                match reader.exactly(database, vec![frame.clone()]).await {
+                match place.reader.exactly(database, vec![frame.clone()]).await {
                     Ok(exact) if !exact.doubtful.contains(&true) => {
                         let [a, s] = [exact.authority, exact.shadow].map(|mut all| all.pop().unwrap_or(Value::Null));
                         answers = (a, s);
@@ -101,12 +112,12 @@ impl Reads {
                 self.count(|counts| counts.inconclusive += 1);
                 continue;
             }
-            self.conclude(database, &frame, &answers, watch).await;
+            self.conclude(database, &frame, &answers, place).await;
         }
     }
 
-    async fn conclude(&self, database: u32, frame: &[u8], (authority, shadow): &(Value, Value), watch: &Watch) {
-        let comparison = judge(frame, authority, shadow, watch);
+    async fn conclude(&self, database: u32, frame: &[u8], (authority, shadow): &(Value, Value), place: &Place) {
+        let comparison = judge(frame, authority, shadow, place);
         self.count(|counts| {
             counts.compared += 1;
             counts.equivalent += u64::from(comparison == Comparison::Equivalent);
@@ -119,19 +130,21 @@ impl Reads {
         let keys = command::lookup(name).keys_of(frame).unwrap_or_default().0;
         let doubt =
             |key: &&[u8]| Doubt { database, key: Some(key.to_vec()), why: "a read found it different".to_owned() };
-        watch.feed().doubt(keys.iter().map(doubt));
+        place.feed.doubt(keys.iter().map(doubt));
         let said = |value: &Value| format!("{} answered {}", String::from_utf8_lossy(name).to_uppercase(), kind(value));
-        let (source, target) = match watch.route().side {
+        let (source, target) = match place.route.side {
             Side::Source => (said(authority), said(shadow)),
             Side::Target => (said(shadow), said(authority)),
         };
         let key = keys.first().map(|key| key.to_vec()).unwrap_or_default();
         let class = class(authority, shadow).to_owned();
-        watch.tell(MoverEvent::Divergence(Sighting { database, key, class, source, target })).await;
+        let seen = MoverEvent::Divergence(Sighting { database, key, class, source, target });
+        // Control is gone only when the process ends.
+        let _ = place.events.send((place.interlay.clone(), seen)).await;
     }
 }
 
-fn judge(frame: &[u8], authority: &Value, shadow: &Value, watch: &Watch) -> Comparison {
+fn judge(frame: &[u8], authority: &Value, shadow: &Value, place: &Place) -> Comparison {
     let name = Args::new(frame).next().unwrap_or_default();
     let rule = command::lookup(name).compare;
     if rule == CompareRule::Never {
@@ -142,7 +155,7 @@ fn judge(frame: &[u8], authority: &Value, shadow: &Value, watch: &Watch) -> Comp
         value.encode_into(&mut bytes);
         bytes
     };
-    let grace_ms = i64::try_from(watch.route().ttl_grace_ms).unwrap_or(i64::MAX);
+    let grace_ms = i64::try_from(place.route.ttl_grace_ms).unwrap_or(i64::MAX);
     compare(rule, &encoded(authority), &encoded(shadow), grace_ms)
 }
 

@@ -501,6 +501,8 @@ impl Relay for PostgresRelay {
         match order {
             HoldOrder::Begin { ticket } => self.shared.hold.begin(ticket),
             HoldOrder::Shut { ticket } => self.shared.hold.shut(ticket),
+            // No statement of a client waits for another client's.
+            HoldOrder::Move { .. } => {}
             HoldOrder::Release { ticket } => self.release(ticket),
         }
         Ok(())

@@ -82,6 +82,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Corrupt> {
         let (taken, rest) = usize::try_from(count).ok().and_then(|n| self.rest.split_at_checked(n)).ok_or(CUT)?;
         self.rest = rest;

@@ -29,6 +29,7 @@ mod splitter_tests;
 mod typed_tests;
 
 pub use splitter::{Item, RecordHead, Sizes, Splitter};
+pub use stream::{STREAM_2, STREAM_3, to_stream_2};
 
 use std::fmt;
 

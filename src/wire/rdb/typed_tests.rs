@@ -175,3 +175,16 @@ proptest! {
         prop_assert_eq!(score_text(score).parse::<f64>().unwrap().to_bits(), bits);
     }
 }
+
+#[test]
+fn a_stream_of_a_newer_server_becomes_one_of_an_older() {
+    let of_type = |wanted: u8| {
+        let found = super::samples_tests::values().into_iter().find(|(_, type_byte, _)| *type_byte == wanted);
+        found.expect("a sample").2
+    };
+    let newer = of_type(super::STREAM_3);
+    assert_eq!(super::to_stream_2(&newer), Ok(of_type(super::STREAM_2)));
+    for cut in 0..newer.len() {
+        assert!(super::to_stream_2(&newer[..cut]).is_err(), "cut at {cut}");
+    }
+}

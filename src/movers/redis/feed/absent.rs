@@ -36,7 +36,11 @@ impl Shared {
                 self.absent.borrow_mut().remove(&one);
                 if volatile(ttl.integer()) {
                     let (database, key) = one;
-                    self.doubt([Doubt { database, key: Some(key), why: "the shadow was late and may have lost it".to_owned() }]);
+                    self.doubt([Doubt {
+                        database,
+                        key: Some(key),
+                        why: "the shadow was late and may have lost it".to_owned(),
+                    }]);
                 }
             }
             self.note(|_| {});

@@ -12,7 +12,7 @@ use super::applier::Feed;
 use super::batch::Doubt;
 use super::exact::{ReadAt, read_at};
 use super::shadow::connect;
-use super::standstill::{Pair, Work};
+use super::work::{Pair, Work};
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;

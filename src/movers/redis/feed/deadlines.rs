@@ -1,12 +1,14 @@
 //! Makes the deadlines on the shadow what they should be, once it has caught up: those of the history are later than anything may take, so that
 //! the shadow loses no key before the authority does. Lives on the movers' thread.
 
+use std::collections::VecDeque;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::applier::Shared;
 use super::shadow::connect;
 use super::spec::{FeedError, FeedEvent};
-use super::standstill::Work;
+use super::work::Work;
 use crate::error::JobError;
 use crate::redis::names::NameScan;
 use base::model::{Endpoint, limits};
@@ -39,7 +41,8 @@ impl Shared {
     }
 
     async fn every_deadline(&self) -> Result<(), JobError> {
-        let mut scan = NameScan::begin(&self.spec.shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+        let mut scan = NameScan::begin_volatile(&self.spec.shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+        let mut under_way = VecDeque::new();
         while let Some(batch) = scan.next_batch().await? {
             let mut requests = Vec::new();
             for key in &batch.keys {
@@ -54,8 +57,15 @@ impl Shared {
             }
             let (done, corrected) = oneshot::channel();
             self.push(Work::Deadlines { database: batch.database, keys, done });
-            // One at a time: the feed is not to stand still all the while.
-            let _ = corrected.await;
+            under_way.push_back(corrected);
+            if under_way.len() >= limits::FEED_DEADLINE_BATCHES_IN_FLIGHT
+                && let Some(oldest) = under_way.pop_front()
+            {
+                let _ = oldest.await;
+            }
+        }
+        for rest in under_way {
+            let _ = rest.await;
         }
         Ok(())
     }
@@ -82,7 +92,7 @@ async fn take_off_grace(authority: &Endpoint, shadow: &Endpoint, grace_ms: i64) 
         return Ok(());
     }
     let mut client = connect(authority).await?;
-    let mut scan = NameScan::begin(shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+    let mut scan = NameScan::begin_volatile(shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
     while let Some(batch) = scan.next_batch().await? {
         let mut requests = Vec::new();
         batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PEXPIRETIME", key]));

@@ -8,10 +8,13 @@ use crate::error::JobError;
 use base::model::limits;
 use follow::redis::client::RedisClient;
 use wire::rdb::typed::{self, Element};
-use wire::rdb::{Dialect as Family, Item, Version, dump};
+use wire::rdb::{Dialect as Family, Item, STREAM_2, STREAM_3, Version, dump, to_stream_2};
 use wire::resp::args::Args;
 use wire::resp::encode::push_request;
 use wire::resp::value::Value;
+
+/// Redis 7.2 brought it.
+const RDB_OF_STREAM_3: u16 = 11;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,6 +122,11 @@ impl<'a> HistoryWriter<'a> {
             self.by_type(key, type_byte, body, deadline.as_bytes());
             return;
         }
+        // An older server reads the older form of a stream; by commands, pending entries of trimmed messages would be lost.
+        let older = (type_byte == STREAM_3 && self.dialect.rdb_version < RDB_OF_STREAM_3)
+            .then(|| to_stream_2(body).ok())
+            .flatten();
+        let (type_byte, body) = older.as_deref().map_or((type_byte, body), |older| (STREAM_2, older));
         let payload = dump::build(type_byte, body, self.dialect.rdb_version);
         let words: [&[u8]; 6] = [b"RESTORE", key, deadline.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
         self.request(&words, Some(self.database));

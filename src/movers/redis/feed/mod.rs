@@ -20,6 +20,7 @@ pub mod spec;
 pub mod standby;
 mod standstill;
 mod touches;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! What is done while a feed stands still at one exact position: the authority is read there, the shadow is brought to the same place, and
 //! read or written. Lives on the movers' thread.
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::applier::{Applying, Shared};
@@ -11,38 +10,10 @@ use super::history::HistoryWriter;
 use super::repair::{read_deadlines, read_keys};
 use super::shadow::connect;
 use super::spec::FeedError;
+use super::work::{Pair, Work};
 use base::model::limits;
 use follow::redis::client::RedisClient;
 use wire::resp::encode::push_request;
-use wire::resp::value::Value;
-
-/// Both answers to the same reads at one position.
-#[derive(Debug)]
-pub(super) struct Pair {
-    pub authority: Vec<Value>,
-    pub shadow: Vec<Value>,
-    /// An absent key was absent at the position already.
-    pub settled: bool,
-}
-
-/// Something to be done while the feed stands still. That the answer is no longer waited for is no error.
-#[derive(Debug)]
-pub(super) enum Work {
-    Compare {
-        database: u32,
-        reads: Vec<Box<[u8]>>,
-        reply: oneshot::Sender<Pair>,
-    },
-    Deadlines {
-        database: u32,
-        keys: Vec<Box<[u8]>>,
-        done: oneshot::Sender<()>,
-    },
-    /// From here on deadlines are stored with the grace and no more.
-    Tighten {
-        done: oneshot::Sender<()>,
-    },
-}
 
 impl Shared {
     /// Does the next thing there is to do at one position; false when there is none.

@@ -344,11 +344,17 @@ fn a_doubtful_key_is_copied_again_at_the_position_of_the_shadow() {
         let writing = {
             let mut client = pair.source().await;
             tokio::task::spawn_local(async move {
+                let block: Vec<u8> = (0..100).flat_map(|_| request(&[b"INCR", b"hot"])).collect();
                 for _ in 0..300 {
-                    say(&mut client, &["INCR hot", "INCR other"]).await;
+                    client.pipeline(&block, 100).await.expect("the writes are taken");
                 }
             })
         };
+        // Again and again, while it is written all the time.
+        while !writing.is_finished() {
+            feed.doubt([Doubt { database: 0, key: Some(b"hot".to_vec()), why: "the test says so".to_owned() }]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         writing.await.expect("it was written");
         let repaired = async {
             while !feed.doubts().is_empty() {

@@ -2,13 +2,11 @@
 //!
 //! This is what lets control say "no command of the previous plan is outstanding anywhere" before it lets a flip's writes go.
 
-use std::collections::VecDeque;
-
 use super::client::Client;
 use super::path::Path;
 use super::shared::Shared;
 use super::upstream::Awaited;
-use crate::contract::{ClientKey, UpstreamKey};
+use crate::contract::UpstreamKey;
 use base::model::{Generation, PlanMode};
 use base::stdx::slab::Slab;
 
@@ -31,10 +29,10 @@ impl Barrier {
         Self { generation, waiting_for, unblocking: Vec::new(), forced: false, fallen: false }
     }
 
-    /// Looks whether the last command of the old plan is in. `moving`: blocking commands that are not sent to the new authority
+    /// Looks whether the last command of the old plan is in. `moving`: there are blocking commands that are not sent to the new authority
     /// yet. Before that no core may let a client write, or what they wait for could be taken by one that came later.
-    pub fn check(&mut self, clients: &Slab<Client>, shared: &Shared, moving: &VecDeque<ClientKey>) {
-        if self.fallen || !(moving.is_empty() || self.forced) {
+    pub fn check(&mut self, clients: &Slab<Client>, shared: &Shared, moving: bool) {
+        if self.fallen || (moving && !self.forced) {
             return;
         }
         self.waiting_for.retain(|key| is_busy(clients, shared, *key));

@@ -145,7 +145,7 @@ impl Relay for RedisRelay {
     }
 
     fn take_reads(&mut self) -> Vec<SampledRead> {
-        self.shared.reads.take()
+        self.shared.kept.reads.take()
     }
 
     fn counters(&self) -> CoreCounters {

@@ -1,6 +1,7 @@
 //! From a client's bytes to commands on a path.
 
 use super::client::Client;
+use super::cursors::{self, Cursor};
 use super::path::{Path, Step, Wait};
 use super::session::ReplyMode;
 use super::shared::Shared;
@@ -101,6 +102,7 @@ impl Client {
         }
         let room = limits::CLIENT_OUTSTANDING_MAX.saturating_sub(self.outstanding);
         let examined = shared.examines_runs();
+        let marks_cursors = shared.plan.mode.is_dual() || shared.is_on_target();
         if !examined {
             self.input.decided = None; // of the command at the front, which goes now
         }
@@ -113,6 +115,9 @@ impl Client {
             let Some(name) = Args::new(&rest[..len]).next() else { break };
             let command = command::lookup(name);
             if command.blocking || matches!(command.class, Class::Session(_) | Class::Refused(_)) {
+                break;
+            }
+            if command.class == Class::Library || (marks_cursors && cursors::has_cursor(command.name)) {
                 break;
             }
             if examined && !self.passes(shared, command, &rest[..len]) {
@@ -190,12 +195,16 @@ impl Client {
             Class::Session(what) => self.session_command(shared, command, what, frame),
             Class::Refused(why) => self.refuse(shared, command, why),
             _ if command.blocking && may_block(command, frame) => self.blocking(shared, command, frame),
+            Class::Read if cursors::has_cursor(command.name) => self.scan(shared, frame),
             Class::Read if dual => self.read_in_dual(shared, command, frame, mirroring),
             Class::Write | Class::Library if dual => self.send_lane(shared, LaneItem::Command { command, len }, frame),
             Class::ServerChange if dual => self.refuse(shared, command, CHANGES_ONE_SERVER),
             Class::Unknown if dual => self.refuse_unknown(shared, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
                 let step = self.send_shared(shared, frame);
+                if step == Step::Done && command.class == Class::Library {
+                    shared.kept.scripts.note(frame);
+                }
                 if step == Step::Done && shared.samples_reads() {
                     self.sample_read(shared, command, frame, mirroring);
                 }
@@ -254,6 +263,41 @@ impl Client {
         let step = self.answer(shared, error);
         shared.counters.replies_refused += u64::from(step == Step::Done);
         step
+    }
+
+    /// A cursor belongs to the server that gave it. Never through the lane: it would not mark the cursor.
+    fn scan(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        if self.path == Path::Lane && self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        let (on_target, in_step) = (shared.is_on_target(), shared.plan.mode.is_dual());
+        let stripped;
+        let frame = match cursors::request(frame, on_target, in_step) {
+            Cursor::Stale => return self.refuse_with(shared, cursors::STALE),
+            Cursor::Stripped(frame) => {
+                stripped = frame;
+                &stripped
+            }
+            Cursor::Untouched => frame,
+        };
+        let step = self.send_shared(shared, frame);
+        if step == Step::Done && on_target && in_step {
+            self.mark_cursor(shared);
+        }
+        step
+    }
+
+    /// The reply to what was sent last has a cursor to be marked.
+    fn mark_cursor(&mut self, shared: &mut Shared) {
+        let key = match self.path {
+            Path::Shared(key) => Some(key),
+            Path::Pinned => self.pinned,
+            Path::Lane | Path::Here => None,
+        };
+        let last = key.and_then(|key| shared.upstreams.get_mut(key)).and_then(|upstream| upstream.awaited.back_mut());
+        if let Some(last @ Awaited::Forward(_)) = last {
+            *last = Awaited::Scan(self.key);
+        }
     }
 
     // ---- the shared path ----------------------------------------------------------------------------------------------

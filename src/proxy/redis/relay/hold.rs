@@ -18,8 +18,10 @@ struct Begun {
     busy: Vec<UpstreamKey>,
     /// Connections on which servers are asked what is blocked.
     asking: Vec<UpstreamKey>,
-    /// [`HoldEvent::Drained`] has been reported for this order.
+    /// It has been answered.
     reported: bool,
+    /// A [`bus::HoldOrder::Move`], up to this time.
+    moving_until_us: Option<u64>,
 }
 
 /// A client that waits for the release.
@@ -48,7 +50,30 @@ impl Hold {
 
     /// [`bus::HoldOrder::Begin`], with the connections on which something is outstanding.
     pub fn begin(&mut self, ticket: u64, busy: Vec<UpstreamKey>) {
-        self.begun = Some(Begun { ticket, busy, asking: Vec::new(), reported: false });
+        self.begun = Some(Begun { ticket, busy, asking: Vec::new(), reported: false, moving_until_us: None });
+    }
+
+    /// [`bus::HoldOrder::Move`]. The connections are told by [`Self::moved_on`].
+    pub fn begin_move(&mut self, ticket: u64, until_us: u64) {
+        let moving_until_us = Some(until_us);
+        self.begun = Some(Begun { ticket, busy: Vec::new(), asking: Vec::new(), reported: false, moving_until_us });
+    }
+
+    /// A blocking command has been sent again on this connection.
+    pub fn moved_on(&mut self, upstream: UpstreamKey) {
+        if let Some(begun) = self.begun.as_mut() {
+            begun.busy.push(upstream);
+        }
+    }
+
+    /// Up to when blocking commands may be sent to a new authority.
+    pub fn moves_until_us(&self) -> u64 {
+        self.begun.as_ref().map_or(u64::MAX, |begun| begun.moving_until_us.unwrap_or(0))
+    }
+
+    /// Whether a move has not been answered.
+    pub fn is_moving(&self) -> bool {
+        self.begun.as_ref().is_some_and(|begun| begun.moving_until_us.is_some() && !begun.reported)
     }
 
     /// The connections it still waits for.
@@ -68,13 +93,19 @@ impl Hold {
         }
     }
 
-    /// Reports, once per order, that nothing is outstanding any more.
-    pub fn check(&mut self, is_busy: impl Fn(UpstreamKey) -> bool) {
+    /// Answers an order, once, when nothing is outstanding any more. `next_us`: when the first of the blocking commands that are still to be moved began
+    /// to wait.
+    pub fn check(&mut self, next_us: Option<u64>, is_busy: impl Fn(UpstreamKey) -> bool) {
         let Some(begun) = self.begun.as_mut().filter(|begun| !begun.reported) else { return };
         while begun.busy.pop_if(|key| !is_busy(*key)).is_some() {}
-        if begun.busy.is_empty() {
+        let due = begun.moving_until_us.is_some_and(|until_us| next_us.is_some_and(|next_us| next_us <= until_us));
+        if begun.busy.is_empty() && !due {
             begun.reported = true;
-            self.events.push((begun.ticket, HoldEvent::Drained));
+            let event = match begun.moving_until_us {
+                Some(_) => HoldEvent::Moved { next_us },
+                None => HoldEvent::Drained,
+            };
+            self.events.push((begun.ticket, event));
         }
     }
 

@@ -19,7 +19,7 @@ use wire::resp::effect;
 /// Whether a command of a client, present or gone, waits for its reply here, or is still on its way.
 fn is_outstanding(clients: &Slab<Client>, upstream: &Upstream) -> bool {
     let counts = |awaited: &Awaited| match awaited {
-        Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Session(..) => true,
+        Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Scan(_) | Awaited::Session(..) => true,
         Awaited::Blocking(_) => may_find_something(clients, upstream),
         // The relay's own: an UNBLOCK, a DISCARD, or the beginning of a block whose EXEC stands behind it.
         Awaited::Swallow | Awaited::BlockedList => false,
@@ -58,6 +58,10 @@ impl RedisRelay {
                 self.ask_what_is_blocked();
                 self.check_hold();
             }
+            HoldOrder::Move { ticket, until_us } => {
+                self.shared.hold.begin_move(ticket, until_us);
+                self.settle();
+            }
             HoldOrder::Release { ticket } => self.release(ticket),
         }
         Ok(())
@@ -65,8 +69,13 @@ impl RedisRelay {
 
     /// Looks whether the last reply that a hold waits for is in.
     pub(super) fn check_hold(&mut self) {
+        if self.shared.hold.is_moving() {
+            // Clients are held: not at the next tick, but as soon as the commands are on their way.
+            self.ask_what_is_blocked();
+        }
+        let next_us = self.moving.front().and_then(|key| self.clients.get(*key)).and_then(Client::blocked_since_us);
         let Shared { hold, upstreams, .. } = &mut self.shared;
-        hold.check(|key| upstreams.get(key).is_some_and(|upstream| is_outstanding(&self.clients, upstream)));
+        hold.check(next_us, |key| upstreams.get(key).is_some_and(|upstream| is_outstanding(&self.clients, upstream)));
     }
 
     /// Asks servers whether the blocking commands that the hold waits for are blocked. Called again until they are, or answered: the server

@@ -7,13 +7,15 @@
 //! * `client`: one client; `blocked`: its blocking command. What its requests do: `dispatch`, `session_commands`, `transaction`,
 //!   `pinned`, `subscribe`, `large`, `lane_path`, `policy`.
 //! * `upstream`: one connection to a server. What arrives on it: `replies`.
-//! * `shared`: what all clients share; `reads`: those kept for a comparison.
+//! * `shared`: what all clients share; `reads`: those kept for a comparison; `scripts`: those a new authority is to have.
+//! * `cursors`: whose cursor a SCAN goes on with.
 //! * `plans`, `barrier`: changing from one plan to the next. `hold`, `holding`: letting no client begin a command.
 
 mod barrier;
 mod blocked;
 mod calls;
 mod client;
+mod cursors;
 mod dispatch;
 mod hold;
 mod holding;
@@ -25,6 +27,7 @@ mod plans;
 mod policy;
 mod reads;
 mod replies;
+mod scripts;
 mod session;
 mod session_commands;
 mod shared;

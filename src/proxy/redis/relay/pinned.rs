@@ -118,6 +118,11 @@ impl Client {
         self.blocked = Some(Blocked { state: BlockedState::Moving, ..blocked });
     }
 
+    /// When its blocking command began to wait.
+    pub(super) fn blocked_since_us(&self) -> Option<u64> {
+        self.blocked.as_ref().map(|blocked| blocked.since_us)
+    }
+
     /// In its turn: sends a blocking command on the connection that was made for it. False while it must wait.
     pub(super) fn send_again(&mut self, shared: &mut Shared) -> bool {
         let Some(blocked) = self.blocked.as_mut() else { return true };

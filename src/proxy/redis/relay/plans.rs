@@ -55,6 +55,10 @@ impl RedisRelay {
         let mut waiting_for = self.barrier.take().map(|barrier| barrier.waiting_for).unwrap_or_default();
         if moved {
             waiting_for.extend(self.retire_upstreams());
+            if changes.side {
+                // Before any client may call one.
+                waiting_for.extend(self.shared.load_scripts());
+            }
             self.moving = self.clients_to_move();
         }
         self.barrier = Some(Barrier::new(self.shared.plan.generation, waiting_for));
@@ -78,13 +82,19 @@ impl RedisRelay {
         moving.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Sends blocking commands to the new authority, none before one that blocked earlier.
+    /// Sends blocking commands to the new authority, none before one that blocked earlier. While clients are held, control says how far: other cores have
+    /// some that blocked in between.
     pub(super) fn send_moving(&mut self) {
         while let Some(key) = self.moving.front() {
-            if let Some(client) = self.clients.get_mut(*key)
-                && !client.send_again(&mut self.shared)
-            {
-                return;
+            if let Some(client) = self.clients.get_mut(*key) {
+                let since_us = client.blocked_since_us();
+                let is_late = since_us.is_some_and(|since_us| since_us > self.shared.hold.moves_until_us());
+                if is_late || !client.send_again(&mut self.shared) {
+                    return;
+                }
+                if let Some(upstream) = client.pinned {
+                    self.shared.hold.moved_on(upstream);
+                }
             }
             self.moving.pop_front();
         }

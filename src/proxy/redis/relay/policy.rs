@@ -93,7 +93,7 @@ impl Client {
             && !command.blocking
             && mirroring == Mirroring::Compare;
         if compared && self.transaction.is_none() && self.session.is_default_user() && shared.is_sampled() {
-            shared.reads.add(self.session.database, frame);
+            shared.kept.reads.add(self.session.database, frame);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What arrives from servers, and what happens to clients when a connection to a server goes away.
 
 use super::client::Client;
+use super::cursors;
 use super::shared::Shared;
 use super::state::RedisRelay;
 use super::upstream::{Awaited, LoggingIn};
@@ -174,7 +175,7 @@ impl RedisRelay {
                 }
             }
             Some(Awaited::Mute(_) | Awaited::Swallow) => {}
-            Some(Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {
+            Some(Awaited::Scan(_) | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {
                 upstream.gathered.extend_from_slice(piece)
             }
         }
@@ -187,7 +188,7 @@ impl RedisRelay {
         let (mut gathered, side) = (std::mem::take(&mut upstream.gathered), upstream.key.side);
         match upstream.awaited.front() {
             None => return Err("a reply to nothing".to_owned()),
-            Some(Awaited::Forward(_) | Awaited::Mute(_)) => self.shared.count_reply(key, first),
+            Some(Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Scan(_)) => self.shared.count_reply(key, first),
             Some(Awaited::Swallow | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {}
         }
         match self.shared.take_awaited(key) {
@@ -200,6 +201,15 @@ impl RedisRelay {
                 client.outstanding -= 1;
                 client.reply_arrived(shared);
             }),
+            Some(Awaited::Scan(client)) => {
+                gathered.extend_from_slice(piece);
+                let marked = cursors::reply(&gathered).unwrap_or(gathered);
+                self.with_client(client, |client, shared| {
+                    client.outstanding -= 1;
+                    client.tell(shared, &marked);
+                    client.reply_arrived(shared);
+                });
+            }
             Some(Awaited::Session(client, change)) => {
                 gathered.extend_from_slice(piece);
                 self.with_client(client, |client, shared| client.session_changed(shared, *change, &gathered));

@@ -7,16 +7,26 @@ use std::sync::Arc;
 
 use super::hold::Hold;
 use super::reads::SampledReads;
+use super::scripts::Scripts;
 use super::session::Session;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
 use crate::redis::lane::request::LaneMessage;
-use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, limits};
+use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, Side, limits};
 use base::stdx::clock::Now;
 use base::stdx::spares::Spares;
 use bus::counters::{self, CoreCounters};
 use wire::resp::command::{self, Class, Command};
 use wire::resp::encode;
+
+/// What is kept of what clients have sent.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// For a comparison, until control collects them.
+    pub reads: SampledReads,
+    /// For a new authority.
+    pub scripts: Scripts,
+}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -31,7 +41,7 @@ pub struct Shared {
     pub resume: Vec<ClientKey>,
     pub hold: Hold,
     pub policies: SharedPolicies,
-    pub reads: SampledReads,
+    pub kept: Kept,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
     pub core: CoreId,
@@ -56,7 +66,7 @@ impl Shared {
             resume: Vec::new(),
             hold: Hold::default(),
             policies: SharedPolicies::clone(&setup.policies),
-            reads: SampledReads::default(),
+            kept: Kept::default(),
             anonymous_allowed: None,
             core: setup.core,
             token: setup.token,
@@ -73,6 +83,26 @@ impl Shared {
     }
 
     // ---- connections ------------------------------------------------------------------------------------------------
+
+    /// Whether the target is authoritative.
+    #[must_use]
+    pub fn is_on_target(&self) -> bool {
+        self.plan.authority.side == Side::Target
+    }
+
+    /// Loads the scripts that clients have loaded on the present authority; the connection for it.
+    pub fn load_scripts(&mut self) -> Option<UpstreamKey> {
+        let (requests, count) = self.kept.scripts.loads();
+        if count == 0 {
+            return None;
+        }
+        let side = self.plan.authority.side;
+        let credentials = self.plan.endpoint(side).credentials.clone().map(Rc::new);
+        let mut upstream = Upstream::new(PoolKey { side, credentials, database: 0, resp: 2 }, None);
+        upstream.output = requests;
+        upstream.awaited.extend(std::iter::repeat_n(Awaited::Swallow, count));
+        Some(self.connect_once(upstream))
+    }
 
     /// Which connections serve this session now.
     #[must_use]
@@ -227,7 +257,7 @@ impl Shared {
     /// Whether a read may be copied for a comparison now.
     #[must_use]
     pub fn samples_reads(&self) -> bool {
-        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.reads.has_room()
+        self.plan.mode == PlanMode::Followed && self.plan.compare.sample_per_ten_thousand > 0 && self.kept.reads.has_room()
     }
 
     /// The counters, with the commands by name.

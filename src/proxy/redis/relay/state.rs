@@ -141,7 +141,9 @@ impl RedisRelay {
         }
         self.send_moving();
         if let Some(barrier) = self.barrier.as_mut() {
-            barrier.check(&self.clients, &self.shared, &self.moving);
+            // While clients are held, what is moved is moved by orders, behind the ack.
+            let moving = !self.moving.is_empty() && !self.shared.hold.is_on();
+            barrier.check(&self.clients, &self.shared, moving);
         }
         self.check_hold();
     }

@@ -35,6 +35,8 @@ pub enum Awaited {
     BlockedList,
     /// AUTH, HELLO, SELECT: the session changes if the reply is not an error.
     Session(ClientKey, Box<SessionChange>),
+    /// SCAN and its like: the cursor is marked with the server it is of.
+    Scan(ClientKey),
     /// A blocking command on the client's pinned connection.
     Blocking(ClientKey),
 }
@@ -44,9 +46,11 @@ impl Awaited {
     #[must_use]
     pub fn client(&self) -> Option<ClientKey> {
         match self {
-            Self::Forward(client) | Self::Mute(client) | Self::Session(client, _) | Self::Blocking(client) => {
-                Some(*client)
-            }
+            Self::Forward(client)
+            | Self::Mute(client)
+            | Self::Scan(client)
+            | Self::Session(client, _)
+            | Self::Blocking(client) => Some(*client),
             Self::Swallow | Self::BlockedList => None,
         }
     }

@@ -20,6 +20,13 @@ impl Stage {
         assert!(matches!(self.relay.take_hold_events()[..], [(1, HoldEvent::Released { .. })]));
     }
 
+    /// As control does behind the ack: has everything that blocked up to then sent again.
+    fn move_until(&mut self, ticket: u64, until_us: u64) -> Vec<(u64, HoldEvent)> {
+        self.relay.hold(HoldOrder::Move { ticket, until_us }, self.now).expect("no lane");
+        self.perform();
+        self.relay.take_hold_events()
+    }
+
     fn flip(&mut self, generation: u64) {
         let authority = self.relay.plan().authority.flipped();
         self.publish(generation, authority, FOLLOWED);
@@ -74,10 +81,12 @@ fn blocked_clients_wait_at_the_new_authority_before_anybody_writes() {
 }
 
 #[test]
-fn a_plan_is_acked_when_the_last_blocked_client_waits_at_the_new_authority() {
+fn blocked_clients_are_moved_in_their_order_as_far_as_control_says() {
     let mut stage = Stage::new(FOLLOWED);
     let (first, second) = (stage.client(), stage.client());
+    stage.now.mono_us = 10;
     stage.says(first, &["BLPOP l 0"]);
+    stage.now.mono_us = 30;
     stage.says(second, &["BLPOP l 0"]);
     stage.hears(0);
     stage.hears(1);
@@ -92,11 +101,16 @@ fn a_plan_is_acked_when_the_last_blocked_client_waits_at_the_new_authority() {
     };
     stage.connect(other);
     stage.ready();
-    assert_eq!((stage.hears(2), stage.acked()), (Vec::new(), None), "its connection was faster, its turn comes later");
+    assert_eq!(stage.acked(), Some(2), "what is moved is moved behind the ack, in turn with the other cores");
+    assert_eq!(stage.move_until(2, 0), [(2, HoldEvent::Moved { next_us: Some(10) })], "nothing yet");
+    assert_eq!(stage.move_until(3, 20), [], "its connection is not there");
+    assert_eq!(stage.hears(2), Vec::<String>::new(), "the other's is, its turn comes later");
     stage.connect(one);
-    assert_eq!(stage.ready(), [one, other]);
-    assert_eq!((stage.hears(2), stage.hears(3)), (vec!["BLPOP l 0".into()], vec!["BLPOP l 0".into()]));
-    assert_eq!(stage.acked(), Some(2));
+    assert_eq!((stage.hears(3), stage.hears(2)), (vec!["BLPOP l 0".into()], Vec::new()));
+    assert_eq!(stage.relay.take_hold_events(), [(3, HoldEvent::Moved { next_us: Some(30) })]);
+    assert_eq!(stage.move_until(4, u64::MAX), [], "it is not on its way yet");
+    assert_eq!(stage.hears(2), ["BLPOP l 0"]);
+    assert_eq!(stage.relay.take_hold_events(), [(4, HoldEvent::Moved { next_us: None })]);
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! Scripts that clients have loaded, kept so that a new authority has them too: the stream of changes does not say them, and a client that has
+//! once loaded a script calls it by its digest for ever.
+//!
+//! Lives on one core: each core keeps those of its own clients, and all load them at a change of authority. Pure.
+
+use std::collections::VecDeque;
+
+use base::model::limits;
+use wire::resp::{Args, encode};
+
+/// See the head of this file. The oldest give way.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    bodies: VecDeque<Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Scripts {
+    /// A SCRIPT command of a client.
+    pub fn note(&mut self, frame: &[u8]) {
+        let args: Vec<&[u8]> = Args::new(frame).collect();
+        let is = |at: usize, word: &[u8]| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+        if !is(0, b"SCRIPT") {
+            return;
+        }
+        if is(1, b"FLUSH") {
+            *self = Self::default();
+        }
+        if is(1, b"LOAD")
+            && let Some(body) = args.get(2)
+        {
+            self.keep(body);
+        }
+    }
+
+    fn keep(&mut self, body: &[u8]) {
+        if body.len() > limits::SCRIPTS_KEPT_BYTES_MAX || self.bodies.iter().any(|known| **known == *body) {
+            return;
+        }
+        self.bodies.push_back(body.into());
+        self.bytes += body.len();
+        while self.bodies.len() > limits::SCRIPTS_KEPT_MAX || self.bytes > limits::SCRIPTS_KEPT_BYTES_MAX {
+            let Some(oldest) = self.bodies.pop_front() else { return };
+            self.bytes -= oldest.len();
+        }
+    }
+
+    /// The requests that load them, and how many.
+    #[must_use]
+    pub fn loads(&self) -> (Vec<u8>, usize) {
+        let mut requests = Vec::new();
+        self.bodies.iter().for_each(|body| encode::push_request(&mut requests, &[b"SCRIPT", b"LOAD", body]));
+        (requests, self.bodies.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(commands: &[&[&[u8]]]) -> usize {
+        let mut scripts = Scripts::default();
+        commands.iter().for_each(|words| scripts.note(&encode::request(words)));
+        scripts.loads().1
+    }
+
+    #[test]
+    fn what_was_loaded_is_loaded_again_once_each() {
+        let load: &[&[u8]] = &[b"script", b"load", b"return 1"];
+        let mut scripts = Scripts::default();
+        [load, load].iter().for_each(|words| scripts.note(&encode::request(words)));
+        assert_eq!(scripts.loads(), (encode::request(&[b"SCRIPT", b"LOAD", b"return 1"]), 1));
+        assert_eq!(kept(&[load, &[b"SCRIPT", b"FLUSH"]]), 0);
+        assert_eq!(kept(&[&[b"SCRIPT", b"EXISTS", b"x"], &[b"FUNCTION", b"LOAD", b"x"], &[b"SCRIPT", b"LOAD"]]), 0);
+    }
+
+    #[test]
+    fn the_oldest_give_way() {
+        let mut scripts = Scripts::default();
+        for n in 0..=limits::SCRIPTS_KEPT_MAX {
+            scripts.keep(n.to_string().as_bytes());
+        }
+        assert_eq!((scripts.loads().1, &*scripts.bodies[0]), (limits::SCRIPTS_KEPT_MAX, b"1".as_slice()));
+        scripts.keep(&vec![b'x'; limits::SCRIPTS_KEPT_BYTES_MAX]);
+        assert_eq!(scripts.loads().1, 1);
+        scripts.keep(&vec![b'y'; limits::SCRIPTS_KEPT_BYTES_MAX + 1]);
+        assert_eq!(scripts.loads().1, 1, "larger than all that may be kept");
+    }
+}
