@@ -3,6 +3,7 @@
 #   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy rolls back automatically
 #   make demo ARGS=postgres     a temporary PostgreSQL, paused and resumed under load, a report
 #   make test                   all tests: unit, property and end-to-end tests against real servers; instructions counted
+#   make soak                   twenty random histories beside a replication feed, 30 seconds each, with flips and kills; a line for each seed
 #   make check                  format, lints and the repository's own rules
 #   make bench [QUICK=1]        benchmarks against the servers themselves and against peers, and the targets met; loadtest/results
 #   make bench-soak             ten minutes at the highest sustained rate: latencies and memory minute by minute
@@ -10,7 +11,7 @@
 #   make fuzz                   a minute of coverage-guided fuzzing for each entry point of the codecs
 #   make bench-ops              nanoseconds of single operations: codec, relay, lane, policy, bus; benches/README.md
 
-.PHONY: help demo fuzz test check bench bench-postgres bench-soak bench-ops servers build filters
+.PHONY: help demo fuzz test soak check bench bench-postgres bench-soak bench-ops servers build filters
 ARGS ?=
 
 help:
@@ -32,6 +33,10 @@ filters:
 test: servers build filters
 	cargo test --locked --workspace
 	@scripts/bench-instructions.sh --check
+
+# SEEDS, SECONDS_EACH and CROSSFADE_SEED (the first) may be set. Servers sync every write: TMPDIR in memory makes that cheap.
+soak: servers build
+	cargo run --release --locked --quiet --package crossfade-loadtest --bin soak
 
 check:
 	cargo fmt --all -- --check

@@ -116,7 +116,27 @@ impl Rig {
         self.authority("source")
     }
 
-    /// Waits until nothing is dirty, in flight or uncopied.
+    /// Brings the migration to the state in which its authority changes automatically as soon as the gates are met.
+    pub fn make_a_flip_due(&self, now: &Json) {
+        match (now["phase"].as_str().unwrap_or_default(), now["authority"].as_str().unwrap_or_default()) {
+            ("migrate", "source") | ("rollback", "target") => {}
+            (_, "target") => {
+                self.proxy.must(&["migration", "rollback", MIGRATION, "--reason", "test"]);
+            }
+            (phase, _) => {
+                let all = ["compare", "test", "migrate"];
+                let next = all.iter().position(|other| *other == phase).map_or(0, |at| at + 1);
+                for phase in &all[next..] {
+                    if *phase == "migrate" {
+                        self.approve("migrate");
+                    }
+                    self.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
+                }
+            }
+        }
+    }
+
+    /// Waits until both sides are connected and nothing is dirty, in flight or uncopied.
     pub fn drained(&self) -> Json {
         // A status is up to 100 ms old: only a status from after the last write counts.
         let since = std::time::SystemTime::now()
@@ -127,7 +147,8 @@ impl Rig {
                 && now["dirty"] == 0
                 && now["in_flight"] == 0
                 && now["uncopied"] == false
-                && now["lane"].is_object()
+                && now["lane"]["authority_connected"] == true
+                && now["lane"]["shadow_connected"] == true
         })
     }
 

@@ -153,3 +153,17 @@ pub fn try_run<T: redis::FromRedisValue>(connection: &mut redis::Connection, lin
     });
     command.query(connection)
 }
+
+/// Ends the connections to a server whose names begin so; how many there were.
+///
+/// # Panics
+/// When the server does not answer.
+pub fn end_clients(port: u16, prefix: &str) -> usize {
+    let mut connection = connect(port);
+    let list: String = run(&mut connection, "CLIENT LIST");
+    let named = format!(" name={prefix}");
+    let ids = list.lines().filter(|line| line.contains(&named));
+    let ids = ids.filter_map(|line| line.split(' ').find_map(|word| word.strip_prefix("id=")));
+    // It may have gone by itself in between.
+    ids.map(|id| run::<i64>(&mut connection, &format!("CLIENT KILL ID {id}")) as usize).sum()
+}

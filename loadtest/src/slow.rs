@@ -1,10 +1,11 @@
 //! A TCP proxy in user space that delays the traffic to a server: simulates a slow target without root.
 
-use std::io::{Read, Write};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::process::free_port;
 
@@ -46,30 +47,54 @@ impl SlowProxy {
     }
 }
 
+/// Pieces that wait, at most; the sender waits for more room.
+const PIECES_MAX: usize = 4096;
+/// It is seen within this time that it is to end.
+const IDLE: Duration = Duration::from_millis(100);
+/// The delay may change while pieces wait.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A piece is handed over when it is as old as the delay is then, so that a delay costs no throughput.
 fn forward(from: &TcpStream, to: &TcpStream, delay_us: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) {
-    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
     let (delay_us, stop) = (Arc::clone(delay_us), Arc::clone(stop));
-    // Wakes up from time to time so that it ends with the guard.
-    let _ = from.set_read_timeout(Some(Duration::from_millis(100)));
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
-        while !stop.load(Ordering::Relaxed) {
-            let read = match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                    continue;
-                }
-                Err(_) => break,
-            };
-            std::thread::sleep(Duration::from_micros(delay_us.load(Ordering::Relaxed)));
-            if to.write_all(&buffer[..read]).is_err() {
-                break;
-            }
-        }
+        // Whatever ends it, both connections end.
+        let _ = hand_over(&from, &to, &delay_us, &stop);
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     });
+}
+
+fn hand_over(mut from: &TcpStream, mut to: &TcpStream, delay_us: &AtomicU64, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut waiting: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut ended = false;
+    from.set_read_timeout(Some(IDLE))?;
+    while !stop.load(Ordering::Relaxed) {
+        if ended && waiting.is_empty() {
+            break;
+        }
+        let was_idle = waiting.is_empty();
+        if ended || waiting.len() >= PIECES_MAX {
+            std::thread::sleep(LOOK_AGAIN);
+        } else {
+            match from.read(&mut buffer) {
+                Ok(0) => ended = true,
+                Ok(read) => waiting.push_back((Instant::now(), buffer[..read].to_vec())),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let delay = Duration::from_micros(delay_us.load(Ordering::Relaxed));
+        while let Some((_, piece)) = waiting.pop_front_if(|(since, _)| since.elapsed() >= delay) {
+            to.write_all(&piece)?;
+        }
+        if waiting.is_empty() != was_idle {
+            from.set_read_timeout(Some(if waiting.is_empty() { IDLE } else { LOOK_AGAIN }))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for SlowProxy {

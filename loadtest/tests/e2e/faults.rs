@@ -62,7 +62,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
     for round in 0..6u64 {
         // Wait until a flip can be due, then ask for it and kill a few writes later, each round a little further on.
         let now = rig.drained();
-        make_a_flip_due(&rig, &now);
+        rig.make_a_flip_due(&now);
         writers.progress(1 + round * 25);
         rig.proxy.kill();
         rig.proxy.up();
@@ -86,7 +86,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
 /// process is killed in that wait: seen from outside as writers that wait although both servers answer.
 #[test]
 fn kill_9_while_a_flip_holds_writes_loses_nothing() {
-    // A piece may wait for the one before it, so the lag reaches twice this, which must stay below half of the budget of a hold.
+    // The lag must stay below half of the budget of a hold.
     const DELAY: Duration = Duration::from_millis(100);
     let (source, target) = (RealServer::start(Kind::Redis), RealServer::start(Kind::Redis));
     let (slow_source, slow_target) = (SlowProxy::start(source.port), SlowProxy::start(target.port));
@@ -104,7 +104,7 @@ fn kill_9_while_a_flip_holds_writes_loses_nothing() {
         let before = rig.drained();
         let to_source = before["authority"] == "target";
         let wanted = in_hold[usize::from(to_source)] == 0;
-        make_a_flip_due(&rig, &before);
+        rig.make_a_flip_due(&before);
         let shadow = if to_source { &slow_source } else { &slow_target };
         if wanted {
             shadow.delay(DELAY);
@@ -126,26 +126,6 @@ fn kill_9_while_a_flip_holds_writes_loses_nothing() {
     let mut authority = if now["authority"] == "target" { rig.target.connection() } else { rig.source.connection() };
     assert_eq!(losses(&mut authority, &known), Vec::<String>::new());
     eprintln!("kills in a hold, to the target and back: {in_hold:?}, in {tries} tries");
-}
-
-/// Brings the migration to the state in which its authority changes automatically as soon as the gates are met.
-fn make_a_flip_due(rig: &Rig, now: &serde_json::Value) {
-    match (now["phase"].as_str().unwrap_or_default(), now["authority"].as_str().unwrap_or_default()) {
-        ("migrate", "source") | ("rollback", "target") => {}
-        (_, "target") => {
-            rig.proxy.must(&["migration", "rollback", MIGRATION, "--reason", "test"]);
-        }
-        (phase, _) => {
-            let all = ["compare", "test", "migrate"];
-            let next = all.iter().position(|other| *other == phase).map_or(0, |at| at + 1);
-            for phase in &all[next..] {
-                if *phase == "migrate" {
-                    rig.approve("migrate");
-                }
-                rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
-            }
-        }
-    }
 }
 
 /// Whether writers stop being acknowledged for `long` within a few seconds.

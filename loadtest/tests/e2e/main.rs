@@ -3,6 +3,8 @@
 mod bad_input;
 mod clients;
 mod faults;
+mod feed_faults;
+mod feed_history;
 mod feed_inputs;
 mod history;
 mod migration;

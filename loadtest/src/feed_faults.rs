@@ -1,0 +1,60 @@
+//! Kills of the proxy beside a replication feed, at instants chosen by a seed, while writers count.
+
+use crate::feed_history::{full_copies, server};
+use crate::history::Random;
+use crate::rig::{MIGRATION, REPLICATION, Rig, Writers, fill, losses};
+use crate::server::{Kind, RealServer};
+
+/// A rig whose target is kept in step by a replication feed, with something in the source.
+#[must_use]
+pub fn followed(source: RealServer, target: RealServer) -> Rig {
+    let rig = Rig { feed: REPLICATION, ..Rig::of(source, target) };
+    fill(&mut rig.source.connection(), 300);
+    rig.create();
+    rig
+}
+
+/// What the journal says of a migration.
+#[must_use]
+pub fn journal(rig: &Rig) -> String {
+    rig.proxy.cli(&["migration", "events", MIGRATION]).stdout
+}
+
+/// Asks for a flip, kills the proxy somewhere on the way, and waits for it to be done by itself; so often. How often the kill came before the
+/// authority had changed.
+///
+/// # Panics
+/// When something acknowledged is lost, the servers differ, or a key is copied again.
+#[must_use]
+pub fn kills_of_the_proxy(seed: u64, kills: usize) -> usize {
+    let mut random = Random(seed);
+    let mut rig = followed(server(Kind::Redis, true), server(Kind::Redis, true));
+    let writers = Writers::start(rig.proxy.port, 3);
+    rig.advance_to("compare");
+    // From here on nothing may be copied again.
+    rig.drained();
+    let mut before_the_change = 0;
+    for _ in 0..kills {
+        let before = rig.proxy.show(MIGRATION);
+        let side = if before["authority"] == "target" { "source" } else { "target" };
+        rig.make_a_flip_due(&before);
+        // Soon after it is due, or when it may be under way or done.
+        let span = random.pick(&[300, 3000, 10_000]);
+        writers.progress(1 + random.below(span));
+        rig.proxy.kill();
+        rig.proxy.up();
+        before_the_change += usize::from(rig.proxy.show(MIGRATION)["authority"] != side);
+        writers.progress(10);
+        rig.authority(side);
+    }
+    writers.progress(100);
+    let known = writers.finish();
+    let now = rig.drained();
+    rig.assert_equal();
+    let authority = if now["authority"] == "target" { &rig.target } else { &rig.source };
+    assert_eq!(losses(&mut authority.connection(), &known), Vec::<String>::new());
+    assert_eq!(now["divergences_found"], 0, "{now}");
+    let journal = journal(&rig);
+    assert_eq!(full_copies(&journal), 1, "nothing is copied again: {journal}");
+    before_the_change
+}
