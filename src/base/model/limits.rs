@@ -241,6 +241,8 @@ pub const SCRIPTS_KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// Reads that one core keeps for a comparison between two samples, and their bytes: each costs the servers one more read.
 pub const SAMPLED_READS_MAX: usize = 256;
 pub const SAMPLED_READS_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a stream given at a time, and a little more: as much as goes into one batch.
+pub const FOLLOW_GIVEN_BYTES: usize = FEED_BATCH_BYTES;
 /// Keys of a feed that are copied again at a time, and how long the feed then goes on before the next.
 pub const FEED_REPAIRS_AT_ONCE: usize = 128;
 pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(2);

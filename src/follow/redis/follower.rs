@@ -255,21 +255,32 @@ impl Following {
     /// [`FollowError`], after everything that had arrived was given.
     pub async fn bytes(&mut self) -> Result<Vec<u8>, FollowError> {
         loop {
-            let waiting = self.shared.spill.borrow_mut().pop()?;
-            if let Some(mut bytes) = waiting {
-                let skipped = self.from.saturating_sub(self.taken).min(bytes.len() as u64);
-                self.taken += bytes.len() as u64;
-                if skipped < bytes.len() as u64 {
-                    bytes.drain(..skipped as usize);
-                    return Ok(bytes);
-                }
-                continue;
+            let waiting = self.waiting()?;
+            if !waiting.is_empty() {
+                return Ok(waiting);
             }
             if let Some(error) = self.shared.ended.borrow().clone() {
                 return Err(error);
             }
             self.shared.arrived.notified().await;
         }
+    }
+
+    /// What waits, up to a size: pieces are as small as the reads they came in, and each that is given costs its receiver a round trip.
+    fn waiting(&mut self) -> Result<Vec<u8>, FollowError> {
+        let mut waiting = Vec::new();
+        while waiting.len() < limits::FOLLOW_GIVEN_BYTES {
+            let Some(piece) = self.shared.spill.borrow_mut().pop()? else { break };
+            let skipped = self.from.saturating_sub(self.taken).min(piece.len() as u64);
+            self.taken += piece.len() as u64;
+            let kept = &piece[skipped as usize..];
+            if waiting.is_empty() && skipped == 0 {
+                waiting = piece;
+            } else {
+                waiting.extend_from_slice(kept);
+            }
+        }
+        Ok(waiting)
     }
 
     /// Everything up to here is where it is kept; the source is told within a second.

@@ -112,7 +112,7 @@ async fn read_until(
     let mut seen = BTreeMap::new();
     loop {
         while let Some(item) = reader.next_item().expect("a stream") {
-            let Item::Command { frame, database } = item else { continue };
+            let Item::Command { frame, database, .. } = item else { continue };
             let args: Vec<_> = Args::new(frame).collect();
             if args[0].eq_ignore_ascii_case(b"SET") {
                 seen.insert((database, args[1].to_vec()), args[2].to_vec());

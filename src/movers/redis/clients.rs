@@ -3,13 +3,13 @@
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::feed::exact::end_of_stream;
+use super::feed::exact::{end_of_stream, stream_and_end};
 use super::feed::shadow::connect;
 use crate::contract::Route;
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, InterlayName, limits};
 use follow::redis::client::RedisClient;
-use follow::redis::position::Position;
+use follow::redis::position::{Position, StreamId};
 
 /// Kept open, so that a flip does not wait for a log-in.
 #[derive(Debug, Default)]
@@ -23,6 +23,12 @@ impl Clients {
         end_of(&self.authority, &route.authority, deadline).await
     }
 
+    /// The authority's stream, and where it ends.
+    pub(super) async fn stream_of_authority(&self, route: &Route, deadline: Instant) -> Result<(StreamId, u64), JobError> {
+        let asked = with_client(&self.authority, &route.authority, async |client| stream_and_end(client).await);
+        timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(late(&route.authority)))
+    }
+
     pub(super) async fn end_of_shadow(&self, route: &Route, deadline: Instant) -> Result<u64, JobError> {
         end_of(&self.shadow, &route.shadow, deadline).await
     }
@@ -30,10 +36,11 @@ impl Clients {
 
 async fn end_of(kept: &Mutex<Option<RedisClient>>, endpoint: &Endpoint, deadline: Instant) -> Result<u64, JobError> {
     let asked = with_client(kept, endpoint, async |client| end_of_stream(client).await);
-    timeout_at(deadline, asked).await.unwrap_or_else(|_| {
-        let late = ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT);
-        Err(JobError::server(format!("endpoint {}", endpoint.name), late))
-    })
+    timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(late(endpoint)))
+}
+
+fn late(endpoint: &Endpoint) -> JobError {
+    JobError::server(format!("endpoint {}", endpoint.name), ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT))
 }
 
 /// Asks on a connection that is kept open, made where there is none, and given up after a failure.

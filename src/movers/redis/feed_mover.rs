@@ -210,7 +210,11 @@ impl FeedMover {
             let (feed, standby) = (running.feed.clone(), Rc::clone(&running.standby));
             (feed, standby, Rc::clone(&running.watch), Rc::clone(&running.clients), running.route.clone())
         };
-        let end = clients.end_of_authority(&route, deadline).await.map_err(HoldError::Failed)?;
+        let (stream, end) = clients.stream_of_authority(&route, deadline).await.map_err(HoldError::Failed)?;
+        if feed.status().applied.is_none_or(|at| at.stream != stream) {
+            // It has restarted: what the shadow has is a place in another stream.
+            return Err(late(format!("the {} is not followed in its present stream", route.side)));
+        }
         let behind = || late(format!("the {} did not have everything in time", route.side.other()));
         timeout_at(deadline, feed.applied(end)).await.map_err(|_| behind())?;
         let doubts = || late(format!("{} keys could not be copied again in time", feed.doubts_len()));

@@ -188,7 +188,7 @@ impl Watch {
             reached: Some(reached),
             pass: self.passes.get(),
             behind: Behind {
-                uncopied: !(status.history_done && status.deadlines_exact),
+                uncopied: !(status.connected && status.history_done && status.deadlines_exact),
                 dirty: doubts,
                 in_flight: u64::from(end > reached),
                 queue_bytes: end - reached,

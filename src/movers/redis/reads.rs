@@ -91,28 +91,33 @@ impl Reads {
             self.count(|counts| counts.inconclusive += frames.len() as u64);
             return;
         };
-        for (at, frame) in frames.into_iter().enumerate() {
-            let [Some(authority), Some(shadow)] = [seen.authority.get(at), seen.shadow.get(at)] else { continue };
-            let mut answers = (authority.clone(), shadow.clone());
-            let differs = |(a, s): &(Value, Value)| judge(&frame, a, s, place) == Comparison::Divergent;
-            if differs(&answers) {
-                // Once more where nothing can come in between; a difference that is real is there too.
-                match place.reader.exactly(database, vec![frame.clone()]).await {
-                    Ok(exact) if !exact.doubtful.contains(&true) => {
-                        let [a, s] = [exact.authority, exact.shadow].map(|mut all| all.pop().unwrap_or(Value::Null));
-                        answers = (a, s);
-                    }
-                    Ok(_) | Err(_) => {
-                        self.count(|counts| counts.inconclusive += 1);
-                        continue;
-                    }
-                }
-            } else if seen.doubtful.get(at) == Some(&true) {
-                // Equal, though not of one moment: proves nothing.
-                self.count(|counts| counts.inconclusive += 1);
-                continue;
+        let answers = seen.authority.into_iter().zip(seen.shadow).zip(seen.doubtful);
+        let mut again = Vec::new();
+        for (frame, (answers, doubtful)) in frames.into_iter().zip(answers) {
+            if doubtful || judge(&frame, &answers.0, &answers.1, place) == Comparison::Divergent {
+                again.push(frame);
+            } else {
+                self.conclude(database, &frame, &answers, place).await;
             }
-            self.conclude(database, &frame, &answers, place).await;
+        }
+        if !again.is_empty() {
+            self.compare_exactly(database, again, place).await;
+        }
+    }
+
+    /// Once more where nothing can come in between: a difference that is real is there too.
+    async fn compare_exactly(&self, database: u32, frames: Vec<Box<[u8]>>, place: &Place) {
+        let Ok(seen) = place.reader.exactly(database, frames.clone()).await else {
+            self.count(|counts| counts.inconclusive += frames.len() as u64);
+            return;
+        };
+        let answers = seen.authority.into_iter().zip(seen.shadow).zip(seen.doubtful);
+        for (frame, (answers, doubtful)) in frames.into_iter().zip(answers) {
+            if doubtful {
+                self.count(|counts| counts.inconclusive += 1);
+            } else {
+                self.conclude(database, &frame, &answers, place).await;
+            }
         }
     }
 

@@ -207,7 +207,7 @@ pub fn divergences(found: &Divergences) -> String {
         return counts;
     }
     let rows = found.entries.iter().map(row);
-    format!("{counts}\n{}", table(["db", "key", "class", "authority", "shadow", "state"], rows))
+    format!("{counts}\n{}", table(["db", "key", "class", "source", "target", "state"], rows))
 }
 
 pub fn event(event: &Event) -> String {

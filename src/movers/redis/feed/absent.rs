@@ -1,7 +1,7 @@
 //! Tells keys that a late shadow has lost too early from those that are new: only what expires can be lost so. Lives on the movers' thread.
 
 use super::applier::Shared;
-use super::batch::Doubt;
+use super::batch::{DatabaseKey, Doubt};
 use super::shadow::connect;
 use super::spec::FeedError;
 use base::model::limits;
@@ -13,10 +13,10 @@ impl Shared {
     pub(super) async fn look_at_absent(&self) -> Result<(), FeedError> {
         let mut client = None;
         loop {
-            let some: Vec<(u32, Vec<u8>)> = {
+            let some: Vec<DatabaseKey> = {
                 let absent = self.absent.borrow();
-                let database = absent.first().map(|(database, _)| *database);
-                let same = absent.iter().take_while(|(other, _)| Some(*other) == database);
+                let database = absent.keys().next().map(|(database, _)| *database);
+                let same = absent.keys().take_while(|(other, _)| Some(*other) == database);
                 same.take(limits::FEED_ABSENT_AT_ONCE).cloned().collect()
             };
             let Some(&(database, _)) = some.first() else {
@@ -31,19 +31,18 @@ impl Shared {
             push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
             some.iter().for_each(|(_, key)| push_request(&mut requests, &[b"PTTL", key]));
             let replies = client.pipeline(&requests, some.len() + 1).await?;
-            let volatile = |ttl: Option<i64>| ttl.is_none_or(|ms| ms >= 0);
             for (one, ttl) in some.into_iter().zip(&replies[1..]) {
-                self.absent.borrow_mut().remove(&one);
-                if volatile(ttl.integer()) {
-                    let (database, key) = one;
-                    self.doubt([Doubt {
-                        database,
-                        key: Some(key),
-                        why: "the shadow was late and may have lost it".to_owned(),
-                    }]);
+                let related = self.absent.borrow_mut().remove(&one).unwrap_or_default();
+                // Also one that is gone by now: moved away, or expired since.
+                if ttl.integer() != Some(-1) {
+                    self.doubt(std::iter::once(one).chain(related).map(doubt));
                 }
             }
             self.note(|_| {});
         }
     }
+}
+
+fn doubt((database, key): DatabaseKey) -> Doubt {
+    Doubt { database, key: Some(key), why: "the shadow was late and may have lost it, or what it is made of".to_owned() }
 }

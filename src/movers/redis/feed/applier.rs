@@ -5,14 +5,14 @@
 //! [`super::absent`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::batch::{Batch, Doubt, Outcome, doubts};
+use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
 use super::dialect::{Dialect, Translated, needs_presence};
 use super::shadow::{connect, dialect, position, position_key, take_over};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
@@ -41,8 +41,8 @@ pub(super) struct Shared {
     pub doubts: RefCell<BTreeSet<Doubt>>,
     /// What the shadow cannot hold as the authority does, copied as well as it can.
     pub losses: RefCell<BTreeSet<Doubt>>,
-    /// Keys that the shadow did not have when a command built on them; some it may have lost too early.
-    pub absent: RefCell<BTreeSet<(u32, Vec<u8>)>>,
+    /// Keys that the shadow did not have when a command built on them, with the others of that command; some it may have lost too early.
+    pub absent: RefCell<BTreeMap<DatabaseKey, BTreeSet<DatabaseKey>>>,
     pub has_absent: Notify,
     pub touches: RefCell<Touches>,
     pub work: RefCell<VecDeque<Work>>,
@@ -139,7 +139,7 @@ impl Feed {
 
     /// Waits until the shadow has everything up to an offset of the authority's stream.
     pub async fn applied(&self, offset: u64) {
-        self.until(|status, _| status.applied.is_some_and(|position| position.offset >= offset)).await;
+        self.until(|status, _| status.connected && status.applied.is_some_and(|at| at.offset >= offset)).await;
     }
 
     /// Waits until no key is known that may differ.
@@ -373,7 +373,9 @@ impl Shared {
     /// Takes what has arrived into a batch, up to its size and then to the end of the source's transaction; nothing behind `until`.
     fn gather(&self, at: &mut Applying, until: Option<u64>) -> Result<Gathered, FeedError> {
         let mut gathered = Gathered::default();
-        at.lag.until_exact &= !self.status().deadlines_exact;
+        // What the shadow lost before its deadlines were corrected lives on at the authority for a grace.
+        let lost_is_gone = Duration::from_millis(u64::try_from(2 * self.spec.grace_ms).unwrap_or(0));
+        at.lag.until_exact &= self.status().exact_since.is_none_or(|since| since.elapsed() < lost_is_gone);
         let doubtful = at.lag.is_doubtful(at.dialect.grace_ms);
         loop {
             let full =
@@ -425,7 +427,10 @@ impl Shared {
                     self.doubt(found.doubts);
                 }
                 if !found.absent.is_empty() {
-                    self.absent.borrow_mut().extend(found.absent);
+                    let mut absent = self.absent.borrow_mut();
+                    for (key, related) in found.absent {
+                        absent.entry(key).or_default().extend(related);
+                    }
                     self.has_absent.notify_one();
                 }
             }
@@ -447,9 +452,10 @@ fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
     if !needs_presence(name) {
         return;
     }
+    let all = keys_with_databases(frame, database);
     for key in command::lookup(name).keys_of(frame).unwrap_or_default().0 {
         if !key.starts_with(crate::RESERVED_PREFIX) {
-            batch.watch(database, key);
+            batch.watch(database, key, &all);
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     database: u32,
+    /// All keys of the command whose key an entry asks for, by the entry; only where there are several.
+    related: Vec<(usize, Vec<DatabaseKey>)>,
 }
 
 /// A key that may differ.
@@ -47,13 +49,16 @@ pub struct Doubt {
     pub why: String,
 }
 
+/// A key and its database.
+pub type DatabaseKey = (u32, Vec<u8>);
+
 /// What the replies to a batch tell.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// These keys may differ.
     pub doubts: Vec<Doubt>,
-    /// These were not there: new at the authority too, or lost by the shadow alone.
-    pub absent: Vec<(u32, Vec<u8>)>,
+    /// These were not there, each with all keys of its command: new at the authority too, or lost by the shadow alone.
+    pub absent: Vec<(DatabaseKey, Vec<DatabaseKey>)>,
 }
 
 /// What became of a batch.
@@ -93,8 +98,11 @@ impl Batch {
     }
 
     /// It is told if this key is not there now.
-    pub fn watch(&mut self, database: u32, key: &[u8]) {
+    pub fn watch(&mut self, database: u32, key: &[u8], all: &[DatabaseKey]) {
         self.push(database, &[b"EXISTS", key], Expect::Present);
+        if all.len() > 1 {
+            self.related.push((self.entries.len() - 1, all.to_vec()));
+        }
     }
 
     /// Removes Crossfade's own key from a database it does not belong in.
@@ -140,9 +148,12 @@ impl Batch {
             other => return Outcome::Refused(format!("EXEC gave {}", other.brief())),
         };
         let mut found = Found::default();
-        for (entry, result) in self.entries.iter().zip(results) {
+        for (at, (entry, result)) in self.entries.iter().zip(results).enumerate() {
             match (entry.expect, result) {
-                (Expect::Present, Value::Integer(0)) => found.absent.extend(self.key_of(entry)),
+                (Expect::Present, Value::Integer(0)) => {
+                    let related = self.related.iter().find(|(of, _)| *of == at).map(|(_, all)| all.clone());
+                    found.absent.extend(self.key_of(entry).map(|key| (key, related.unwrap_or_default())));
+                }
                 _ => found.doubts.extend(self.doubt(entry, result).into_iter().flatten()),
             }
         }
@@ -150,7 +161,7 @@ impl Batch {
     }
 
     /// Of EXISTS.
-    fn key_of(&self, entry: &Entry) -> Option<(u32, Vec<u8>)> {
+    fn key_of(&self, entry: &Entry) -> Option<DatabaseKey> {
         let key = wire::resp::args::Args::new(&self.bytes[entry.range.clone()]).nth(1)?;
         Some((entry.database, key.to_vec()))
     }
@@ -184,8 +195,34 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.related.clear();
         self.database = 0;
     }
+}
+
+/// All keys of a command, each with the database it is in: MOVE and COPY reach another.
+#[must_use]
+pub fn keys_with_databases(frame: &[u8], database: u32) -> Vec<DatabaseKey> {
+    let args: Vec<&[u8]> = wire::resp::args::Args::new(frame).collect();
+    let name = args.first().copied().unwrap_or_default();
+    let mut keys: Vec<DatabaseKey> = command::lookup(name)
+        .keys_of(frame)
+        .unwrap_or_default()
+        .0
+        .into_iter()
+        .map(|key| (database, key.to_vec()))
+        .collect();
+    let number = |at: usize| std::str::from_utf8(args.get(at)?).ok()?.parse::<u32>().ok();
+    let elsewhere = if name.eq_ignore_ascii_case(b"MOVE") {
+        number(2).zip(args.get(1))
+    } else if name.eq_ignore_ascii_case(b"COPY") {
+        let option = args.iter().skip(3).position(|arg| arg.eq_ignore_ascii_case(b"DB"));
+        option.and_then(|at| number(at + 4)).zip(args.get(2))
+    } else {
+        None
+    };
+    keys.extend(elsewhere.map(|(other, key)| (other, key.to_vec())));
+    keys
 }
 
 /// The keys of a command that may differ.

@@ -59,8 +59,11 @@ impl FeedReader {
         if timeout(limits::FEED_PROBE_PATIENCE, self.feed.applied(offset)).await.is_err() {
             return Err(JobError::server(shadow.who(), ServerFault::ReplyTimeout(limits::FEED_PROBE_PATIENCE)));
         }
+        // Before and behind: a repair may end in between.
+        let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
         let answers = ask(&mut shadow, database, reads).await?;
-        let doubtful = reads.iter().map(|read| !settled || self.touched_since(offset, database, read)).collect();
+        let doubtful = reads.iter().zip(known);
+        let doubtful = doubtful.map(|(read, known)| known || !settled || self.touched_since(offset, database, read)).collect();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits::FEED_PROBE_PAIRS_MAX {
             idle.push((authority, shadow));
@@ -101,7 +104,7 @@ impl FeedReader {
             let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
             let next = doubts.range(first..).next();
             next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
-                || absent.contains(&(database, key.to_vec()))
+                || absent.contains_key(&(database, key.to_vec()))
         };
         keys(read).is_some_and(|keys| keys.iter().any(|key| is_known(key)))
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::applier::Shared;
 use super::shadow::connect;
@@ -27,7 +28,7 @@ impl Shared {
         self.push(Work::Tighten { done });
         let _ = tightened.await;
         self.every_deadline().await?;
-        self.note(|status| status.deadlines_exact = true);
+        self.note(|status| (status.deadlines_exact, status.exact_since) = (true, Some(Instant::now())));
         let _ = events.send(FeedEvent::DeadlinesExact).await;
         std::future::pending().await
     }

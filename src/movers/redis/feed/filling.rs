@@ -25,7 +25,7 @@ impl Shared {
     ) -> Result<(Following, Position), FeedError> {
         let keys = self.may_be_replaced(client, key).await?;
         let before = self.status();
-        let again = before.full_syncs > 0;
+        let again = before.history_done;
         self.note(|status| {
             *status = FeedStatus {
                 full_syncs: before.full_syncs + 1,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tokio::time::Instant;
+
 use crate::error::JobError;
 use base::model::Endpoint;
 use follow::error::{FollowError, ServerError};
@@ -119,8 +121,10 @@ pub enum FeedEvent {
 pub struct FeedStatus {
     /// Every record of the history is on the shadow.
     pub history_done: bool,
-    /// No deadline on the shadow has more than the grace.
+    /// No deadline on the shadow has more than the grace, or less.
     pub deadlines_exact: bool,
+    /// Since when.
+    pub exact_since: Option<Instant>,
     pub history_keys: u64,
     pub history_bytes: u64,
     /// The position that the shadow has.

@@ -6,7 +6,7 @@ use super::text::{finding, list, missing};
 use crate::contract::{Finding, Severity};
 use crate::error::JobError;
 use crate::redis::facts::EndpointFacts;
-use base::model::Endpoint;
+use base::model::{Endpoint, FeedKind};
 use follow::redis::client::RedisClient;
 use wire::resp::value::Value;
 
@@ -63,7 +63,9 @@ fn judge_functions(source: &Libraries, target: &Libraries) -> Option<Finding> {
         Libraries::Refused(error) => return not_compared("target", error),
     };
     let detail = format!("the target lacks function libraries {}: {fix}", list(&lacked));
-    (!lacked.is_empty()).then(|| finding("functions-missing-on-target", Severity::Critical, detail))
+    // A replication feed brings them: they are in the snapshot and in the stream.
+    let of_the_lane = |finding| Finding { feed: Some(FeedKind::Lane), ..finding };
+    (!lacked.is_empty()).then(|| of_the_lane(finding("functions-missing-on-target", Severity::Critical, detail)))
 }
 
 /// Cached scripts are not keys either, and a server does not list them.
