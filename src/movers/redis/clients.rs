@@ -24,7 +24,11 @@ impl Clients {
     }
 
     /// The authority's stream, and where it ends.
-    pub(super) async fn stream_of_authority(&self, route: &Route, deadline: Instant) -> Result<(StreamId, u64), JobError> {
+    pub(super) async fn stream_of_authority(
+        &self,
+        route: &Route,
+        deadline: Instant,
+    ) -> Result<(StreamId, u64), JobError> {
         let asked = with_client(&self.authority, &route.authority, async |client| stream_and_end(client).await);
         timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(late(&route.authority)))
     }

@@ -44,5 +44,9 @@ impl Shared {
 }
 
 fn doubt((database, key): DatabaseKey) -> Doubt {
-    Doubt { database, key: Some(key), why: "the shadow was late and may have lost it, or what it is made of".to_owned() }
+    Doubt {
+        database,
+        key: Some(key),
+        why: "the shadow was late and may have lost it, or what it is made of".to_owned(),
+    }
 }

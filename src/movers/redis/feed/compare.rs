@@ -63,7 +63,8 @@ impl FeedReader {
         let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
         let answers = ask(&mut shadow, database, reads).await?;
         let doubtful = reads.iter().zip(known);
-        let doubtful = doubtful.map(|(read, known)| known || !settled || self.touched_since(offset, database, read)).collect();
+        let doubtful =
+            doubtful.map(|(read, known)| known || !settled || self.touched_since(offset, database, read)).collect();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits::FEED_PROBE_PAIRS_MAX {
             idle.push((authority, shadow));

@@ -69,7 +69,9 @@ pub async fn stream_and_end(client: &mut RedisClient) -> Result<(StreamId, u64),
     let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
     let stream = field("master_replid").and_then(|id| StreamId::parse(id.as_bytes()));
     let offset = field("master_repl_offset").and_then(|text| text.parse().ok());
-    stream.zip(offset).ok_or_else(|| JobError::answer(client.who(), "INFO replication does not say where the stream is"))
+    stream
+        .zip(offset)
+        .ok_or_else(|| JobError::answer(client.who(), "INFO replication does not say where the stream is"))
 }
 
 /// Where the stream of a primary ends now.
