@@ -20,5 +20,5 @@ pub struct DemoOptions {
 }
 
 impl DemoOptions {
-    pub const FEED: &'static str = "lane";
+    pub const FEED: &'static str = "replication";
 }
