@@ -256,8 +256,6 @@ pub const FEED_TOUCHED_KEYS_MAX: usize = 100_000;
 /// How much later than at the authority deadlines are stored while the history is being written and its stream caught up with: longer than any
 /// of that takes. Then they are corrected.
 pub const FEED_HISTORY_GRACE_MS: i64 = 24 * 3600 * 1000;
-/// A feed that is this close to the authority has caught up with it.
-pub const FEED_CAUGHT_UP_BYTES: u64 = 64 * 1024;
 /// Keys whose deadlines are corrected at a time.
 pub const FEED_DEADLINES_AT_ONCE: usize = 512;
 pub const FEED_DEADLINE_BATCHES_IN_FLIGHT: usize = 4;

@@ -127,8 +127,11 @@ pub async fn full_sync(spec: &FollowSpec) -> Result<FullSync, FollowError> {
     Ok(FullSync { history, stream: Some(stream), spill: spec.spill.clone() })
 }
 
-/// Where the stream of a server ends now; `None` when it keeps none, because it never had a replica.
-async fn end_of_stream(client: &mut RedisClient) -> Result<Option<Position>, ServerError> {
+/// Where the stream of a server ends now; `None` when it keeps none, because it never had a replica. Its database is not known.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn end_of_stream(client: &mut RedisClient) -> Result<Option<Position>, ServerError> {
     let reply = client.must(&[b"INFO", b"replication"]).await?;
     let text = String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
     let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));

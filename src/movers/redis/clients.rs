@@ -3,13 +3,14 @@
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::feed::exact::{end_of_stream, stream_and_end};
-use super::feed::shadow::connect;
+use super::feed::exact::end_of_stream;
+use super::feed::shadow::{self, connect};
 use crate::contract::Route;
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, InterlayName, limits};
 use follow::redis::client::RedisClient;
-use follow::redis::position::{Position, StreamId};
+use follow::redis::follower;
+use follow::redis::position::Position;
 
 /// Kept open, so that a flip does not wait for a log-in.
 #[derive(Debug, Default)]
@@ -23,13 +24,14 @@ impl Clients {
         end_of(&self.authority, &route.authority, deadline).await
     }
 
-    /// The authority's stream, and where it ends.
+    /// Where the authority's stream ends, and which stream that is; `None`: it keeps none.
     pub(super) async fn stream_of_authority(
         &self,
         route: &Route,
         deadline: Instant,
-    ) -> Result<(StreamId, u64), JobError> {
-        let asked = with_client(&self.authority, &route.authority, async |client| stream_and_end(client).await);
+    ) -> Result<Option<Position>, JobError> {
+        let ask = async |client: &mut RedisClient| Ok(follower::end_of_stream(client).await?);
+        let asked = with_client(&self.authority, &route.authority, ask);
         timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(late(&route.authority)))
     }
 
@@ -73,22 +75,9 @@ fn cores_of(interlay: &InterlayName) -> String {
 /// authority has changed.
 pub(super) async fn end_connections(clients: &Clients, route: &Route, interlay: &InterlayName) -> Result<(), JobError> {
     let prefix = cores_of(interlay);
-    with_client(&clients.authority, &route.authority, async |client| kill_named(client, &prefix).await).await
-}
-
-async fn kill_named(client: &mut RedisClient, prefix: &str) -> Result<(), JobError> {
-    let list = client.must(&[b"CLIENT", b"LIST"]).await?;
-    let list = String::from_utf8_lossy(list.bytes().unwrap_or_default()).into_owned();
-    for line in list.lines() {
-        let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        if let (Some(name), Some(id)) = (field("name"), field("id"))
-            && name.starts_with(prefix)
-        {
-            // It may have gone by itself in between.
-            client.call(&[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await?;
-        }
-    }
-    Ok(())
+    let of_a_core = |name: &str, _| name.starts_with(&prefix);
+    with_client(&clients.authority, &route.authority, async |client| shadow::end_connections(client, of_a_core).await)
+        .await
 }
 
 /// Leaves at the authority where the next epoch's feed, which will write there, begins.

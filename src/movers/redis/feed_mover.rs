@@ -19,7 +19,7 @@ use super::feed_watch::Watch;
 use super::probes::Prober;
 use super::reads::{Place, Reads};
 use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
-use crate::error::JobError;
+use crate::error::{JobError, ServerFault};
 use crate::holds::Holds;
 use base::model::{CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
 use bus::{Directive, HoldEvent, Mailbox};
@@ -210,11 +210,12 @@ impl FeedMover {
             let (feed, standby) = (running.feed.clone(), Rc::clone(&running.standby));
             (feed, standby, Rc::clone(&running.watch), Rc::clone(&running.clients), running.route.clone())
         };
-        let (stream, end) = clients.stream_of_authority(&route, deadline).await.map_err(HoldError::Failed)?;
-        if feed.status().applied.is_none_or(|at| at.stream != stream) {
+        let end = clients.stream_of_authority(&route, deadline).await.map_err(HoldError::Failed)?;
+        let same = |end: &Position| feed.status().applied.is_some_and(|at| at.stream == end.stream);
+        let Some(Position { offset: end, .. }) = end.filter(same) else {
             // It has restarted: what the shadow has is a place in another stream.
             return Err(late(format!("the {} is not followed in its present stream", route.side)));
-        }
+        };
         let behind = || late(format!("the {} did not have everything in time", route.side.other()));
         timeout_at(deadline, feed.applied(end)).await.map_err(|_| behind())?;
         let doubts = || late(format!("{} keys could not be copied again in time", feed.doubts_len()));
@@ -266,40 +267,24 @@ impl FeedMover {
     /// Applies the last of the old direction, and takes up the other where that ended.
     async fn turn_round(&self, old: Running, deadline: Instant) -> (Result<(), JobError>, Option<Standing>) {
         let Running { route, feed, mut applying, standby, clients, .. } = old;
+        let late = || {
+            let cause = ServerFault::ReplyTimeout(limits::FEED_EXCHANGE_PATIENCE);
+            JobError::server(format!("endpoint {}", route.authority.name), cause)
+        };
         let last = async {
             // What a core has sent and closed behind it may still be executed: end it, then see where the stream ends.
             end_connections(&clients, &route, &self.0.interlay).await?;
             let end = clients.end_of_authority(&route, deadline).await?;
             feed.stop_at(end);
-            Ok(end)
+            // It ends by itself when the shadow has that. With its authority out of reach nothing more can come from there.
+            let _ = (&mut applying.0).await;
+            Ok(())
         };
-        let finished = match timeout_at(deadline, last).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(JobError::server(
-                format!("endpoint {}", route.authority.name),
-                crate::error::ServerFault::ReplyTimeout(limits::FEED_EXCHANGE_PATIENCE),
-            )),
-        };
-        // With its authority out of reach nothing more can come from there.
-        if finished.is_ok() {
-            let _ = timeout_at(deadline, &mut applying.0).await;
-        }
+        let finished = timeout_at(deadline, last).await.unwrap_or_else(|_| Err(late()));
         drop(applying);
-        let standing = self.way_back(&route, standby, &clients, deadline).await;
+        let standing = way_back(&route, &standby, &clients, deadline).await;
         let _ = remove_key(&route.shadow, &self.position_key(route.epoch)).await;
         (finished, standing)
-    }
-
-    async fn way_back(
-        &self,
-        route: &Route,
-        standby: Rc<Standby>,
-        clients: &Clients,
-        deadline: Instant,
-    ) -> Option<Standing> {
-        let begin = clients.end_of_shadow(route, deadline).await.ok()?;
-        Rc::into_inner(standby)?.hand_over(begin, deadline).await
     }
 
     pub fn prober(&self) -> Result<(Route, Prober), JobError> {
@@ -318,4 +303,10 @@ impl FeedMover {
         }));
         Ok(())
     }
+}
+
+/// The stream of the new authority, from where our own writes to it end.
+async fn way_back(route: &Route, standby: &Standby, clients: &Clients, deadline: Instant) -> Option<Standing> {
+    let begin = clients.end_of_shadow(route, deadline).await.ok()?;
+    standby.hand_over(begin, deadline).await
 }

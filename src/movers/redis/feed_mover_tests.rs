@@ -153,6 +153,25 @@ fn the_roles_change_there_and_back_without_a_copy() {
     });
 }
 
+/// What was left at the old authority is for a crash. Without it, and without anything that the new authority keeps of its stream, the way back that
+/// was followed is enough.
+#[test]
+fn the_way_back_that_was_followed_is_taken_up() {
+    with("way-back", async |rig| {
+        say(&rig.source, &["SET a 1"]).await;
+        rig.mover.keep_in_step(rig.route(Side::Source, 1));
+        rig.ready().await;
+        rig.mover.hold(Duration::from_secs(2)).await.expect("drained");
+        say(&rig.source, &["DEL __crossfade:position:orders:2"]).await;
+        rig.mover.exchange(rig.route(Side::Target, 2)).await.expect("exchanged");
+        rig.mover.release().await.expect("released");
+        say(&rig.target, &["INCR a"]).await;
+        let passes = rig.ready().await;
+        assert!(passes.iter().all(|why| why.contains("nothing is copied")), "{passes:?}");
+        assert_eq!(text(&rig.source, "GET a").await, "\"2\"");
+    });
+}
+
 #[test]
 fn a_hold_that_is_released_leaves_no_trace() {
     with("rehearsal", async |rig| {

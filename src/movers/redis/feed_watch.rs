@@ -212,10 +212,10 @@ impl Watch {
     /// How long ago the authority was where the shadow is now.
     fn lag_us(&self, now: Instant, end: u64, reached: u64) -> u64 {
         let mut ends = self.ends.borrow_mut();
-        if ends.len() >= SIGHTINGS {
-            ends.pop_front();
+        // With many kept, the oldest of them tells.
+        if ends.len() < SIGHTINGS {
+            ends.push_back((now, end));
         }
-        ends.push_back((now, end));
         // The oldest sighting that the shadow has not reached: it is at least that late.
         while ends.front().is_some_and(|&(_, end)| end <= reached) {
             ends.pop_front();

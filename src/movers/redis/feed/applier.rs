@@ -123,7 +123,7 @@ impl Feed {
 
     #[must_use]
     pub fn doubts_len(&self) -> usize {
-        self.0.doubts.borrow().len() + self.0.absent.borrow().len()
+        self.0.doubts_len()
     }
 
     /// What the shadow cannot hold as the authority does.
@@ -139,24 +139,12 @@ impl Feed {
 
     /// Waits until the shadow has everything up to an offset of the authority's stream.
     pub async fn applied(&self, offset: u64) {
-        self.until(|status, _| status.connected && status.applied.is_some_and(|at| at.offset >= offset)).await;
+        self.0.applied(offset).await;
     }
 
     /// Waits until no key is known that may differ.
     pub async fn undoubted(&self) {
-        self.until(|_, doubts| doubts == 0).await;
-    }
-
-    async fn until(&self, done: impl Fn(&FeedStatus, usize) -> bool) {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if done(&self.status(), self.doubts_len()) {
-                return;
-            }
-            changed.await;
-        }
+        self.0.until(|_, doubts| doubts == 0).await;
     }
 
     /// Ends [`Self::run_forever`] as soon as the shadow has everything up to here, between two batches.
@@ -174,6 +162,7 @@ impl Feed {
         let applying = shared.begin(standing, events).await?;
         shared.note(|status| {
             (status.applied, status.connected) = (Some(applying.reader.position()), true);
+            status.received = applying.following.received();
         });
         shared.touches.borrow_mut().begin(applying.reader.position().offset);
         let ended = tokio::select! {
@@ -237,6 +226,26 @@ impl Shared {
 
     pub fn status(&self) -> FeedStatus {
         self.status.get()
+    }
+
+    fn doubts_len(&self) -> usize {
+        self.doubts.borrow().len() + self.absent.borrow().len()
+    }
+
+    pub async fn applied(&self, offset: u64) {
+        self.until(|status, _| status.connected && status.applied.is_some_and(|at| at.offset >= offset)).await;
+    }
+
+    async fn until(&self, done: impl Fn(&FeedStatus, usize) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(&self.status(), self.doubts_len()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     pub fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {

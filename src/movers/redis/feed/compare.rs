@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::applier::Feed;
 use super::batch::Doubt;
-use super::exact::{ReadAt, read_at};
+use super::exact::{ReadAt, read_at, read_now};
 use super::shadow::connect;
 use super::work::{Pair, Work};
 use crate::error::{JobError, ServerFault};
@@ -18,7 +18,6 @@ use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 use wire::resp::args::Args;
 use wire::resp::command;
-use wire::resp::encode::push_request;
 use wire::resp::value::Value;
 
 /// Both answers, in the order of the reads, and which of them are not to be relied on.
@@ -61,7 +60,7 @@ impl FeedReader {
         }
         // Before and behind: a repair may end in between.
         let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
-        let answers = ask(&mut shadow, database, reads).await?;
+        let answers = read_now(&mut shadow, database, reads).await?;
         let doubtful = reads.iter().zip(known);
         let doubtful =
             doubtful.map(|(read, known)| known || !settled || self.touched_since(offset, database, read)).collect();
@@ -115,15 +114,4 @@ impl FeedReader {
 fn keys(read: &[u8]) -> Option<Vec<&[u8]>> {
     let name = Args::new(read).next().unwrap_or_default();
     command::lookup(name).keys_of(read).map(|keys| keys.0).filter(|keys| !keys.is_empty())
-}
-
-async fn ask(client: &mut RedisClient, database: u32, reads: &[Box<[u8]>]) -> Result<Vec<Value>, JobError> {
-    let mut requests = Vec::new();
-    push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
-    reads.iter().for_each(|read| requests.extend_from_slice(read));
-    push_request(&mut requests, &[b"SELECT", b"0"]);
-    let mut answers = client.pipeline(&requests, reads.len() + 2).await?;
-    answers.pop();
-    answers.remove(0);
-    Ok(answers)
 }

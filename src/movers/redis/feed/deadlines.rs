@@ -18,9 +18,8 @@ use wire::resp::encode::push_request;
 impl Shared {
     /// Corrects every deadline once, and then waits for ever.
     pub(super) async fn correct_deadlines(&self, events: &mpsc::Sender<FeedEvent>) -> Result<(), FeedError> {
-        while !self.has_caught_up() {
-            tokio::time::sleep(limits::CONTROL_TICK).await;
-        }
+        // With what had arrived when it began: under a lasting load there is always something more.
+        self.applied(self.status().received).await;
         if self.follows_a_flip() {
             take_off_grace(&self.spec.authority, &self.spec.shadow, self.spec.grace_ms).await?;
         }
@@ -31,14 +30,6 @@ impl Shared {
         self.note(|status| (status.deadlines_exact, status.exact_since) = (true, Some(Instant::now())));
         let _ = events.send(FeedEvent::DeadlinesExact).await;
         std::future::pending().await
-    }
-
-    fn has_caught_up(&self) -> bool {
-        let status = self.status();
-        status.history_done
-            && status
-                .applied
-                .is_some_and(|at| status.received.saturating_sub(at.offset) <= limits::FEED_CAUGHT_UP_BYTES)
     }
 
     async fn every_deadline(&self) -> Result<(), JobError> {

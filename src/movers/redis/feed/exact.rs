@@ -7,7 +7,6 @@
 use crate::error::JobError;
 use base::model::limits;
 use follow::redis::client::RedisClient;
-use follow::redis::position::StreamId;
 use wire::resp::encode::push_request;
 use wire::resp::value::Value;
 
@@ -59,19 +58,19 @@ pub async fn read_at(client: &mut RedisClient, database: u32, reads: &[Box<[u8]>
     }
 }
 
-/// Which stream a server writes, and where it ends now.
+/// Reads, each a whole request acting on `database`, whatever position that is at; with a connection that is in database 0 before and after.
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn stream_and_end(client: &mut RedisClient) -> Result<(StreamId, u64), JobError> {
-    let reply = client.must(&[b"INFO", b"replication"]).await?;
-    let text = String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
-    let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
-    let stream = field("master_replid").and_then(|id| StreamId::parse(id.as_bytes()));
-    let offset = field("master_repl_offset").and_then(|text| text.parse().ok());
-    stream
-        .zip(offset)
-        .ok_or_else(|| JobError::answer(client.who(), "INFO replication does not say where the stream is"))
+pub async fn read_now(client: &mut RedisClient, database: u32, reads: &[Box<[u8]>]) -> Result<Vec<Value>, JobError> {
+    let mut requests = Vec::new();
+    push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
+    reads.iter().for_each(|read| requests.extend_from_slice(read));
+    push_request(&mut requests, &[b"SELECT", b"0"]);
+    let mut answers = client.pipeline(&requests, reads.len() + 2).await?;
+    answers.pop();
+    answers.remove(0);
+    Ok(answers)
 }
 
 /// Where the stream of a primary ends now.

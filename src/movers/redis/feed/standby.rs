@@ -30,7 +30,8 @@ const MARK: &[u8] = b"__crossfade:mark";
 #[derive(Debug)]
 pub struct Standby {
     shared: Rc<Shared>,
-    task: JoinHandle<Standing>,
+    /// `None`: handed over.
+    task: RefCell<Option<JoinHandle<Standing>>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +68,7 @@ impl Standby {
                 sleep(pause).await;
             }
         });
-        Self { shared, task }
+        Self { shared, task: RefCell::new(Some(task)) }
     }
 
     /// `Err`: why it is not attached.
@@ -94,17 +95,22 @@ impl Standby {
         }
     }
 
-    /// Ends it with the stream behind this offset; `None`: not in time.
-    pub async fn hand_over(mut self, until: u64, deadline: Instant) -> Option<Standing> {
+    /// Ends it with the stream behind this offset; `None`: not in time, or handed over already.
+    pub async fn hand_over(&self, until: u64, deadline: Instant) -> Option<Standing> {
+        let mut task = self.task.take()?;
         self.shared.until.set(Some(until));
         self.shared.told.notify_one();
-        timeout_at(deadline, &mut self.task).await.ok()?.ok()
+        let standing = timeout_at(deadline, &mut task).await;
+        task.abort();
+        standing.ok()?.ok()
     }
 }
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::applier::{Applying, Shared};
 use super::batch::Doubt;
-use super::exact::{ReadAt, read_at};
+use super::exact::{ReadAt, read_at, read_now};
 use super::history::HistoryWriter;
 use super::repair::{read_deadlines, read_keys};
 use super::shadow::connect;
@@ -53,23 +53,18 @@ impl Shared {
     }
 
     async fn source<'a>(&self, at: &'a mut Applying) -> Result<&'a mut RedisClient, FeedError> {
-        if at.source.is_none() {
-            at.source = Some(connect(&self.spec.authority).await?);
-        }
-        at.source.as_mut().ok_or_else(|| unreachable!("it was set above"))
+        let client = match at.source.take() {
+            Some(client) => client,
+            None => connect(&self.spec.authority).await?,
+        };
+        Ok(at.source.insert(client))
     }
 
     async fn compare(&self, at: &mut Applying, database: u32, reads: &[Box<[u8]>]) -> Result<Pair, FeedError> {
         let ReadAt { offset, settled, replies } = read_at(self.source(at).await?, database, reads).await?;
         self.advance_to(at, offset).await?;
-        let mut requests = Vec::new();
-        push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
-        reads.iter().for_each(|read| requests.extend_from_slice(read));
-        push_request(&mut requests, &[b"SELECT", b"0"]);
-        let mut answers = at.client.pipeline(&requests, reads.len() + 2).await?;
-        answers.pop();
-        answers.remove(0);
-        Ok(Pair { authority: replies, shadow: answers, settled })
+        let shadow = read_now(&mut at.client, database, reads).await?;
+        Ok(Pair { authority: replies, shadow, settled })
     }
 
     async fn repair(&self, at: &mut Applying, doubts: Vec<Doubt>) -> Result<(), FeedError> {
