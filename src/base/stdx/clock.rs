@@ -5,6 +5,6 @@
 pub struct Now {
     /// Milliseconds since the Unix epoch: deadlines of keys are compared with it.
     pub wall_ms: i64,
-    /// Microseconds since some start; never goes back.
+    /// Microseconds since a start that all cores of a process have in common; never goes back.
     pub mono_us: u64,
 }

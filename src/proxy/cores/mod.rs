@@ -74,7 +74,8 @@ impl Dataplane {
             .map(|_| Mailbox::<CoreMessage>::new(limits::HANDOVER_QUEUE_LEN))
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| format!("cannot make an eventfd ({error}): raise the open-files limit"))?;
-        let token = syscalls::now(std::time::Instant::now()).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
+        let start = std::time::Instant::now();
+        let token = syscalls::now(start).wall_ms as u64 ^ (u64::from(std::process::id()) << 44);
         let seed = syscalls::seed().map_err(|error| format!("no randomness from the operating system: {error}"))?;
         let mut threads = Vec::new();
         for index in (0..config.cores).rev() {
@@ -83,6 +84,7 @@ impl Dataplane {
                 cores: config.cores,
                 token,
                 seed,
+                start,
                 interlays: starts.iter().cloned().zip(listeners.iter_mut().filter_map(Vec::pop)).collect(),
                 tls: tls.clone(),
                 directives: switchboard.cores[usize::from(index)].clone(),

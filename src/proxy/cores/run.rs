@@ -31,6 +31,8 @@ pub struct CoreSetup {
     /// Different for every process; part of the names of its connections.
     pub token: u64,
     pub seed: [u8; 32],
+    /// What all cores count their monotonic time from: clients of different cores are put in order by it.
+    pub start: Instant,
     pub interlays: Vec<(InterlayStart, TcpListener)>,
     pub tls: TlsKit,
     pub directives: Mailbox<Directive>,
@@ -50,7 +52,7 @@ pub struct InterlayStart {
 
 /// The life of a core.
 pub async fn run(setup: CoreSetup) {
-    let CoreSetup { id, cores, token, seed, interlays, tls, directives, reports, handovers } = setup;
+    let CoreSetup { id, cores, token, seed, start, interlays, tls, directives, reports, handovers } = setup;
     let own_handover = handovers[usize::from(id.0)].clone();
     let mut sockets = Vec::new();
     let mut built = Vec::new();
@@ -75,7 +77,7 @@ pub async fn run(setup: CoreSetup) {
     }
     let core = Rc::new(RefCell::new(Core {
         id,
-        start: Instant::now(),
+        start,
         interlays: built,
         tls,
         handovers: Outbox::new(handovers),
