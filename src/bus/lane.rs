@@ -17,7 +17,8 @@ pub enum LaneOrder {
     PassDone { pass: u64 },
     /// Run the same read-only commands (requests in the protocol of the lane's servers) at one position on both sides: the lane and the
     /// shadow queue. Answered by [`LaneEvent::Probed`] or [`LaneEvent::ProbeFailed`].
-    Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>> },
+    /// With `heal`, what the lane knows to be wrong is copied in front of them, so that a key that is dirty all the time can be compared too.
+    Probe { ticket: u64, database: u32, commands: Vec<Box<[u8]>>, heal: bool },
     /// This key was proven different: mark it dirty so that the lane copies it again. No answer.
     Repair { database: u32, keys: Vec<Box<[u8]>> },
     /// Hold new writes and drain everything. Answered by [`LaneEvent::Fenced`] or [`LaneEvent::FenceExpired`] within `budget_us`.
@@ -71,8 +72,8 @@ pub enum LaneEvent {
         failed: u64,
         bytes: u64,
     },
-    /// Replies in request order, as the servers sent them. `doubtful[n]`: the lane knew that the keys of command n were dirty or uncopied on
-    /// the shadow, so a difference is not proven yet.
+    /// Replies in request order, as the servers sent them. `doubtful[n]`: the lane knew that the keys of command n were wrong or uncopied on
+    /// the shadow when it was read, so a difference is not proven yet.
     Probed {
         ticket: u64,
         authority: Vec<Box<[u8]>>,

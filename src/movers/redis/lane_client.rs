@@ -196,9 +196,14 @@ impl LaneClient {
 
     /// # Errors
     /// As [`Self::begin_copy`]; of the answer also when a connection was lost between the two reads.
-    pub(super) async fn begin_probe(&self, database: u32, commands: Vec<Box<[u8]>>) -> Result<PendingProbe, JobError> {
+    pub(super) async fn begin_probe(
+        &self,
+        database: u32,
+        commands: Vec<Box<[u8]>>,
+        heal: bool,
+    ) -> Result<PendingProbe, JobError> {
         let pending = self.ticket("probe");
-        self.queue("probe", LaneOrder::Probe { ticket: pending.ticket, database, commands }).await?;
+        self.queue("probe", LaneOrder::Probe { ticket: pending.ticket, database, commands, heal }).await?;
         Ok(PendingProbe(pending))
     }
 

@@ -73,8 +73,11 @@ impl Prober {
         closeness: Closeness,
     ) -> Result<PendingProbe, JobError> {
         match self {
-            // At one place in the lane is exact as it is.
-            Self::Lane(lane) => Ok(PendingProbe::Lane(lane.begin_probe(database, reads).await?)),
+            // At one place in the lane is exact as it is, but for keys that are waiting to be copied again.
+            Self::Lane(lane) => {
+                let heal = closeness == Closeness::Exact;
+                Ok(PendingProbe::Lane(lane.begin_probe(database, reads, heal).await?))
+            }
             Self::Feed(interlay, reader) => {
                 let reader = Rc::clone(reader);
                 let probe = tokio::task::spawn_local(async move {

@@ -166,7 +166,7 @@ impl StandIn {
                     let event = self.copy(ticket, database, keys).await;
                     self.client.on_event(&event);
                 }
-                LaneOrder::Probe { ticket, database, commands } => {
+                LaneOrder::Probe { ticket, database, commands, .. } => {
                     let requests: Vec<u8> = commands.concat();
                     let (mut authority, mut shadow) = (vec![], vec![]);
                     for (client, out) in [(&mut self.authority, &mut authority), (&mut self.shadow, &mut shadow)] {

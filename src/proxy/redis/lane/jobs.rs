@@ -41,8 +41,10 @@ pub struct Probing {
     pub commands: Vec<Box<[u8]>>,
     pub authority: Vec<Box<[u8]>>,
     pub shadow: Vec<Box<[u8]>>,
-    /// Keys of each command, and whether one of them was uncopied when the shadow's read was queued.
+    /// Keys of each command, and whether one of them was known to be wrong or uncopied when the shadow's read was queued.
     pub keys: Vec<(Vec<KeyRef>, bool)>,
+    /// [`Jobs::refusals`] at that time.
+    pub refusals: u64,
 }
 
 /// All of them.
@@ -51,6 +53,8 @@ pub struct Jobs {
     pub pass: Pass,
     pub tickets: HashMap<u64, Ticket>,
     pub probes: HashMap<u64, Probing>,
+    /// Effects and copies that the shadow did not take as it should have.
+    pub refusals: u64,
     pub repairs_in_flight: usize,
     /// Those of the repairs whose values are read in pieces.
     pub pieces: PieceCopies,
@@ -64,6 +68,7 @@ impl Default for Jobs {
             pass: Pass { number: 0, kind: PassKind::Full, done: false },
             tickets: HashMap::new(),
             probes: HashMap::new(),
+            refusals: 0,
             repairs_in_flight: 0,
             pieces: PieceCopies::default(),
             waiting: VecDeque::new(),

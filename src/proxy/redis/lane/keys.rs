@@ -155,6 +155,12 @@ impl KeyStates {
         self.dirty.get(&id).is_some_and(|dirty| !matches!(dirty.healing, Healing::Queued(_)))
     }
 
+    /// How a dirty key is to be copied, if not by its dump.
+    #[must_use]
+    pub fn typed_copy_of(&self, id: KeyId) -> Option<DataType> {
+        self.dirty.get(&id).and_then(|dirty| dirty.typed)
+    }
+
     /// Adds to the dirty set. A copy that is in the shadow's queue no longer counts; one that the authority has not answered yet does, as
     /// what is known now happened before it was read.
     pub fn mark_dirty(&mut self, key: &KeyRef) {

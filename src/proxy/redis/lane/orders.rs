@@ -24,7 +24,7 @@ impl Lane {
                 self.park(order);
             }
             LaneOrder::Copy { ticket, pass, database, keys } => self.copy_order(ticket, pass, database, &keys),
-            LaneOrder::Probe { ticket, database, commands } => self.probe_order(ticket, database, commands),
+            LaneOrder::Probe { ticket, database, commands, heal } => self.probe_order(ticket, database, commands, heal),
             LaneOrder::Open => self.open(),
             LaneOrder::Close => self.ending.closable = true,
             LaneOrder::PassDone { pass } => {
@@ -136,19 +136,39 @@ impl Lane {
 
     // ---- probes ---------------------------------------------------------------------------------------------------------
 
-    fn probe_order(&mut self, ticket: u64, database: u32, commands: Vec<Box<[u8]>>) {
+    fn probe_order(&mut self, ticket: u64, database: u32, commands: Vec<Box<[u8]>>, heal: bool) {
         if commands.is_empty() {
             let (authority, shadow, doubtful) = (Vec::new(), Vec::new(), Vec::new());
             self.out.tell(LaneEvent::Probed { ticket, authority, shadow, doubtful });
             return;
         }
         self.prepare(database, 2);
+        if heal {
+            self.copy_what_is_dirty(database, &commands);
+        }
         for frame in &commands {
             self.links.authority_mut().output.extend_from_slice(frame);
             self.due.push(Awaiting::Probe { ticket });
         }
-        let probing = Probing { database, commands, authority: Vec::new(), shadow: Vec::new(), keys: Vec::new() };
-        self.jobs.probes.insert(ticket, probing);
+        let (authority, shadow, keys) = (Vec::new(), Vec::new(), Vec::new());
+        self.jobs.probes.insert(ticket, Probing { database, commands, authority, shadow, keys, refusals: 0 });
+    }
+
+    /// Copies right in front of a probe, on the same connection: the probe's reads see the value that is copied. Values that are read in pieces, or
+    /// that a policy judges first, would come too late for it.
+    fn copy_what_is_dirty(&mut self, database: u32, commands: &[Box<[u8]>]) {
+        if self.judges_records() {
+            return;
+        }
+        let keys: Vec<KeyRef> = commands.iter().flat_map(|frame| keys_of_read(database, frame)).collect();
+        for (at, key) in keys.iter().enumerate() {
+            let repeated = keys[..at].iter().any(|other| other.id == key.id);
+            if !repeated && self.keys.is_dirty(key.id) && self.pieces_of(key.id).is_none() {
+                let typed = self.keys.typed_copy_of(key.id);
+                self.jobs.repairs_in_flight += 1;
+                self.emit_copy(key, CopyFor::Repair, typed);
+            }
+        }
     }
 
     /// The authority answered one command of a probe; after the last the shadow is asked.
@@ -162,6 +182,7 @@ impl Lane {
         let keys = commands.iter().map(|frame| self.keys_of_probe(database, frame)).collect();
         if let Some(probing) = self.jobs.probes.get_mut(&ticket) {
             probing.keys = keys;
+            probing.refusals = self.jobs.refusals;
         }
         for (at, frame) in commands.iter().enumerate() {
             let place = Place::of(at, commands.len());
@@ -173,11 +194,11 @@ impl Lane {
     }
 
     fn keys_of_probe(&self, database: u32, frame: &[u8]) -> (Vec<KeyRef>, bool) {
-        let command = Args::new(frame).next().map_or(&command::UNKNOWN, command::lookup);
-        let names = command.keys_of(frame).unwrap_or_default();
-        let keys: Vec<KeyRef> = names.0.iter().map(|name| KeyRef::new(database, name)).collect();
-        let uncopied = keys.iter().any(|key| !self.is_known(key) || self.keys.is_altered(key.id));
-        (keys, uncopied)
+        let keys = keys_of_read(database, frame);
+        let doubtful =
+            |key: &KeyRef| !self.is_known(key) || self.keys.is_altered(key.id) || self.keys.is_unhealed(key.id);
+        let any = keys.iter().any(doubtful);
+        (keys, any)
     }
 
     /// The shadow answered one command of a probe.
@@ -188,9 +209,10 @@ impl Lane {
         if place == Place::Last
             && let Some(probing) = self.jobs.probes.remove(&ticket)
         {
-            // A key that was dirty when its read was queued is dirty still, or was healed by a copy queued in front of the read.
-            let dirty = |keys: &[KeyRef]| keys.iter().any(|key| self.keys.is_dirty(key.id));
-            let doubtful = probing.keys.iter().map(|(keys, uncopied)| *uncopied || dirty(keys)).collect();
+            // What became dirty since was written behind the read, unless the shadow did not take what stood in front of it.
+            let refused = self.jobs.refusals != probing.refusals;
+            let dirty = |keys: &[KeyRef]| refused && keys.iter().any(|key| self.keys.is_dirty(key.id));
+            let doubtful = probing.keys.iter().map(|(keys, doubtful)| *doubtful || dirty(keys)).collect();
             let (authority, shadow) = (probing.authority, probing.shadow);
             self.out.tell(LaneEvent::Probed { ticket, authority, shadow, doubtful });
         }
@@ -201,4 +223,9 @@ impl Lane {
             self.out.tell(LaneEvent::ProbeFailed { ticket, reason: reason.to_owned() });
         }
     }
+}
+
+fn keys_of_read(database: u32, frame: &[u8]) -> Vec<KeyRef> {
+    let command = Args::new(frame).next().map_or(&command::UNKNOWN, command::lookup);
+    command.keys_of(frame).unwrap_or_default().0.iter().map(|name| KeyRef::new(database, name)).collect()
 }

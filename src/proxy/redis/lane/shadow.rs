@@ -119,6 +119,7 @@ impl Lane {
     fn effect_answered(&mut self, keys: &[KeyRef], expect: &Expect, token: Option<u64>, reply: &[u8]) {
         if !meets(expect, reply) {
             tracing::debug!(reply = %String::from_utf8_lossy(reply).trim(), "the shadow's reply to an effect is not the expected one");
+            self.jobs.refusals += 1;
             self.mark_all_dirty(keys);
             if keys.is_empty() {
                 self.begin_pass(PassKind::Full, "the shadow refused a FLUSH or a change of scripts");
@@ -171,6 +172,7 @@ impl Lane {
 
     /// A dump whose form the shadow does not know is copied by type from now on, and so is every dump of that form.
     fn copy_refused(&mut self, part: &CopyPart, reply: &[u8]) {
+        self.jobs.refusals += 1;
         tracing::debug!(reply = %String::from_utf8_lossy(reply).trim(), "the shadow refused a copy");
         let unknown_form = [b"Bad data".as_slice(), b"DUMP payload"]
             .iter()

@@ -133,6 +133,14 @@ impl Stage {
         self.lane.take_events().into_iter().filter(|event| !matches!(event, LaneEvent::Status(_))).collect()
     }
 
+    /// What the lane said of a probe that was answered.
+    fn doubts(&mut self) -> Option<Vec<bool>> {
+        self.events().into_iter().find_map(|event| match event {
+            LaneEvent::Probed { doubtful, .. } => Some(doubtful),
+            _ => None,
+        })
+    }
+
     fn dirty(&self) -> u64 {
         self.lane.status().dirty
     }
@@ -343,7 +351,12 @@ fn what_jobs_ask_behind_a_reported_fence_waits_for_its_release() {
     let mut stage = Stage::in_step();
     stage.order(LaneOrder::Fence { ticket: 1, budget_us: 500_000 });
     assert!(stage.is_fenced());
-    stage.order(LaneOrder::Probe { ticket: 9, database: 0, commands: vec![request(&[b"TYPE", b"k"]).into()] });
+    stage.order(LaneOrder::Probe {
+        ticket: 9,
+        database: 0,
+        commands: vec![request(&[b"TYPE", b"k"]).into()],
+        heal: false,
+    });
     stage.order(LaneOrder::Repair { database: 0, keys: vec![b"k".to_vec().into()] });
     assert!(stage.hears(Side::Source).is_empty(), "nothing is in flight behind a fence");
     stage.lane.publish(&plan(Authority::initial().flipped()), stage.now);
@@ -517,7 +530,12 @@ fn a_dump_the_shadow_refuses_is_copied_by_type() {
 fn both_sides_of_a_probe_are_read_at_one_position() {
     let mut stage = Stage::in_step();
     stage.says(1, "SET k 1");
-    stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands: vec![request(&[b"GET", b"k"]).into()] });
+    stage.order(LaneOrder::Probe {
+        ticket: 3,
+        database: 0,
+        commands: vec![request(&[b"GET", b"k"]).into()],
+        heal: false,
+    });
     stage.says(1, "SET k 2");
     assert_eq!(stage.hears(Side::Source), ["SET k 1", "GET k", "SET k 2"]);
     stage.answers(Side::Source, b"+OK\r\n$1\r\n1\r\n+OK\r\n");
@@ -531,14 +549,56 @@ fn a_probe_says_which_keys_the_lane_knows_to_be_wrong() {
     stage.answers(Side::Source, b":5\r\n");
     stage.hears(Side::Source);
     let reads: Vec<Box<[u8]>> = vec![request(&[b"GET", b"c"]).into(), request(&[b"GET", b"d"]).into()];
-    stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands: reads });
+    stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands: reads, heal: false });
     stage.answers(Side::Source, b"$1\r\n5\r\n$1\r\n1\r\n");
     stage.answers(Side::Target, b":4\r\n$1\r\n4\r\n$1\r\n2\r\n");
-    let doubts = stage.events().into_iter().find_map(|event| match event {
-        LaneEvent::Probed { doubtful, .. } => Some(doubtful),
-        _ => None,
-    });
-    assert_eq!(doubts, Some(vec![true, false]), "c is dirty and will be copied; that d is wrong was not known");
+    assert_eq!(stage.doubts(), Some(vec![true, false]), "c is dirty and will be copied; that d is wrong was not known");
+}
+
+/// A key that scripts write all the time is dirty whenever one looks.
+#[test]
+fn a_probe_that_heals_is_sure_of_a_key_that_is_written_on() {
+    for heal in [false, true] {
+        let mut stage = Stage::in_step();
+        stage.says(1, "EVAL x 1 k");
+        stage.answers(Side::Source, b":1\r\n");
+        stage.hears(Side::Source);
+        let commands = vec![request(&[b"TYPE", b"k"]).into(), request(&[b"GET", b"k"]).into()];
+        stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands, heal });
+        stage.says(1, "EVAL x 1 k");
+        if heal {
+            assert_eq!(stage.hears(Side::Source), ["PEXPIRETIME k", "DUMP k", "TYPE k", "GET k", "EVAL x 1 k"]);
+            stage.answers(Side::Source, b":-1\r\n");
+            stage.answers(Side::Source, &dump(0));
+        } else {
+            assert_eq!(stage.hears(Side::Source), ["TYPE k", "GET k", "EVAL x 1 k"]);
+        }
+        stage.answers(Side::Source, b"+string\r\n$1\r\n1\r\n:1\r\n");
+        let asked = stage.hears(Side::Target);
+        assert_eq!(asked.len(), if heal { 3 } else { 2 }, "{asked:?}");
+        if heal {
+            stage.answers(Side::Target, b"+OK\r\n");
+        }
+        stage.answers(Side::Target, b"+string\r\n$1\r\n1\r\n");
+        assert_eq!(stage.doubts(), Some(vec![!heal, !heal]));
+        assert_eq!(stage.dirty(), 1, "by the script behind the probe");
+    }
+}
+
+/// Whatever a copy in front of it was to make right is not right.
+#[test]
+fn a_probe_doubts_a_key_whose_copy_the_shadow_refused() {
+    let mut stage = Stage::in_step();
+    stage.says(1, "EVAL x 1 k");
+    stage.answers(Side::Source, b":1\r\n");
+    stage.hears(Side::Source);
+    let commands = vec![request(&[b"GET", b"k"]).into()];
+    stage.order(LaneOrder::Probe { ticket: 3, database: 0, commands, heal: true });
+    stage.answers(Side::Source, b":-1\r\n");
+    stage.answers(Side::Source, &dump(0));
+    stage.answers(Side::Source, b"$1\r\n1\r\n");
+    stage.answers(Side::Target, b"-OOM command not allowed\r\n$1\r\n0\r\n");
+    assert_eq!(stage.doubts(), Some(vec![true]));
 }
 
 #[test]
