@@ -1,14 +1,21 @@
-//! Kills of the proxy beside a replication feed, at instants chosen by a seed, while writers count.
+//! Kills of the proxy, of the source and of the target beside a replication feed, at instants chosen by a seed, while writers count.
 
 use crate::feed_history::{full_copies, server};
 use crate::history::Random;
-use crate::rig::{MIGRATION, REPLICATION, Rig, Writers, fill, losses};
+use crate::rig::{MIGRATION, REPLICATION, Rig, STEP, Writers, fill, losses};
 use crate::server::{Kind, RealServer};
+use crate::wait::until;
 
 /// A rig whose target is kept in step by a replication feed, with something in the source.
 #[must_use]
 pub fn followed(source: RealServer, target: RealServer) -> Rig {
-    let rig = Rig { feed: REPLICATION, ..Rig::of(source, target) };
+    followed_with(source, target, "source")
+}
+
+/// The same with this `write_consistency`.
+#[must_use]
+pub fn followed_with(source: RealServer, target: RealServer, consistency: &'static str) -> Rig {
+    let rig = Rig { feed: REPLICATION, consistency, ..Rig::of(source, target) };
     fill(&mut rig.source.connection(), 300);
     rig.create();
     rig
@@ -57,4 +64,60 @@ pub fn kills_of_the_proxy(seed: u64, kills: usize) -> usize {
     let journal = journal(&rig);
     assert_eq!(full_copies(&journal), 1, "nothing is copied again: {journal}");
     before_the_change
+}
+
+/// Kills the source for ever, so often, each time another one, while writers count. Of each time how many acknowledged writes the target does not
+/// have, and how many it has.
+///
+/// # Panics
+/// When the rig does not come up.
+#[must_use]
+pub fn kills_of_the_source(seed: u64, kills: usize, consistency: &'static str) -> Vec<(usize, usize)> {
+    let mut random = Random(seed);
+    let mut found = Vec::new();
+    for _ in 0..kills {
+        let mut rig = followed_with(server(Kind::Redis, false), server(Kind::Redis, false), consistency);
+        rig.advance_to("compare");
+        rig.drained();
+        let writers = Writers::start(rig.proxy.port, 8);
+        writers.progress(500 + random.below(3000));
+        rig.source.down();
+        until("the loss of the source in the journal", STEP, || {
+            let journal = journal(&rig);
+            if journal.contains("the source is not connected") { Ok(()) } else { Err(journal) }
+        });
+        let known = writers.finish();
+        let written = known.iter().map(|writer| writer.tokens.len()).sum();
+        found.push((losses(&mut rig.target.connection(), &known).len(), written));
+    }
+    found
+}
+
+/// Kills the target, which syncs every write, so often, and starts it again, while writers count.
+///
+/// # Panics
+/// When something acknowledged is lost, the servers differ, or a key is copied again.
+pub fn kills_of_the_target(seed: u64, kills: usize, consistency: &'static str) {
+    let mut random = Random(seed);
+    let mut rig = followed_with(server(Kind::Redis, true), server(Kind::Redis, true), consistency);
+    let writers = Writers::start(rig.proxy.port, 3);
+    rig.advance_to("compare");
+    rig.drained();
+    for _ in 0..kills {
+        writers.progress(1 + random.below(1000));
+        rig.target.down();
+        // With `both` nobody is answered before it is back.
+        if consistency == "source" {
+            writers.progress(1 + random.below(300));
+        }
+        rig.target.up();
+        writers.progress(10);
+    }
+    let known = writers.finish();
+    let now = rig.drained();
+    rig.assert_equal();
+    assert_eq!(losses(&mut rig.target.connection(), &known), Vec::<String>::new());
+    assert_eq!(now["divergences_found"], 0, "{now}");
+    let journal = journal(&rig);
+    assert_eq!(full_copies(&journal), 1, "nothing is copied again: {journal}");
 }

@@ -24,6 +24,8 @@ pub struct Rig {
     pub target: RealServer,
     /// What keeps the target in step: an option of the command line.
     pub feed: &'static str,
+    /// When a write is acknowledged: an option of the command line.
+    pub consistency: &'static str,
 }
 
 /// The feed of every test that does not name another.
@@ -50,7 +52,7 @@ impl Rig {
     /// Behind a proxy that was started in another way.
     #[must_use]
     pub fn behind(proxy: Crossfade, source: RealServer, target: RealServer) -> Self {
-        Self { proxy, source, target, feed: LANE }
+        Self { proxy, source, target, feed: LANE, consistency: "source" }
     }
 
     /// Creates the migration with gates small enough for a test.
@@ -72,6 +74,8 @@ impl Rig {
             "10",
             "--feed",
             self.feed,
+            "--write-consistency",
+            self.consistency,
         ]);
     }
 

@@ -3,6 +3,7 @@
 //! Control sends a [`Directive`], a core answers with a [`Report`]. Both travel in bounded [`Mailbox`]es woken by eventfd.
 
 mod companion;
+mod confirm;
 pub mod counters;
 mod hold;
 mod lane;
@@ -11,6 +12,7 @@ mod mailbox;
 use std::sync::Arc;
 
 pub use companion::{CompanionEvent, CompanionOrder, companion_core};
+pub use confirm::ConfirmOrder;
 pub use hold::{HoldEvent, HoldOrder};
 pub use lane::{LaneEvent, LaneOrder, LaneStatus, PassKind};
 pub use mailbox::Mailbox;
@@ -36,6 +38,8 @@ pub enum Directive {
     Companion { interlay: InterlayName, order: CompanionOrder },
     /// Whether clients of an interlay may begin new units of work. Answered by [`Report::Hold`].
     Hold { interlay: InterlayName, order: HoldOrder },
+    /// When the replies to writes may be delivered.
+    Confirm { interlay: InterlayName, order: ConfirmOrder },
     /// Use these filters from the next command on. Answered by [`Report::PoliciesAdopted`].
     Policies { interlay: InterlayName, policies: Box<CorePolicies> },
     /// Send [`Report::Sessions`].
@@ -68,6 +72,12 @@ pub enum Report {
         interlay: InterlayName,
         ticket: u64,
         event: HoldEvent,
+    },
+    /// Replies are withheld until [`ConfirmOrder::Confirmed`] comes with this ticket. A core has one outstanding at a time.
+    Confirm {
+        core: CoreId,
+        interlay: InterlayName,
+        ticket: u64,
     },
     /// At most [`base::model::limits::SESSIONS_LISTED_MAX`]; those that a hold waits for come first, the oldest of them first. `total` are all sessions
     /// of this core, `busy` those that are inside a unit of work.

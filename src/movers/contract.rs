@@ -94,6 +94,8 @@ pub struct Route {
     pub feed: FeedKind,
     /// How much longer than the authority the shadow may keep what expires, milliseconds.
     pub ttl_grace_ms: u64,
+    /// Clients get the replies to their writes when the shadow has these too (`write_consistency both`). Beside a replication feed only.
+    pub confirm_writes: bool,
 }
 
 /// By what two servers can be kept in step, in both directions.

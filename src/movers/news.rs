@@ -7,6 +7,15 @@ use bus::{CompanionEvent, HoldEvent};
 #[derive(Debug)]
 pub enum News {
     Companion(CompanionEvent),
-    Hold { core: CoreId, ticket: u64, event: HoldEvent },
+    Hold {
+        core: CoreId,
+        ticket: u64,
+        event: HoldEvent,
+    },
+    /// A core withholds replies until it is told, under this ticket, that the shadow has what they answer.
+    Confirm {
+        core: CoreId,
+        ticket: u64,
+    },
     Reads(Vec<SampledRead>),
 }

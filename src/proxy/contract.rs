@@ -12,7 +12,7 @@ use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SampledRead, Sess
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabKey;
 use bus::counters::CoreCounters;
-use bus::{CompanionEvent, CompanionOrder, HoldEvent, HoldOrder};
+use bus::{CompanionEvent, CompanionOrder, ConfirmOrder, HoldEvent, HoldOrder};
 pub use policy::SharedPolicies;
 
 /// Key of a client connection in its relay.
@@ -236,6 +236,16 @@ pub trait Relay {
     /// Answers by ticket.
     fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
         Vec::new()
+    }
+
+    // ---- confirming writes ---------------------------------------------------------------------------------------------
+
+    /// When withheld replies may be delivered. No other kind of interlay is told.
+    fn confirm(&mut self, _order: ConfirmOrder, _now: Now) {}
+
+    /// The ticket under which a confirmation is to be asked for, since the last call.
+    fn take_confirm_ticket(&mut self) -> Option<u64> {
+        None
     }
 
     fn sessions(&self, _now: Now) -> SessionList {

@@ -171,6 +171,26 @@ pub struct Crossfade<'a> {
 /// The interlay's name in every configuration here.
 pub const INTERLAY: &str = "bench";
 
+/// The feed of a contestant that is measured while two servers are kept in step.
+#[must_use]
+pub fn dual_over(name: &str) -> Option<&'static str> {
+    match name {
+        "crossfade-dual" => Some("replication"),
+        "crossfade-dual-lane" => Some("lane"),
+        _ => None,
+    }
+}
+
+/// The feed of a contestant that is measured while it makes a first copy, or changes the authority.
+#[must_use]
+pub fn migrating_over(name: &str) -> Option<&'static str> {
+    match name {
+        "crossfade-migrating" => Some("replication"),
+        "crossfade-migrating-lane" => Some("lane"),
+        _ => None,
+    }
+}
+
 impl Crossfade<'_> {
     /// # Errors
     /// Why it does not come up.

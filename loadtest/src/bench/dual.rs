@@ -22,12 +22,19 @@ pub struct Dual {
 }
 
 impl Dual {
-    /// Both servers, the source filled, the migration created with gates that a benchmark can meet, in phase `analyze`.
+    /// Both servers, the source filled, the migration over this feed created with gates that a benchmark can meet, in phase `analyze`.
     ///
     /// # Errors
     /// What did not work.
-    pub fn prepare(binary: &Path, keys: u64, value_bytes: usize) -> Result<Self, String> {
+    pub fn prepare(binary: &Path, keys: u64, value_bytes: usize, feed: &str) -> Result<Self, String> {
         let (source, target) = (redis()?, redis()?);
+        // A server waits five seconds for further replicas before it begins a snapshot, unless it is told not to. That is no throughput.
+        for server in [&source, &target] {
+            redis::cmd("CONFIG")
+                .arg(&["SET", "repl-diskless-sync-delay", "0"])
+                .exec(&mut client(server.port))
+                .map_err(|error| error.to_string())?;
+        }
         fill(source.address(), keys, value_bytes).map_err(|error| format!("filling the source: {error}"))?;
         let proxy = Crossfade { binary, cores: 1, source: source.port, target: Some(target.port), more: "" }.start()?;
         let dual = Self { proxy, source, target, binary: binary.to_owned() };
@@ -49,7 +56,7 @@ impl Dual {
                 "--compare-min-reads",
                 "10",
                 "--feed",
-                "lane",
+                feed,
             ],
         )?;
         dual.advance("analyze")?;
@@ -117,7 +124,7 @@ impl Dual {
         }
     }
 
-    /// Phase `compare`, everything copied: from here every write goes through the lane and every read is repeated on the target.
+    /// Phase `compare`, everything copied: from here the target is kept in step, and reads are repeated there.
     ///
     /// # Errors
     /// What did not work.
@@ -135,9 +142,13 @@ impl Dual {
     }
 }
 
-/// Whether nothing is left to copy and the lane knows it.
+/// Whether nothing is left to copy and the feed knows it.
 fn copied(now: &Json) -> bool {
-    now["backfill"]["complete"] == true && now["uncopied"] == false && now["lane"].is_object()
+    now["uncopied"] == false
+        && match now["feed"].as_str() {
+            Some("lane") => now["backfill"]["complete"] == true && now["lane"].is_object(),
+            _ => now["feed"] == "replication",
+        }
 }
 
 #[cfg(test)]
@@ -147,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_has_named_all_keys_is_not_yet_a_copy_of_them() {
-        let mut now = json!({ "backfill": { "complete": true }, "uncopied": true, "lane": {} });
+        let mut now = json!({ "feed": "lane", "backfill": { "complete": true }, "uncopied": true, "lane": {} });
         assert!(!copied(&now));
         now["uncopied"] = json!(false);
         assert!(copied(&now));

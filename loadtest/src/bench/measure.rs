@@ -269,10 +269,10 @@ fn parse_pgbench(text: &str) -> Option<(f64, f64)> {
 ///
 /// # Errors
 /// What did not work.
-pub fn backfill(load: &Load, tools: &Tools) -> Result<Measured, String> {
+pub fn backfill(load: &Load, tools: &Tools, feed: &str) -> Result<Measured, String> {
     let Load::Backfill { value_bytes, keys, keys_quick } = load else { return Err("not a backfill".to_owned()) };
     let keys = if tools.quick { *keys_quick } else { *keys };
-    let dual = Dual::prepare(&tools.crossfade, keys, *value_bytes)?;
+    let dual = Dual::prepare(&tools.crossfade, keys, *value_bytes, feed)?;
     dual.until("the gates of compare", |now| {
         now["gates"].as_array().is_some_and(|gates| gates.iter().all(|gate| gate["met"] == true))
     })?;
@@ -300,7 +300,7 @@ pub fn backfill(load: &Load, tools: &Tools) -> Result<Measured, String> {
 ///
 /// # Errors
 /// What did not work.
-pub fn flips(load: &Load, tools: &Tools) -> Result<Measured, String> {
+pub fn flips(load: &Load, tools: &Tools, feed: &str) -> Result<Measured, String> {
     let Load::Flips { per_second, connections, value_bytes, keys, read_share, flips, flips_quick } = load else {
         return Err("not a load of flips".to_owned());
     };
@@ -308,7 +308,7 @@ pub fn flips(load: &Load, tools: &Tools) -> Result<Measured, String> {
         "--rate {per_second} --connections {connections} --value-bytes {value_bytes} --keys {keys} --read-share {read_share} \
          --duration 120 --warmup 0.2 --until-eof"
     );
-    let dual = Dual::prepare(&tools.crossfade, *keys, *value_bytes)?;
+    let dual = Dual::prepare(&tools.crossfade, *keys, *value_bytes, feed)?;
     let mut client_max_ms = Vec::new();
     dual.compare()?;
     let still = under_load(&words, &dual, tools, || {

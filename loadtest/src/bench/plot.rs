@@ -11,14 +11,16 @@ const BAR: f64 = 15.0;
 const ROW_GAP: f64 = 10.0;
 const CURVE_HEIGHT: f64 = 260.0;
 
-const COLOURS: [(&str, &str); 13] = [
+const COLOURS: [(&str, &str); 15] = [
     ("direct", "#8a8f98"),
     ("crossfade", "#0b7285"),
     ("crossfade-2-cores", "#3bc9db"),
     ("crossfade-no-policies", "#99e9f2"),
     ("crossfade-no-telemetry", "#66d9e8"),
     ("crossfade-dual", "#1864ab"),
-    ("crossfade-migrating", "#4dabf7"),
+    ("crossfade-dual-lane", "#4dabf7"),
+    ("crossfade-migrating", "#1864ab"),
+    ("crossfade-migrating-lane", "#4dabf7"),
     ("haproxy", "#e8590c"),
     ("nutcracker", "#f08c00"),
     ("pgbouncer-session", "#5f3dc4"),
@@ -28,7 +30,7 @@ const COLOURS: [(&str, &str); 13] = [
 ];
 
 fn colour(contestant: &str) -> &'static str {
-    COLOURS.iter().find(|(name, _)| *name == contestant).unwrap_or(&COLOURS[12]).1
+    COLOURS.iter().find(|(name, _)| *name == contestant).unwrap_or(&COLOURS[COLOURS.len() - 1]).1
 }
 
 fn escaped(text: &str) -> String {

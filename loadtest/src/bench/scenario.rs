@@ -128,14 +128,16 @@ pub struct Scenario {
 }
 
 /// Every contestant that exists.
-pub const REDIS: [&str; 9] = [
+pub const REDIS: [&str; 11] = [
     "direct",
     "crossfade",
     "crossfade-2-cores",
     "crossfade-no-policies",
     "crossfade-no-telemetry",
     "crossfade-dual",
+    "crossfade-dual-lane",
     "crossfade-migrating",
+    "crossfade-migrating-lane",
     "haproxy",
     "nutcracker",
 ];

@@ -221,11 +221,11 @@ impl<'a> Session<'a> {
             if self.run.absent.contains_key(name) {
                 continue;
             }
-            if name == "crossfade-migrating" {
+            if let Some(feed) = contestants::migrating_over(name) {
                 for load in &block.loads {
                     let measured = match &self.loads[load] {
-                        Load::Backfill { .. } => backfill(&self.loads[load], &self.tools),
-                        _ => flips(&self.loads[load], &self.tools),
+                        Load::Backfill { .. } => backfill(&self.loads[load], &self.tools, feed),
+                        _ => flips(&self.loads[load], &self.tools, feed),
                     };
                     self.keep(load, name, true, repetition, measured);
                 }
@@ -244,8 +244,8 @@ impl<'a> Session<'a> {
     fn one_alone(&mut self, name: &str, block: &Block, repetition: u32) -> Result<(), String> {
         let (keys, value_bytes) = block.loads.iter().find_map(|load| self.loads[load].fill()).unwrap_or((1, 1));
         let (dual, server, program);
-        let target = if name == "crossfade-dual" {
-            dual = Dual::prepare(&self.tools.crossfade, keys, value_bytes)?;
+        let target = if let Some(feed) = contestants::dual_over(name) {
+            dual = Dual::prepare(&self.tools.crossfade, keys, value_bytes, feed)?;
             dual.compare()?;
             let servers = vec![dual.source.pid(), dual.target.pid()];
             Target { port: dual.proxy.port, proxy: Some(dual.proxy.pid()), servers }

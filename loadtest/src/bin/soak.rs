@@ -1,18 +1,35 @@
-//! Many random histories beside a replication feed, and many kills of the proxy: `make soak`. One line for each seed; exits 1 when one failed.
+//! Many random histories beside a replication feed, and many kills of the proxy, the source and the target: `make soak`. One line for each seed; exits 1 when one failed.
 //!
 //! `SEEDS` (20) and `SECONDS_EACH` (30) say how much; `CROSSFADE_SEED` is the first seed.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crossfade_loadtest::feed_faults::kills_of_the_proxy;
+use crossfade_loadtest::feed_faults::{kills_of_the_proxy, kills_of_the_source, kills_of_the_target};
 use crossfade_loadtest::feed_history::{Plan, history, what};
 use crossfade_loadtest::server::Kind;
 
 const PROXY_KILLS: usize = 50;
+const SERVER_KILLS: usize = 20;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+type Kills = fn(u64) -> String;
+
+/// # Panics
+/// When something is lost that both had to have.
+fn of_the_source(seed: u64, consistency: &'static str) -> String {
+    let found = kills_of_the_source(seed, SERVER_KILLS, consistency);
+    let (lost, written) = found.iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    assert!(consistency == "source" || lost == 0, "{lost} of {written} acknowledged writes are not on the target");
+    format!("{SERVER_KILLS}; {lost} of {written} acknowledged writes are not on the target")
+}
+
+fn of_the_target(seed: u64, consistency: &'static str) -> String {
+    kills_of_the_target(seed, SERVER_KILLS, consistency);
+    format!("{SERVER_KILLS}; nothing lost, nothing copied again")
 }
 
 fn main() -> ExitCode {
@@ -34,13 +51,20 @@ fn main() -> ExitCode {
             }
         }
     }
-    match std::thread::spawn(move || kills_of_the_proxy(first, PROXY_KILLS)).join() {
-        Ok(before) => {
-            println!("seed {first}: {PROXY_KILLS} kills of the proxy, {before} before the authority had changed")
-        }
-        Err(panic) => {
-            failed += 1;
-            println!("seed {first}: {PROXY_KILLS} kills of the proxy: FAILED: {}", what(&*panic));
+    let kills: [(&str, Kills); 5] = [
+        ("of the proxy", |seed| format!("{} before the authority had changed", kills_of_the_proxy(seed, PROXY_KILLS))),
+        ("of the source", |seed| of_the_source(seed, "source")),
+        ("of the source, write_consistency both", |seed| of_the_source(seed, "both")),
+        ("of the target", |seed| of_the_target(seed, "source")),
+        ("of the target, write_consistency both", |seed| of_the_target(seed, "both")),
+    ];
+    for (which, kill) in kills {
+        match std::thread::spawn(move || kill(first)).join() {
+            Ok(figures) => println!("seed {first}: kills {which}: {figures}"),
+            Err(panic) => {
+                failed += 1;
+                println!("seed {first}: kills {which}: FAILED: {}", what(&*panic));
+            }
         }
     }
     println!("{failed} failed");

@@ -1,7 +1,9 @@
 //! Killed and restarted beside a replication feed: what can go on exactly goes on exactly, what cannot is named, and nothing acknowledged is lost.
 
 use crossfade_loadtest::digest::contents;
-use crossfade_loadtest::feed_faults::{followed, journal, kills_of_the_proxy};
+use crossfade_loadtest::feed_faults::{
+    followed, journal, kills_of_the_proxy, kills_of_the_source, kills_of_the_target,
+};
 use crossfade_loadtest::feed_history::{full_copies, server};
 use crossfade_loadtest::history::seed;
 use crossfade_loadtest::rig::{MIGRATION, Rig, STEP, Writers, losses};
@@ -22,6 +24,19 @@ fn kill_9_of_the_proxy_in_flips_goes_on_where_it_was() {
     const KILLS: usize = 10;
     let before = kills_of_the_proxy(seed(), KILLS);
     eprintln!("{before} of {KILLS} kills came before the authority had changed");
+}
+
+/// With `write_consistency both` the shadow has what a client was told, whatever becomes of the source.
+#[test]
+fn kill_9_of_the_source_loses_nothing_that_both_had_to_have() {
+    let found = kills_of_the_source(seed(), 3, "both");
+    assert!(found.iter().all(|(lost, written)| *lost == 0 && *written > 100), "{found:?}");
+}
+
+/// The clients wait while it is away, and go on.
+#[test]
+fn kill_9_of_the_target_delays_writes_that_both_must_have() {
+    kills_of_the_target(seed(), 3, "both");
 }
 
 /// In both directions: as the target, and after a flip as the source.

@@ -235,6 +235,8 @@ pub const FOLLOW_PRIME_PAUSE: Duration = Duration::from_millis(5);
 pub const FEED_BATCH_COMMANDS: usize = 2_000;
 /// The same in bytes; also one piece of a large value.
 pub const FEED_BATCH_BYTES: usize = 1024 * 1024;
+/// A string of a snapshot up to this length is set instead of restored.
+pub const FEED_STRING_BYTES_MAX: usize = 64 * 1024;
 /// Loaded scripts that one core keeps for a new authority, and their bytes: many more than an application has.
 pub const SCRIPTS_KEPT_MAX: usize = 1000;
 pub const SCRIPTS_KEPT_BYTES_MAX: usize = 1024 * 1024;

@@ -114,6 +114,7 @@ decision!(
     WriteConsistency, "write_consistency", {
         Source = "source" | "old_authoritative",
         Target = "target" | "new_authoritative",
+        /// The reply comes when the shadow has the write in memory too.
         Both = "both" | "both_required",
         Either = "either" | "best_effort",
     }
@@ -165,6 +166,12 @@ decision!(
 );
 
 impl FeedKind {
+    /// Whether it can tell that the shadow has a write that the authority has answered.
+    #[must_use]
+    pub fn confirms_writes(self) -> bool {
+        self == Self::Replication
+    }
+
     /// What the cores do while this feed keeps the shadow in step.
     #[must_use]
     pub fn plan_mode(self) -> PlanMode {
@@ -320,8 +327,15 @@ impl Decisions {
         }
         match self.write_consistency {
             WriteConsistency::Source => {}
-            WriteConsistency::Target | WriteConsistency::Both | WriteConsistency::Either => {
-                return not_yet("write_consistency", self.write_consistency.as_str(), "source");
+            WriteConsistency::Both if self.feed.kind().is_none_or(FeedKind::confirms_writes) => {}
+            WriteConsistency::Both => {
+                return Err(DecisionError(format!(
+                    "write_consistency \"both\" needs a feed that tells what the shadow has: use feed auto or replication instead of {}",
+                    self.feed.as_str()
+                )));
+            }
+            WriteConsistency::Target | WriteConsistency::Either => {
+                return not_yet("write_consistency", self.write_consistency.as_str(), "source or both");
             }
         }
         match self.read_routing {
@@ -408,11 +422,12 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         assert_eq!(Decisions::default().supported(), Ok(()));
         type Change = fn(&mut Decisions);
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 8] = [
             ("canary", |d| d.strategy = Strategy::Canary),
             ("merge", |d| d.conflict_policy = ConflictPolicy::Merge),
             ("none", |d| d.data_movement = DataMovement::None),
-            ("both", |d| d.write_consistency = WriteConsistency::Both),
+            ("either", |d| d.write_consistency = WriteConsistency::Either),
+            ("both", |d| (d.write_consistency, d.feed) = (WriteConsistency::Both, FeedChoice::Lane)),
             ("ratio", |d| d.read_routing = ReadRouting::Ratio),
             ("ttl_preservation", |d| d.ttl_preservation = false),
             ("fence_budget_ms", |d| d.thresholds.fence_budget_ms = 0),

@@ -98,6 +98,6 @@ fn answer(directive: Directive) -> Option<Report> {
             let interlay = base::model::InterlayName::new("shop").unwrap();
             Some(Report::Statements { interlay, samples: vec![sample] })
         }
-        Directive::Companion { .. } | Directive::Drain { .. } => None,
+        Directive::Companion { .. } | Directive::Confirm { .. } | Directive::Drain { .. } => None,
     }
 }

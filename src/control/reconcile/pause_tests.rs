@@ -137,7 +137,9 @@ impl Rig {
                     Some(Report::Drained { core })
                 }
                 Directive::Hold { order: HoldOrder::Move { .. }, .. } => unreachable!("only at a change of authority"),
-                Directive::Publish(_) | Directive::Companion { .. } | Directive::Sample => None,
+                Directive::Publish(_) | Directive::Companion { .. } | Directive::Confirm { .. } | Directive::Sample => {
+                    None
+                }
             };
             if let Some(report) = report {
                 bus.reports.push(report).unwrap();

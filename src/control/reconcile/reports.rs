@@ -51,6 +51,9 @@ impl Control {
             Report::Hold { core, interlay, ticket, event } => {
                 self.movers.deliver(interlay, News::Hold { core, ticket, event }).await;
             }
+            Report::Confirm { core, interlay, ticket } => {
+                self.movers.deliver(interlay, News::Confirm { core, ticket }).await;
+            }
             Report::Sessions { core, interlay, ticket, total, busy, sessions } => {
                 if let Some(interlay) = self.interlays.get(&interlay) {
                     interlay.sessions.on_sessions(core, ticket, total, busy, sessions);

@@ -18,7 +18,9 @@ use super::statements::Analyst;
 use crate::config::{Config, InterlayConfig};
 use crate::store::Store;
 use crate::workflow::MigrationRecord;
-use base::model::{CoreId, Endpoint, EndpointName, FeedKind, InterlayName, MigrationId, RoutePlan, Side, Timestamp};
+use base::model::{
+    CoreId, Endpoint, EndpointName, FeedKind, InterlayName, MigrationId, RoutePlan, Side, Timestamp, WriteConsistency,
+};
 use bus::counters::CoreCounters;
 use bus::{Published, Switchboard};
 use movers::{Ability, Movers, Route, ServerFacts};
@@ -123,17 +125,18 @@ impl Migration {
     /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let (authority, feed, ttl_grace_ms) = {
+        let (authority, feed, ttl_grace_ms, confirm_writes) = {
             let record = self.record.borrow();
-            let grace_ms = record.decisions.thresholds.ttl_grace_ms;
-            (record.authority, record.feed.unwrap_or(FeedKind::Lane), grace_ms)
+            let decisions = &record.decisions;
+            let confirm_writes = decisions.write_consistency == WriteConsistency::Both;
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane), decisions.thresholds.ttl_grace_ms, confirm_writes)
         };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
             Side::Target => (&self.target, &self.source),
         };
         let (side, epoch) = (authority.side, authority.epoch);
-        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed, ttl_grace_ms }
+        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed, ttl_grace_ms, confirm_writes }
     }
 }
 

@@ -139,7 +139,10 @@ impl Rig {
                         let (generation, before) = (policies.generation, Vec::new());
                         self.say(Report::PoliciesAdopted { core: CoreId(core), interlay, generation, before });
                     }
-                    Directive::Sample | Directive::Hold { .. } | Directive::Sessions { .. } => {}
+                    Directive::Sample
+                    | Directive::Hold { .. }
+                    | Directive::Sessions { .. }
+                    | Directive::Confirm { .. } => {}
                     Directive::Drain { .. } => self.say(Report::Drained { core: CoreId(core) }),
                 }
             }

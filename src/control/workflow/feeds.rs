@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::record::MigrationRecord;
-use base::model::FeedKind;
+use base::model::{FeedKind, WriteConsistency};
 use movers::Feeds;
 
 /// The feed this migration uses when dual operation begins now, and why that one.
@@ -11,8 +11,14 @@ use movers::Feeds;
 /// Why none can be used, or why that is not known.
 pub fn chosen_feed(record: &MigrationRecord, evidence: &Evidence) -> Result<(FeedKind, String), String> {
     let feeds = evidence.feeds.as_ref().map_err(Clone::clone)?;
+    let confirming = record.decisions.write_consistency == WriteConsistency::Both;
     match record.decisions.feed.kind() {
-        None => best(feeds),
+        None => best(feeds).and_then(|(kind, why)| {
+            if confirming && !kind.confirms_writes() {
+                return Err(format!("write_consistency both needs another feed than {kind}: {why}"));
+            }
+            Ok((kind, why))
+        }),
         Some(asked) if feeds.usable.contains(&asked) => Ok((asked, "asked for, and both servers offer it".to_owned())),
         Some(asked) => {
             let refused = feeds.refused.iter().find(|(kind, _)| *kind == asked);

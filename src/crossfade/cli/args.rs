@@ -335,7 +335,7 @@ pub struct CreateArgs {
     /// copy
     #[arg(long)]
     data_movement: Option<String>,
-    /// source
+    /// source, both (replies to writes wait until the target has them too)
     #[arg(long)]
     write_consistency: Option<String>,
     /// authority, replicated

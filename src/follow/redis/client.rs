@@ -129,6 +129,34 @@ impl RedisClient {
         }
     }
 
+    /// Sends encoded requests whose replies are short, and leaves these to [`Self::receive`].
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn send(&mut self, requests: &[u8]) -> Result<(), ServerError> {
+        let lost = |error: std::io::Error| ServerError::unusable(&self.who, ServerFault::Lost(error.to_string()));
+        let sent = async {
+            self.writer.write_all(requests).await?;
+            self.writer.flush().await
+        };
+        match timeout(limits::JOB_REPLY_TIMEOUT, sent).await {
+            Ok(sent) => sent.map_err(lost),
+            Err(_) => Err(ServerError::unusable(&self.who, ServerFault::ReplyTimeout(limits::JOB_REPLY_TIMEOUT))),
+        }
+    }
+
+    /// Reads the replies to `count` requests that were sent before.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn receive(&mut self, count: usize) -> Result<Vec<Value>, ServerError> {
+        let mut replies = Vec::with_capacity(count);
+        while replies.len() < count {
+            replies.push(self.reader.next(&self.who).await?);
+        }
+        Ok(replies)
+    }
+
     /// Sends `count` encoded requests and reads `count` replies, both at once so that neither side's buffer can block the other.
     ///
     /// # Errors

@@ -51,8 +51,8 @@ impl PostgresMover {
     pub fn on_news(&self, news: News) {
         match news {
             News::Hold { core, ticket, event } => self.holds.on_answer(core, ticket, event),
-            // A PostgreSQL interlay has no companion, and samples no reads.
-            News::Companion(_) | News::Reads(_) => {}
+            // A PostgreSQL interlay has no companion, samples no reads and withholds nothing.
+            News::Companion(_) | News::Reads(_) | News::Confirm { .. } => {}
         }
     }
 

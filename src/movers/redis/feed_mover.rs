@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::clients::{Clients, end_connections, leave_position, remove_key};
+use super::confirmations::Confirmations;
 use super::feed::applier::Feed;
 use super::feed::compare::FeedReader;
 use super::feed::shadow::position_key;
@@ -38,6 +39,7 @@ struct Shared {
     running: RefCell<Option<Running>>,
     /// A position for the next epoch was left at the authority of the present one, visible to clients until they are released.
     left: Cell<bool>,
+    confirmations: Rc<Confirmations>,
     reads: Rc<Reads>,
     passes: Rc<Cell<u64>>,
 }
@@ -56,6 +58,7 @@ struct Running {
     _told: Task,
     _watching: Task,
     _comparing: Task,
+    _confirming: Option<Task>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ impl FeedMover {
         events: mpsc::Sender<(InterlayName, MoverEvent)>,
     ) -> Self {
         Self(Rc::new(Shared {
+            confirmations: Rc::new(Confirmations::new(interlay.clone(), cores.clone())),
             holds: Holds::new(interlay.clone(), cores),
             reads: Rc::new(Reads::default()),
             interlay,
@@ -102,6 +106,10 @@ impl FeedMover {
 
     pub fn on_hold(&self, core: CoreId, ticket: u64, event: HoldEvent) {
         self.0.holds.on_answer(core, ticket, event);
+    }
+
+    pub fn on_confirm(&self, core: CoreId, ticket: u64) {
+        self.0.confirmations.ask(core, ticket);
     }
 
     pub fn on_reads(&self, reads: Vec<SampledRead>) {
@@ -171,6 +179,10 @@ impl FeedMover {
         };
         let reads = Rc::clone(&self.0.reads);
         let comparing = spawn(async move { reads.compare_forever(&place).await });
+        let confirming = route.confirm_writes.then(|| {
+            let (confirmations, route, feed) = (Rc::clone(&self.0.confirmations), route.clone(), feed.clone());
+            spawn(async move { confirmations.answer_forever(&route, &feed).await })
+        });
         self.0.running.replace(Some(Running {
             route,
             feed,
@@ -182,6 +194,7 @@ impl FeedMover {
             _told: told,
             _watching: watching,
             _comparing: comparing,
+            _confirming: confirming,
         }));
     }
 

@@ -48,7 +48,15 @@ impl Rig {
             Side::Source => (source, target),
             Side::Target => (target, source),
         };
-        Route { authority, shadow, side, epoch: Epoch(epoch), feed: FeedKind::Replication, ttl_grace_ms: GRACE_MS }
+        Route {
+            authority,
+            shadow,
+            side,
+            epoch: Epoch(epoch),
+            feed: FeedKind::Replication,
+            ttl_grace_ms: GRACE_MS,
+            confirm_writes: false,
+        }
     }
 
     /// The process ends and another begins.

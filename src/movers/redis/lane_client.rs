@@ -276,6 +276,7 @@ impl LaneClient {
             Directive::Companion { order: CompanionOrder::Lane(order), .. } => Box::new(order),
             Directive::Publish(_)
             | Directive::Hold { .. }
+            | Directive::Confirm { .. }
             | Directive::Policies { .. }
             | Directive::Sessions { .. }
             | Directive::Sample

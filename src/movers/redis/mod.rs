@@ -3,6 +3,7 @@
 pub mod backfill;
 mod clients;
 mod clock;
+mod confirmations;
 mod content;
 pub mod digest;
 pub mod facts;

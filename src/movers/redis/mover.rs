@@ -98,6 +98,7 @@ impl RedisMover {
         match news {
             News::Companion(CompanionEvent::Lane(event)) => self.lane.on_lane(event).await,
             News::Hold { core, ticket, event } => self.feed.on_hold(core, ticket, event),
+            News::Confirm { core, ticket } => self.feed.on_confirm(core, ticket),
             News::Reads(reads) => self.feed.on_reads(reads),
         }
     }

@@ -4,7 +4,7 @@ use super::core::{Core, Interlay, SharedCore};
 use super::pump::pump;
 use crate::contract::SessionList;
 use base::model::InterlayName;
-use bus::{Directive, HoldEvent, HoldOrder, Report};
+use bus::{ConfirmOrder, Directive, HoldEvent, HoldOrder, Report};
 
 pub fn obey(core: &SharedCore, directive: Directive) {
     let now = core.borrow().now();
@@ -12,6 +12,7 @@ pub fn obey(core: &SharedCore, directive: Directive) {
         Directive::Publish(published) => core.borrow_mut().publish(published, now),
         Directive::Companion { interlay, order } => core.borrow_mut().order(interlay, order, now),
         Directive::Hold { interlay, order } => core.borrow_mut().hold(interlay, order),
+        Directive::Confirm { interlay, order } => core.borrow_mut().confirm(&interlay, order),
         Directive::Policies { interlay, policies } => {
             core.borrow_mut().adopt_policies(interlay, *policies);
             None
@@ -45,6 +46,13 @@ impl Core {
             let (ticket, event) = (order.ticket(), HoldEvent::Unsupported);
             self.report(Report::Hold { core, interlay: name, ticket, event });
         }
+        Some(index)
+    }
+
+    fn confirm(&mut self, name: &InterlayName, order: ConfirmOrder) -> Option<usize> {
+        let now = self.now();
+        let index = self.find(name)?;
+        self.interlays[index].relay.confirm(order, now);
         Some(index)
     }
 

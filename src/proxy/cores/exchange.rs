@@ -127,5 +127,9 @@ impl Core {
             let interlay = self.interlays[index].name.clone();
             self.report(Report::Hold { core, interlay, ticket, event });
         }
+        if let Some(ticket) = self.interlays[index].relay.take_confirm_ticket() {
+            let interlay = self.interlays[index].name.clone();
+            self.report(Report::Confirm { core, interlay, ticket });
+        }
     }
 }

@@ -156,7 +156,10 @@ impl Rig {
                         self.say(Report::Policies { core, interlay: orders(), generation, seats });
                     }
                     Directive::Drain { .. } => self.say(Report::Drained { core }),
-                    Directive::Companion { .. } | Directive::Hold { .. } | Directive::Sessions { .. } => {}
+                    Directive::Companion { .. }
+                    | Directive::Hold { .. }
+                    | Directive::Confirm { .. }
+                    | Directive::Sessions { .. } => {}
                 }
             }
         }

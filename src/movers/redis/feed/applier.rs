@@ -147,6 +147,11 @@ impl Feed {
         self.0.until(|_, doubts| doubts == 0).await;
     }
 
+    /// Waits until the status is so.
+    pub async fn until(&self, done: impl Fn(&FeedStatus) -> bool) {
+        self.0.until(|status, _| done(status)).await;
+    }
+
     /// Ends [`Self::run_forever`] as soon as the shadow has everything up to here, between two batches.
     pub fn stop_at(&self, offset: u64) {
         self.0.stop_at.set(Some(offset));

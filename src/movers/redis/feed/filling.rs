@@ -46,7 +46,7 @@ impl Shared {
             while let Some(item) = sync.history.item()? {
                 writer.take(item);
                 if writer.is_full() {
-                    writer.flush(client).await?;
+                    writer.pass_on(client).await?;
                 }
             }
             let written = writer.written();

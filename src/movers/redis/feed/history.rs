@@ -1,6 +1,7 @@
 //! Writes the records of a snapshot to the shadow: RESTORE where the shadow reads the value's encoding, typed commands where it does not.
 //!
-//! One connection, pipelined; nothing else writes to the shadow meanwhile. Lives on the movers' thread.
+//! One connection, pipelined: while the shadow works on one batch the next is made. Nothing else writes to the shadow meanwhile. Lives on the
+//! movers' thread.
 
 use super::batch::Doubt;
 use super::dialect::Dialect;
@@ -13,6 +14,8 @@ use wire::resp::args::Args;
 use wire::resp::encode::push_request;
 use wire::resp::value::Value;
 
+/// The type byte of a string (Redis `rdb.h`, RDB_TYPE_STRING).
+const STRING: u8 = 0;
 /// Redis 7.2 brought it.
 const RDB_OF_STREAM_3: u16 = 11;
 
@@ -31,13 +34,21 @@ pub struct HistoryWriter<'a> {
     dialect: &'a Dialect,
     version: Option<Version>,
     database: u32,
-    requests: Vec<u8>,
-    /// Of each request: its range, and the database it acts on; `None` for SELECT and FUNCTION.
-    entries: Vec<(std::ops::Range<usize>, Option<u32>)>,
+    batch: Batch,
+    /// Sent, and not answered yet.
+    sent: Option<Batch>,
     /// A value that comes in pieces.
     large: Option<Large>,
     written: Written,
     doubts: Vec<Doubt>,
+}
+
+/// Requests that are sent together.
+#[derive(Debug, Default)]
+struct Batch {
+    requests: Vec<u8>,
+    /// Of each request: its range, and the database it acts on; `None` for SELECT and FUNCTION.
+    entries: Vec<(std::ops::Range<usize>, Option<u32>)>,
 }
 
 #[derive(Debug)]
@@ -56,8 +67,8 @@ impl<'a> HistoryWriter<'a> {
             dialect,
             version: None,
             database: 0,
-            requests: Vec::new(),
-            entries: Vec::new(),
+            batch: Batch::default(),
+            sent: None,
             large: None,
             written: Written::default(),
             doubts: Vec::new(),
@@ -72,7 +83,7 @@ impl<'a> HistoryWriter<'a> {
     /// Whether so much waits to be sent that it should be.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.requests.len() >= limits::FEED_BATCH_BYTES || self.entries.len() >= limits::FEED_BATCH_COMMANDS
+        self.batch.requests.len() >= limits::FEED_BATCH_BYTES || self.batch.entries.len() >= limits::FEED_BATCH_COMMANDS
     }
 
     /// Takes one item of the snapshot.
@@ -122,6 +133,9 @@ impl<'a> HistoryWriter<'a> {
             self.by_type(key, type_byte, body, deadline.as_bytes());
             return;
         }
+        if self.as_string(key, type_byte, expire_at_ms.is_some().then_some(deadline.as_bytes()), body) {
+            return;
+        }
         // An older server reads the older form of a stream; by commands, pending entries of trimmed messages would be lost.
         let older = (type_byte == STREAM_3 && self.dialect.rdb_version < RDB_OF_STREAM_3)
             .then(|| to_stream_2(body).ok())
@@ -130,6 +144,21 @@ impl<'a> HistoryWriter<'a> {
         let payload = dump::build(type_byte, body, self.dialect.rdb_version);
         let words: [&[u8]; 6] = [b"RESTORE", key, deadline.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
         self.request(&words, Some(self.database));
+    }
+
+    /// A plain string is cheaper for the shadow as a SET: no checksum, no RDB to be read. True when it was written so.
+    fn as_string(&mut self, key: &[u8], type_byte: u8, deadline: Option<&[u8]>, body: &[u8]) -> bool {
+        if type_byte != STRING || body.len() > limits::FEED_STRING_BYTES_MAX {
+            return false;
+        }
+        let family = self.version.map_or(Family::Redis, |version| version.dialect);
+        let Ok(mut elements) = typed::elements(family, type_byte, body) else { return false };
+        let Some(Ok(Element::String(value))) = elements.next() else { return false };
+        match deadline {
+            Some(at) => self.request(&[b"SET", key, &value, b"PXAT", at], Some(self.database)),
+            None => self.request(&[b"SET", key, &value], Some(self.database)),
+        }
+        true
     }
 
     /// Makes a key what it was on the authority: `payload` as its DUMP gave it, `None` where there was no such key.
@@ -148,52 +177,73 @@ impl<'a> HistoryWriter<'a> {
     }
 
     fn request(&mut self, words: &[&[u8]], database: Option<u32>) {
-        let begin = self.requests.len();
-        push_request(&mut self.requests, words);
-        self.entries.push((begin..self.requests.len(), database));
+        let Batch { requests, entries } = &mut self.batch;
+        let begin = requests.len();
+        push_request(requests, words);
+        entries.push((begin..requests.len(), database));
     }
 
-    /// Sends what was taken and reads the answers. What RESTORE is refused for is written by type.
+    /// Sends what was taken, when the answers to what was sent before are in.
     ///
     /// # Errors
     /// [`JobError`]: the shadow was lost, or refuses to be written to.
+    pub async fn pass_on(&mut self, client: &mut RedisClient) -> Result<(), JobError> {
+        if let Some(sent) = self.sent.take() {
+            let replies = client.receive(sent.entries.len()).await?;
+            self.answered(client.who(), &sent, replies)?;
+        }
+        if !self.batch.entries.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            client.send(&batch.requests).await?;
+            self.sent = Some(batch);
+        }
+        Ok(())
+    }
+
+    /// The same, until everything is answered.
+    ///
+    /// # Errors
+    /// As [`Self::pass_on`].
     pub async fn flush(&mut self, client: &mut RedisClient) -> Result<(), JobError> {
         // What is written by type may be refused again, but not by type again.
-        while !self.entries.is_empty() {
-            let replies = client.pipeline(&self.requests, self.entries.len()).await?;
-            let requests = std::mem::take(&mut self.requests);
-            let entries = std::mem::take(&mut self.entries);
-            let (back, mut at) = (self.database, self.database);
-            for ((range, database), reply) in entries.into_iter().zip(replies) {
-                let Value::Error(text) = reply else { continue };
-                let why = String::from_utf8_lossy(&text).into_owned();
-                let args: Vec<&[u8]> = Args::new(&requests[range]).collect();
-                let bad_data = why.contains("Bad data format") || why.contains("DUMP payload version");
-                match (args.as_slice(), database) {
-                    ([b"RESTORE", key, deadline, payload, ..], Some(database)) if bad_data => {
-                        if at != database {
-                            self.request(&[b"SELECT", database.to_string().as_bytes()], None);
-                            at = database;
-                        }
-                        self.database = database;
-                        if let Ok(value) = dump::parse(payload) {
-                            self.by_type(key, value.type_byte, value.body, deadline);
-                        }
+        while self.sent.is_some() || !self.batch.entries.is_empty() {
+            self.pass_on(client).await?;
+        }
+        Ok(())
+    }
+
+    /// What RESTORE is refused for is written by type, in the batch that is being made.
+    fn answered(&mut self, who: &str, sent: &Batch, replies: Vec<Value>) -> Result<(), JobError> {
+        let (back, mut at) = (self.database, self.database);
+        for ((range, database), reply) in sent.entries.iter().zip(replies) {
+            let Value::Error(text) = reply else { continue };
+            let why = String::from_utf8_lossy(&text).into_owned();
+            let args: Vec<&[u8]> = Args::new(&sent.requests[range.clone()]).collect();
+            let bad_data = why.contains("Bad data format") || why.contains("DUMP payload version");
+            match (args.as_slice(), *database) {
+                ([b"RESTORE", key, deadline, payload, ..], Some(database)) if bad_data => {
+                    if at != database {
+                        self.request(&[b"SELECT", database.to_string().as_bytes()], None);
+                        at = database;
                     }
-                    _ if is_refusal_of_all(&why) => return Err(JobError::answer(client.who(), why)),
-                    (args, database) => {
-                        let key = args.get(1).map(|key| key.to_vec());
-                        let name = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
-                        let database = database.unwrap_or(back);
-                        self.doubts.push(Doubt { database, key, why: format!("{name}: {why}") });
+                    self.database = database;
+                    if let Ok(value) = dump::parse(payload) {
+                        self.by_type(key, value.type_byte, value.body, deadline);
                     }
                 }
+                _ if is_refusal_of_all(&why) => return Err(JobError::answer(who, why)),
+                (args, database) => {
+                    let key = args.get(1).map(|key| key.to_vec());
+                    let name = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
+                    let database = database.unwrap_or(back);
+                    self.doubts.push(Doubt { database, key, why: format!("{name}: {why}") });
+                }
             }
-            if at != back {
-                self.request(&[b"SELECT", back.to_string().as_bytes()], None);
-            }
-            self.database = back;
         }
+        if at != back {
+            self.request(&[b"SELECT", back.to_string().as_bytes()], None);
+        }
+        self.database = back;
         Ok(())
     }
 

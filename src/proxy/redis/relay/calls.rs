@@ -9,7 +9,7 @@ use crate::contract::{Arrival, Ask, ClientKey, Failure, HoldUnsupported, Relay, 
 use base::model::{Generation, RoutePlan, SampledRead};
 use base::stdx::clock::Now;
 use bus::counters::{self, CoreCounters};
-use bus::{HoldEvent, HoldOrder};
+use bus::{ConfirmOrder, HoldEvent, HoldOrder};
 
 impl Relay for RedisRelay {
     fn client_opened(&mut self, _arrival: Arrival) -> Result<ClientKey, Vec<u8>> {
@@ -32,13 +32,11 @@ impl Relay for RedisRelay {
 
     fn take_client_output(&mut self, key: ClientKey, recycled: Vec<u8>) -> Option<Vec<u8>> {
         self.shared.spares.give(recycled);
-        let output = &mut self.clients.get_mut(key)?.output;
-        output.listed = false;
-        if output.bytes.is_empty() {
-            return None;
-        }
-        self.shared.counters.bytes_to_clients += if counters::ON { output.bytes.len() as u64 } else { 0 };
-        Some(std::mem::take(&mut output.bytes))
+        let client = self.clients.get_mut(key)?;
+        client.output.listed = false;
+        let output = client.take_output()?;
+        self.shared.counters.bytes_to_clients += if counters::ON { output.len() as u64 } else { 0 };
+        Some(output)
     }
 
     fn client_written(&mut self, key: ClientKey) -> bool {
@@ -142,6 +140,15 @@ impl Relay for RedisRelay {
 
     fn take_hold_events(&mut self) -> Vec<(u64, HoldEvent)> {
         self.shared.hold.take_events()
+    }
+
+    fn confirm(&mut self, order: ConfirmOrder, now: Now) {
+        self.shared.now = now;
+        self.confirm_ordered(order);
+    }
+
+    fn take_confirm_ticket(&mut self) -> Option<u64> {
+        self.shared.confirming.take_ticket()
     }
 
     fn take_reads(&mut self) -> Vec<SampledRead> {

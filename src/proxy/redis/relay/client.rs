@@ -8,6 +8,7 @@ use super::blocked::{Blocked, BlockedState};
 use super::path::{Path, Step, Wait};
 use super::session::Session;
 use super::shared::Shared;
+use super::withheld::Withheld;
 use crate::contract::{Ask, ClientKey, UpstreamKey};
 use base::model::limits;
 use policy::RequestDecision;
@@ -128,6 +129,8 @@ pub struct Client {
     pub pinned: Option<UpstreamKey>,
     pub pushes: PushStream,
     pub blocked: Option<Blocked>,
+    /// Its output waits for confirmations.
+    pub withheld: Option<Box<Withheld>>,
 }
 
 impl Client {
@@ -148,6 +151,7 @@ impl Client {
             pinned: None,
             pushes: PushStream::default(),
             blocked: None,
+            withheld: None,
         }
     }
 
@@ -182,7 +186,8 @@ impl Client {
         if self.output.bytes.len() > limits::CLIENT_OUTPUT_HARD_BYTES {
             shared.asks.push(Ask::CloseClient(self.key));
         }
-        if !self.output.listed && (!self.output.bytes.is_empty() || self.closing) {
+        let may_be_sent = !self.is_withheld(shared);
+        if !self.output.listed && may_be_sent && (!self.output.bytes.is_empty() || self.closing) {
             self.output.listed = true;
             shared.ready_clients.push(self.key);
         }

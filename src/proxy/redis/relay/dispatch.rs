@@ -106,7 +106,7 @@ impl Client {
         if !examined {
             self.input.decided = None; // of the command at the front, which goes now
         }
-        let (mut used, mut count) = (0, 0);
+        let (mut used, mut count, mut reads) = (0, 0, true);
         while count < room {
             let rest = &bytes[used..];
             let RequestScan::Frame { len, inline: false } = scan_request(&mut RequestProgress::default(), rest) else {
@@ -124,11 +124,15 @@ impl Client {
                 break;
             }
             shared.count(command);
+            reads &= command.class == Class::Read;
             used += len;
             count += 1;
         }
         if count == 0 {
             return 0;
+        }
+        if !reads {
+            self.withhold(shared);
         }
         let Some(upstream) = shared.upstreams.get_mut(upstream_key) else { return 0 };
         upstream.output.extend_from_slice(&bytes[..used]);
@@ -161,6 +165,9 @@ impl Client {
     fn dispatch(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         let Some(name) = Args::new(frame).next() else { return Step::Done };
         let command = command::lookup(name);
+        if command.class != Class::Read {
+            self.withhold(shared);
+        }
         let step = if self.pushes.open {
             self.dispatch_subscribed(shared, command, frame)
         } else if self.transaction.is_some() {

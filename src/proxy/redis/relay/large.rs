@@ -32,6 +32,9 @@ impl Client {
         }
         self.input.progress = RequestProgress::default();
         self.input.large = Some(ReplyFeed::default());
+        if command.class != Class::Read {
+            self.withhold(shared);
+        }
         shared.count(command);
         Some(Step::Done)
     }

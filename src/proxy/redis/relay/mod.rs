@@ -37,5 +37,6 @@ mod subscribe;
 mod tests;
 mod transaction;
 mod upstream;
+mod withheld;
 
 pub use state::RedisRelay;

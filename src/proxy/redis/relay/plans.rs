@@ -39,6 +39,12 @@ impl RedisRelay {
         let old = std::mem::replace(&mut self.shared.plan, plan);
         let changes = Changes::between(&old, &self.shared.plan);
         let moved = changes.side || changes.mode || changes.endpoint;
+        if changes.side || self.shared.plan.mode != PlanMode::Followed {
+            // At a change of authority both sides are equal; a plan without a feed confirms nothing.
+            self.deliver_withheld();
+            let confirming = &mut self.shared.confirming;
+            confirming.stay_on_if(self.shared.plan.mode == PlanMode::Followed);
+        }
         if moved {
             self.shared.anonymous_allowed = None;
             self.shared.upstreams.shared.clear();

@@ -241,6 +241,7 @@ impl RedisRelay {
         self.shared.counters.upstream_losses += 1;
         self.shared.asks.push(Ask::CloseUpstream(key));
         let side = upstream.key.side;
+        self.close_withheld_of(key);
         let reply = match failure {
             Failure::Refused(reply) => Some(reply.clone()),
             Failure::Unreachable(why) => {

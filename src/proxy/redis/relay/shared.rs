@@ -10,6 +10,7 @@ use super::reads::SampledReads;
 use super::scripts::Scripts;
 use super::session::Session;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
+use super::withheld::Confirming;
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
 use crate::redis::lane::request::LaneMessage;
 use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, Side, limits};
@@ -40,6 +41,7 @@ pub struct Shared {
     /// Clients whose reason to wait may be over.
     pub resume: Vec<ClientKey>,
     pub hold: Hold,
+    pub confirming: Confirming,
     pub policies: SharedPolicies,
     pub kept: Kept,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
@@ -65,6 +67,7 @@ impl Shared {
             ready_clients: Vec::new(),
             resume: Vec::new(),
             hold: Hold::default(),
+            confirming: Confirming::default(),
             policies: SharedPolicies::clone(&setup.policies),
             kept: Kept::default(),
             anonymous_allowed: None,

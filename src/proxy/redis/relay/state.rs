@@ -146,6 +146,7 @@ impl RedisRelay {
             barrier.check(&self.clients, &self.shared, moving);
         }
         self.check_hold();
+        self.ask_for_confirmation();
     }
 
     /// No new clients; those with nothing outstanding are closed now, the others as soon as their replies are sent.
@@ -154,7 +155,7 @@ impl RedisRelay {
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.closing = true;
-            if client.outstanding == 0 || client.pushes.open {
+            if (client.outstanding == 0 && client.withheld.is_none()) || client.pushes.open {
                 self.shared.asks.push(Ask::CloseClient(key));
             }
         }

@@ -6,6 +6,7 @@ mod moves;
 mod policies;
 mod reads;
 mod runs;
+mod withheld;
 
 use std::sync::Arc;
 
