@@ -53,8 +53,8 @@ fn main() -> ExitCode {
     }
     let kills: [(&str, Kills); 5] = [
         ("of the proxy", |seed| format!("{} before the authority had changed", kills_of_the_proxy(seed, PROXY_KILLS))),
-        ("of the source", |seed| of_the_source(seed, "source")),
-        ("of the source, write_consistency both", |seed| of_the_source(seed, "both")),
+        ("of proxy and source", |seed| of_the_source(seed, "source")),
+        ("of proxy and source, write_consistency both", |seed| of_the_source(seed, "both")),
         ("of the target", |seed| of_the_target(seed, "source")),
         ("of the target, write_consistency both", |seed| of_the_target(seed, "both")),
     ];
