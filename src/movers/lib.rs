@@ -13,9 +13,9 @@ mod redis;
 mod thread;
 
 pub use contract::{
-    Ability, Applied, Behind, Check, Copied, Drained, Feeds, Finding, FreshFacts, HeldClients, HoldError, MoverEvent,
-    OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec,
-    WriteProbe,
+    Ability, Applied, Behind, Check, Conflicts, Copied, Drained, Excluded, Feeds, Finding, FreshFacts, HeldClients,
+    HoldError, MoverEvent, OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts,
+    Verified, VerifySpec, WriteProbe,
 };
 pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};
 pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look, own_gates, session_state, supports};

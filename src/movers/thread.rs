@@ -274,6 +274,7 @@ mod tests {
             epoch: Epoch(3),
             feed: FeedKind::Lane,
             ttl_grace_ms: 1000,
+            conflicts: crate::contract::Conflicts::default(),
         }
     }
 

@@ -2,8 +2,11 @@
 //!
 //! One connection, pipelined; nothing else writes to the shadow meanwhile. Lives on the movers' thread.
 
+use std::rc::Rc;
+
 use super::batch::Doubt;
 use super::dialect::Dialect;
+use super::exclusions::Exclusions;
 use crate::error::JobError;
 use base::model::limits;
 use follow::redis::client::RedisClient;
@@ -23,12 +26,15 @@ pub struct Written {
     pub bytes: u64,
     /// Of those, written by typed commands.
     pub typed: u64,
+    /// Keys of the snapshot that are not moved; not among `keys`.
+    pub excluded: u64,
 }
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct HistoryWriter<'a> {
     dialect: &'a Dialect,
+    exclusions: Rc<Exclusions>,
     version: Option<Version>,
     database: u32,
     requests: Vec<u8>,
@@ -54,6 +60,7 @@ impl<'a> HistoryWriter<'a> {
     pub fn new(dialect: &'a Dialect) -> Self {
         Self {
             dialect,
+            exclusions: Rc::default(),
             version: None,
             database: 0,
             requests: Vec::new(),
@@ -62,6 +69,12 @@ impl<'a> HistoryWriter<'a> {
             written: Written::default(),
             doubts: Vec::new(),
         }
+    }
+
+    /// Keys that are not written.
+    #[must_use]
+    pub fn without(self, exclusions: Rc<Exclusions>) -> Self {
+        Self { exclusions, ..self }
     }
 
     #[must_use]
@@ -113,6 +126,10 @@ impl<'a> HistoryWriter<'a> {
 
     fn record(&mut self, key: &[u8], type_byte: u8, expire_at_ms: Option<i64>, body: &[u8]) {
         if key.starts_with(crate::RESERVED_PREFIX) {
+            return;
+        }
+        if self.exclusions.covers(self.database, key) {
+            self.written.excluded += 1;
             return;
         }
         self.written.keys += 1;
