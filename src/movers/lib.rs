@@ -30,5 +30,12 @@ pub use redis::feed::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus};
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
 
+/// Tests of other crates only: a mover without its thread, to be run in virtual time.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::redis::clock::testing::follow as follow_virtual_time;
+    pub use crate::redis::mover::RedisMover;
+}
+
 /// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by the job that made them.
 pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";
