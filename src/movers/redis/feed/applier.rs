@@ -46,6 +46,9 @@ pub(super) struct Shared {
     /// Keys that the shadow did not have when a command built on them, with the others of that command; some it may have lost too early.
     pub absent: RefCell<BTreeMap<DatabaseKey, BTreeSet<DatabaseKey>>>,
     pub has_absent: Notify,
+    /// Keys that were found absent and have no deadline at the authority, each with the offset at which that was so: one that was persisted on the way
+    /// there may have been lost.
+    pub made_anew: RefCell<BTreeMap<DatabaseKey, u64>>,
     pub touches: RefCell<Touches>,
     pub work: RefCell<VecDeque<Work>>,
     /// Rung when there is work.
@@ -106,6 +109,7 @@ impl Feed {
             exclusions: RefCell::default(),
             absent: RefCell::default(),
             has_absent: Notify::new(),
+            made_anew: RefCell::default(),
             touches: RefCell::default(),
             work: RefCell::default(),
             has_work: Notify::new(),
@@ -425,6 +429,7 @@ impl Shared {
                     if doubtful {
                         watch_presence(frame, database, &mut at.batch);
                     }
+                    self.look_at_persist(frame, database, doubtful || at.batch.is_watching());
                     self.translate(frame, database, &at.dialect, &mut at.batch, &at.key);
                 }
                 Some(Item::WantsAck) => gathered.wants_ack = true,
