@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use base::model::{CoreId, Endpoint, Epoch, FeedKind, Side, Sighting};
+use base::model::{ConflictPolicy, CoreId, Endpoint, Epoch, FeedKind, KeyPattern, Side, Sighting};
 
 use crate::error::{JobError, Unsupported};
 use crate::progress::Progress;
@@ -96,12 +96,43 @@ pub struct Route {
     pub ttl_grace_ms: u64,
     /// Clients get the replies to their writes when the shadow has these too (`write_consistency both`). Beside a replication feed only.
     pub confirm_writes: bool,
+    pub conflicts: Conflicts,
+}
+
+/// What becomes of keys that the target held before the first copy, and which keys are not moved at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflicts {
+    pub policy: ConflictPolicy,
+    /// Keys that match one of these are not moved.
+    pub exclude: Arc<[KeyPattern]>,
+    /// The authority has changed since the migration began: whatever either server holds, the policy has been carried out.
+    pub settled: bool,
+}
+
+impl Default for Conflicts {
+    /// The target becomes an exact copy.
+    fn default() -> Self {
+        Self { policy: ConflictPolicy::Replace, exclude: Arc::from([]), settled: false }
+    }
+}
+
+/// Keys and commands that were not moved, because the migration excludes keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Excluded {
+    /// Keys that the target held before the first copy and keeps (conflict policy `skip`).
+    pub kept: u64,
+    /// Keys of snapshots that were not copied.
+    pub keys: u64,
+    /// Commands of the authority that were not applied.
+    pub commands: u64,
+    /// Commands that named an excluded key and another one: the other was copied.
+    pub mixed: u64,
 }
 
 /// By what two servers can be kept in step, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feeds {
-    /// The best first; never empty.
+    /// The best first; the servers themselves always offer one.
     pub usable: Vec<FeedKind>,
     /// Each of the others, with the reason and what to do about it.
     pub refused: Vec<(FeedKind, String)>,
@@ -156,6 +187,7 @@ pub struct ShadowFacts {
     pub pass: u64,
     pub behind: Behind,
     pub applied: Applied,
+    pub excluded: Excluded,
     pub reads: ReadsCompared,
     pub authority_connected: bool,
     pub shadow_connected: bool,

@@ -13,9 +13,9 @@ mod redis;
 mod thread;
 
 pub use contract::{
-    Ability, Applied, Behind, Check, Copied, Drained, Feeds, Finding, FreshFacts, HeldClients, HoldError, MoverEvent,
-    OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts, Verified, VerifySpec,
-    WriteProbe,
+    Ability, Applied, Behind, Check, Conflicts, Copied, Drained, Excluded, Feeds, Finding, FreshFacts, HeldClients,
+    HoldError, MoverEvent, OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts,
+    Verified, VerifySpec, WriteProbe,
 };
 pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};
 pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look, own_gates, session_state, supports};
@@ -29,6 +29,13 @@ pub use redis::feed::batch::Doubt;
 pub use redis::feed::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus};
 pub use redis::verify::Divergence;
 pub use thread::{CheckLine, MoverEvents, Movers};
+
+/// Tests of other crates only: a mover without its thread, to be run in virtual time.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::redis::clock::testing::follow as follow_virtual_time;
+    pub use crate::redis::mover::RedisMover;
+}
 
 /// Keys that begin so belong to Crossfade's own tests: never copied, never compared, removed by the job that made them.
 pub const RESERVED_PREFIX: &[u8] = b"__crossfade:";

@@ -275,6 +275,7 @@ mod tests {
             feed: FeedKind::Lane,
             ttl_grace_ms: 1000,
             confirm_writes: false,
+            conflicts: crate::contract::Conflicts::default(),
         }
     }
 

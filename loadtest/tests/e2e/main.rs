@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod faults;
+mod feed_conflicts;
 mod feed_faults;
 mod feed_history;
 mod feed_inputs;

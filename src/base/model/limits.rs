@@ -288,6 +288,16 @@ pub const FEED_READS_AT_ONCE: usize = 32;
 pub const FEED_EVENTS_LEN: usize = 64;
 /// Elements in one command that writes a value by its type: a shadow is not busy with one for long.
 pub const FEED_ELEMENTS_AT_ONCE: usize = 128;
+/// Patterns of keys that a migration excludes, and the bytes of one: every key of every command of the stream is matched against all of them.
+pub const EXCLUDE_PATTERNS_MAX: usize = 64;
+pub const EXCLUDE_PATTERN_BYTES_MAX: usize = 256;
+/// Keys that a target may hold under conflict policy `skip`, and the bytes of their names: all are kept in memory and on the shadow.
+pub const FEED_KEPT_KEYS_MAX: usize = 100_000;
+pub const FEED_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Keys removed from a shadow, or noted there as kept, at a time.
+pub const FEED_NAMES_AT_ONCE: usize = 512;
+/// Keys named in an error that says what a target holds.
+pub const FEED_KEYS_NAMED_MAX: usize = 3;
 /// ACL users whose rights are compared by ACL DRYRUN; each costs two round trips for a few hundred commands.
 pub const FINDING_USERS_COMPARED_MAX: usize = 32;
 /// Names listed in one finding, and bytes of each: it is read by a person.

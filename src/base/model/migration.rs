@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::authority::{Epoch, Side};
 use super::ids::Timestamp;
+use super::key_pattern::KeyPattern;
 use super::limits;
 use super::plan::PlanMode;
 
@@ -89,14 +90,16 @@ decision!(
 );
 
 decision!(
-    /// What happens when the backfill meets a key that the target already has.
+    /// What becomes of keys that the target holds before the first copy.
     ConflictPolicy, "conflict_policy", {
         /// The target must be empty before the first copy.
         Fail = "fail",
+        /// The target keeps what it holds: those keys are not moved.
         Skip = "skip" | "none",
         /// The target becomes an exact copy of the source: keys only the target has are removed.
         Replace = "replace",
         Merge = "merge",
+        /// Keys that match the patterns of the decision `exclude` are not moved; of others the target must hold none.
         Exclude = "exclude",
     }
 );
@@ -234,6 +237,8 @@ decision!(
 pub struct Decisions {
     pub strategy: Strategy,
     pub conflict_policy: ConflictPolicy,
+    /// Keys that are not moved; only with [`ConflictPolicy::Exclude`].
+    pub exclude: Vec<KeyPattern>,
     pub data_movement: DataMovement,
     pub write_consistency: WriteConsistency,
     pub read_routing: ReadRouting,
@@ -252,6 +257,7 @@ impl Default for Decisions {
         Self {
             strategy: Strategy::BlueGreen,
             conflict_policy: ConflictPolicy::Fail,
+            exclude: Vec::new(),
             data_movement: DataMovement::Copy,
             write_consistency: WriteConsistency::Source,
             read_routing: ReadRouting::Authority,
@@ -313,12 +319,7 @@ impl Decisions {
             | Strategy::RollingUpdate
             | Strategy::StranglerFig => return not_yet("strategy", self.strategy.as_str(), "blue_green or big_bang"),
         }
-        match self.conflict_policy {
-            ConflictPolicy::Fail | ConflictPolicy::Replace => {}
-            ConflictPolicy::Skip | ConflictPolicy::Merge | ConflictPolicy::Exclude => {
-                return not_yet("conflict_policy", self.conflict_policy.as_str(), "fail or replace");
-            }
-        }
+        self.conflicts_sane()?;
         match self.data_movement {
             DataMovement::Copy => {}
             DataMovement::BidirectionalRepair | DataMovement::None => {
@@ -348,6 +349,53 @@ impl Decisions {
             return not_yet("ttl_preservation", "false", "true");
         }
         self.thresholds.sane()
+    }
+
+    /// Whether what is to become of the target's own keys can be done.
+    fn conflicts_sane(&self) -> Result<(), DecisionError> {
+        let refused = |text: String| Err(DecisionError(text));
+        let policy = self.conflict_policy;
+        if policy == ConflictPolicy::Merge {
+            return refused(
+                    "conflict_policy \"merge\" is not supported: a value that only the target holds a part of would change differently on \
+                     the two sides with every later command that reads it (HINCRBY, SUNIONSTORE, EVAL), and no comparison could tell \
+                     that from an error. Write the target's values into the source first and use replace, or use skip or exclude"
+                        .to_owned(),
+                );
+        }
+        match (policy, self.exclude.len()) {
+            (ConflictPolicy::Exclude, 0) => {
+                return refused(
+                    "conflict_policy \"exclude\" needs patterns of the keys that are not moved: use --exclude PATTERN"
+                        .to_owned(),
+                );
+            }
+            (ConflictPolicy::Exclude, count) if count > limits::EXCLUDE_PATTERNS_MAX => {
+                let max = limits::EXCLUDE_PATTERNS_MAX;
+                return refused(format!("{count} patterns are excluded: use at most {max}"));
+            }
+            (ConflictPolicy::Fail | ConflictPolicy::Replace | ConflictPolicy::Skip | ConflictPolicy::Merge, 1..) => {
+                return refused(format!(
+                    "patterns are excluded, but conflict_policy is \"{policy}\": use conflict_policy exclude"
+                ));
+            }
+            (_, _) => {}
+        }
+        if self.leaves_keys_out() && self.feed == FeedChoice::Lane {
+            return refused(format!(
+                "conflict_policy \"{policy}\" is not supported by feed \"lane\", which moves every key: use feed auto or replication"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether some keys may not be moved, which only the replication feed can do.
+    #[must_use]
+    pub fn leaves_keys_out(&self) -> bool {
+        match self.conflict_policy {
+            ConflictPolicy::Fail | ConflictPolicy::Replace | ConflictPolicy::Merge => false,
+            ConflictPolicy::Skip | ConflictPolicy::Exclude => true,
+        }
     }
 }
 
@@ -422,9 +470,17 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         assert_eq!(Decisions::default().supported(), Ok(()));
         type Change = fn(&mut Decisions);
-        let cases: [(&str, Change); 8] = [
+        let sessions = || vec![KeyPattern::new("session:*").unwrap()];
+        let mut excluding =
+            Decisions { conflict_policy: ConflictPolicy::Exclude, exclude: sessions(), ..Decisions::default() };
+        assert_eq!(excluding.supported(), Ok(()));
+        excluding.feed = FeedChoice::Lane;
+        assert!(excluding.supported().expect_err("by the lane").to_string().contains("use feed auto or replication"));
+        let cases: [(&str, Change); 10] = [
             ("canary", |d| d.strategy = Strategy::Canary),
             ("merge", |d| d.conflict_policy = ConflictPolicy::Merge),
+            ("exclude", |d| d.conflict_policy = ConflictPolicy::Exclude),
+            ("exclude", |d| d.exclude = vec![KeyPattern::new("session:*").unwrap()]),
             ("none", |d| d.data_movement = DataMovement::None),
             ("either", |d| d.write_consistency = WriteConsistency::Either),
             ("both", |d| (d.write_consistency, d.feed) = (WriteConsistency::Both, FeedChoice::Lane)),

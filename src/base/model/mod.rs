@@ -7,6 +7,7 @@ pub mod divergence;
 pub mod endpoint;
 mod endpoint_url;
 pub mod ids;
+mod key_pattern;
 pub mod kind;
 pub mod limits;
 pub mod login;
@@ -24,6 +25,7 @@ pub use authority::{Authority, Epoch, Side};
 pub use divergence::{Ledger, LedgerEntry, Sighting};
 pub use endpoint::{Address, Credentials, Endpoint, EndpointProtocol, Secret};
 pub use ids::{CoreId, EndpointName, Generation, InterlayName, MigrationId, NameError, Timestamp};
+pub use key_pattern::{KeyPattern, PatternError};
 pub use kind::ProtocolKind;
 pub use login::{AllowReplication, AuthMode, Md5Hash, PostgresSpec, ScramVerifier, StoredSecret};
 pub use migration::{

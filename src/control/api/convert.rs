@@ -47,6 +47,12 @@ fn lane(from: &ShadowFacts) -> api::Lane {
         dirtied: from.applied.dirtied,
         reads_compared: from.reads.compared,
         reads_equivalent: from.reads.equivalent,
+        excluded: api::Excluded {
+            kept: from.excluded.kept,
+            keys: from.excluded.keys,
+            commands: from.excluded.commands,
+            mixed: from.excluded.mixed,
+        },
         altered: from.applied.altered,
         reads_not_comparable: from.reads.not_comparable,
         reads_inconclusive: from.reads.inconclusive,
@@ -173,6 +179,7 @@ pub fn status(from: &StatusView) -> api::Status {
 fn decisions(from: &views::Decisions) -> api::Decisions {
     api::Decisions {
         conflict_policy: from.conflict_policy.to_string(),
+        exclude: from.exclude.iter().map(ToString::to_string).collect(),
         data_movement: from.data_movement.to_string(),
         write_consistency: from.write_consistency.to_string(),
         read_routing: from.read_routing.to_string(),
@@ -363,6 +370,8 @@ pub fn create(from: api::CreateMigration) -> Result<CreateRequest, Failure> {
         shadow_from: ShadowFrom,
         feed: FeedChoice,
     );
+    let pattern = |text: &String| views::KeyPattern::new(text).map_err(|error| Failure::invalid(error.to_string()));
+    decisions.exclude = from.exclude.iter().map(pattern).collect::<Result<_, _>>()?;
     macro_rules! copy {
         ($($from:ident => $to:expr),+ $(,)?) => { $(if let Some(value) = from.$from { $to = value; })+ };
     }

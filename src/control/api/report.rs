@@ -61,6 +61,7 @@ fn summary(out: &mut String, report: &Report) {
         ("run", migration.run.to_string()),
         ("created (UTC)", utc(migration.created_at)),
         ("conflict policy", migration.decisions.conflict_policy.clone()),
+        ("keys not moved", not_moved(migration)),
         ("feed", feed(migration)),
         ("write consistency", migration.decisions.write_consistency.clone()),
         ("manual approval", migration.decisions.manual_approval.to_string()),
@@ -69,6 +70,15 @@ fn summary(out: &mut String, report: &Report) {
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "| {name} | {} |", cell(&value));
+    }
+}
+
+/// Which keys the conflict policy leaves where they are.
+fn not_moved(migration: &Migration) -> String {
+    match migration.decisions.conflict_policy.as_str() {
+        "skip" => "what the target held before the first copy".to_owned(),
+        "exclude" => format!("what matches {}", migration.decisions.exclude.join(" ")),
+        _ => "none".to_owned(),
     }
 }
 
@@ -148,6 +158,10 @@ fn movement(out: &mut String, report: &Report) {
         ("keys copied to the shadow", lane.copied_keys.to_string()),
         ("bytes copied by the backfill", report.bytes_copied.to_string()),
         ("effects applied", lane.effects.to_string()),
+        ("keys kept by the target (conflict policy skip)", lane.excluded.kept.to_string()),
+        ("excluded keys not copied", lane.excluded.keys.to_string()),
+        ("commands on excluded keys not applied", lane.excluded.commands.to_string()),
+        ("commands on excluded and other keys, the others copied", lane.excluded.mixed.to_string()),
         ("reads compared", lane.reads_compared.to_string()),
         ("reads inconclusive", lane.reads_inconclusive.to_string()),
         ("full comparisons", report.verifications.to_string()),

@@ -60,6 +60,19 @@ pub struct Backfill {
     pub rate_per_second: f64,
 }
 
+/// Keys and commands that were not moved, because of `conflict_policy` "skip" or "exclude".
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct Excluded {
+    /// Keys that the target held before the first copy and keeps.
+    pub kept: u64,
+    /// Keys of the source's snapshots that were not copied.
+    pub keys: u64,
+    /// Commands of the authority that were not applied.
+    pub commands: u64,
+    /// Commands that named an excluded key and another one: the other was copied.
+    pub mixed: u64,
+}
+
 /// How the shadow stands, whatever keeps it in step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lane {
@@ -82,6 +95,9 @@ pub struct Lane {
     /// Compared reads with different bytes of the same meaning.
     #[serde(default)]
     pub reads_equivalent: u64,
+    /// Counted since the process started or the authority changed.
+    #[serde(default)]
+    pub excluded: Excluded,
     /// Keys whose value on the shadow a records policy has changed or left out.
     #[serde(default)]
     pub altered: u64,
@@ -141,6 +157,9 @@ pub struct JobProgress {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Decisions {
     pub conflict_policy: String,
+    /// Patterns of keys that are not moved.
+    #[serde(default)]
+    pub exclude: Vec<String>,
     pub data_movement: String,
     pub write_consistency: String,
     pub read_routing: String,
@@ -398,6 +417,9 @@ pub struct CreateMigration {
     pub strategy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict_policy: Option<String>,
+    /// With `conflict_policy` "exclude": patterns of keys that are not moved, as in KEYS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_movement: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

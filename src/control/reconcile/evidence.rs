@@ -25,7 +25,7 @@ impl Control {
             target_exercised: seen.servers.exercised.clone(),
             workload: self.workload(migration),
             findings: seen.findings.found.clone(),
-            feeds: offered(&seen.findings.feeds, [&record.policies, own_policies.unwrap_or(&none)]),
+            feeds: offered(&seen.findings.feeds, &record.decisions, [&record.policies, own_policies.unwrap_or(&none)]),
             target_keys: seen.servers.target_keys.clone(),
             shadow,
             pass_done: pass_done(&record, &seen.shadow),

@@ -1,12 +1,22 @@
 //! What can keep two servers in step with the policies that are chosen: some decide on what only the lane shows them. Pure.
 
 use crate::workflow::{MigrationRecord, feed_in_use};
-use base::model::{FeedKind, PolicySetting, PolicySettings, PolicySlot};
+use base::model::{Decisions, FeedKind, PolicySetting, PolicySettings, PolicySlot};
 use movers::Feeds;
 
-/// What the servers offer, less what would pass by a policy that is chosen. The settings: the migration's, then the interlay's.
-pub(super) fn offered(servers: &Result<Feeds, String>, chosen: [&PolicySettings; 2]) -> Result<Feeds, String> {
+/// What the servers offer, less what would pass by a policy that is chosen or cannot do what was decided. The settings: the migration's, then the
+/// interlay's.
+pub(super) fn offered(
+    servers: &Result<Feeds, String>,
+    decisions: &Decisions,
+    chosen: [&PolicySettings; 2],
+) -> Result<Feeds, String> {
     let mut feeds = servers.clone()?;
+    if decisions.leaves_keys_out() && feeds.usable.contains(&FeedKind::Lane) {
+        feeds.usable.retain(|kind| *kind != FeedKind::Lane);
+        let why = format!("it moves every key, and conflict_policy {} leaves some out", decisions.conflict_policy);
+        feeds.refused.push((FeedKind::Lane, why));
+    }
     if let Some(why) = needs_the_lane(chosen)
         && feeds.usable.contains(&FeedKind::Replication)
     {
@@ -41,7 +51,7 @@ pub(super) fn passed_by(record: &MigrationRecord, interlay: &PolicySettings) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::model::{FilterName, PolicyChoice};
+    use base::model::{ConflictPolicy, FilterName, PolicyChoice};
 
     fn filter(name: &str, config: &str) -> Option<PolicyChoice> {
         let setting = PolicySetting::of(FilterName::new(name).unwrap());
@@ -73,7 +83,7 @@ mod tests {
             (none(), with(compare, filter("mine", "{}")), Some("the compare policy mine")),
         ];
         for (migration, interlay, expected) in cases {
-            let feeds = offered(&servers, [&migration, &interlay]).unwrap();
+            let feeds = offered(&servers, &Decisions::default(), [&migration, &interlay]).unwrap();
             let refused = feeds.refused.first().map(|(kind, why)| (*kind, why.as_str()));
             match expected {
                 None => assert_eq!(Ok(&feeds), servers.as_ref(), "{migration:?} {interlay:?}"),
@@ -84,10 +94,19 @@ mod tests {
                 }
             }
         }
+        let skip = Decisions { conflict_policy: ConflictPolicy::Skip, ..Decisions::default() };
+        let feeds = offered(&servers, &skip, [&none(), &none()]).unwrap();
+        assert_eq!(feeds.usable, [FeedKind::Replication]);
+        let feeds = offered(&servers, &skip, [&mask(), &none()]).unwrap();
+        assert!(feeds.usable.is_empty() && feeds.refused.len() == 2, "{feeds:?}");
         let unknown = Err("not measured yet".to_owned());
-        assert_eq!(offered(&unknown, [&mask(), &none()]), unknown);
+        assert_eq!(offered(&unknown, &Decisions::default(), [&mask(), &none()]), unknown);
         let refused =
             Ok(Feeds { usable: vec![FeedKind::Lane], refused: vec![(FeedKind::Replication, "old".to_owned())] });
-        assert_eq!(offered(&refused, [&mask(), &none()]), refused, "the servers' own reason stays");
+        assert_eq!(
+            offered(&refused, &Decisions::default(), [&mask(), &none()]),
+            refused,
+            "the servers' own reason stays"
+        );
     }
 }

@@ -23,7 +23,7 @@ use base::model::{
 };
 use bus::counters::CoreCounters;
 use bus::{Published, Switchboard};
-use movers::{Ability, Movers, Route, ServerFacts};
+use movers::{Ability, Conflicts, Movers, Route, ServerFacts};
 
 /// The last look at a server: what was found and when, or why nothing was.
 pub type Look = Result<(ServerFacts, Timestamp), String>;
@@ -125,18 +125,32 @@ impl Migration {
     /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let (authority, feed, ttl_grace_ms, confirm_writes) = {
+        let (authority, feed, ttl_grace_ms, conflicts, confirm_writes) = {
             let record = self.record.borrow();
-            let decisions = &record.decisions;
-            let confirm_writes = decisions.write_consistency == WriteConsistency::Both;
-            (record.authority, record.feed.unwrap_or(FeedKind::Lane), decisions.thresholds.ttl_grace_ms, confirm_writes)
+            let grace_ms = record.decisions.thresholds.ttl_grace_ms;
+            let conflicts = Conflicts {
+                policy: record.decisions.conflict_policy,
+                exclude: Arc::from(record.decisions.exclude.as_slice()),
+                settled: !record.flips.is_empty(),
+            };
+            let confirm_writes = record.decisions.write_consistency == WriteConsistency::Both;
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane), grace_ms, conflicts, confirm_writes)
         };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
             Side::Target => (&self.target, &self.source),
         };
         let (side, epoch) = (authority.side, authority.epoch);
-        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed, ttl_grace_ms, confirm_writes }
+        Route {
+            authority: ahead.clone(),
+            shadow: behind.clone(),
+            side,
+            epoch,
+            feed,
+            ttl_grace_ms,
+            conflicts,
+            confirm_writes,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::clock::now;
 use super::error::ControlError;
 use super::evidence::fresh_facts;
 use super::feeds::passed_by;
+use super::observed::Observed;
 pub use super::pause_state::PauseState;
 pub use super::policies::{BenchView, CasesView, FilterUseView, FilterView, LoadFilter, PoliciesView, SlotView};
 use super::state::{Control, Interlay, Migration};
@@ -17,8 +18,8 @@ pub use crate::workflow::{Command, Ended, Gate, MigrationRecord, Phase, Refusal,
 pub use base::model::Endpoint;
 pub use base::model::{
     Approval, ApprovalScope, AutoThrough, ConflictPolicy, DataMovement, DecisionError, Decisions, EndpointName,
-    EndpointProtocol, FailureHandling, FeedChoice, FeedKind, FilterName, Flip, InterlayName, Ledger, LedgerEntry,
-    MigrationId, MigrationStatus, NameError, OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting,
+    EndpointProtocol, FailureHandling, FeedChoice, FeedKind, FilterName, Flip, InterlayName, KeyPattern, Ledger,
+    LedgerEntry, MigrationId, MigrationStatus, NameError, OnFault, PlanMode, PolicyChoice, PolicyMode, PolicySetting,
     PolicySettings, PolicySlot, ReadRouting, SessionInfo, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver,
     WriteConsistency, limits,
 };
@@ -281,7 +282,7 @@ impl Control {
             gates: crate::workflow::gates_now(&record, &evidence, now()),
             backfill,
             shadow: fresh_facts(&record, &seen.shadow),
-            findings: seen.findings.found.clone(),
+            findings: findings(&seen),
             verification: seen.verification.newest.clone(),
             verifying: seen.verification.running.as_ref().map(|progress| (progress.done(), progress.total())),
             divergences_found: seen.divergences.ledger.found,
@@ -296,6 +297,21 @@ impl Control {
         let ledger = migration.seen.borrow().divergences.ledger.clone();
         Ok(DivergencesView { ledger })
     }
+}
+
+/// What both servers were found to differ in, and what was found while they are kept in step.
+fn findings(seen: &Observed) -> Result<Vec<Finding>, String> {
+    let mut found = seen.findings.found.clone()?;
+    let mixed = seen.shadow.facts.map_or(0, |fresh| fresh.facts.excluded.mixed);
+    if mixed > 0 {
+        let detail = format!(
+            "{mixed} commands named an excluded key and one that is not: what they made of the latter was copied. After a change of \
+             authority such a command reads what the other server holds under the excluded key"
+        );
+        let name = "commands-mix-excluded-keys".to_owned();
+        found.push(Finding { name, severity: Severity::Warning, detail, feed: None });
+    }
+    Ok(found)
 }
 
 fn feed_reason(record: &MigrationRecord, evidence: &Evidence) -> Option<String> {

@@ -162,24 +162,35 @@ fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     }
 }
 
-/// Before the first copy: what the target may already hold.
+/// Before the first copy: what the target may already hold. What the mover finds at the beginning of the copy is judged again there.
 fn conflict_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     const NAME: &str = "target_keys";
+    const KEPT_MAX: u64 = limits::FEED_KEPT_KEYS_MAX as u64;
     let policy = record.decisions.conflict_policy;
-    let replace = match policy {
-        ConflictPolicy::Replace => true,
-        ConflictPolicy::Fail | ConflictPolicy::Skip | ConflictPolicy::Merge | ConflictPolicy::Exclude => false,
-    };
-    let threshold = if replace {
-        "any (conflict_policy replace: the target becomes an exact copy, keys only it has are removed)".to_owned()
-    } else {
-        format!(
-            "0 keys (conflict_policy {policy}; empty the target, or create the migration with conflict_policy replace, \
-             which makes the target an exact copy of the source and removes keys only the target has)"
-        )
+    let (max, threshold) = match policy {
+        ConflictPolicy::Replace => (
+            u64::MAX,
+            "any (conflict_policy replace: the target becomes an exact copy, keys only it has are removed)".to_owned(),
+        ),
+        ConflictPolicy::Skip => (
+            KEPT_MAX,
+            format!("at most {KEPT_MAX} keys (conflict_policy skip: the target keeps them, and they are not moved)"),
+        ),
+        ConflictPolicy::Exclude => (
+            u64::MAX,
+            "only keys that match `exclude` (conflict_policy exclude; judged key by key when the first copy begins)"
+                .to_owned(),
+        ),
+        ConflictPolicy::Fail | ConflictPolicy::Merge => (
+            0,
+            format!(
+                "0 keys (conflict_policy {policy}; empty the target, or create the migration with conflict_policy replace, \
+                 which makes the target an exact copy of the source and removes keys only the target has)"
+            ),
+        ),
     };
     match &evidence.target_keys {
-        Ok(keys) => gate(NAME, replace || *keys == 0, format!("the target holds {keys} keys"), threshold),
+        Ok(keys) => gate(NAME, *keys <= max, format!("the target holds {keys} keys"), threshold),
         Err(why) => unknown(NAME, why, threshold),
     }
 }

@@ -329,9 +329,12 @@ pub struct CreateArgs {
     /// blue_green, big_bang
     #[arg(long)]
     strategy: Option<String>,
-    /// fail (the target must be empty), replace (the target becomes an exact copy)
+    /// fail (the target must be empty), replace (it becomes an exact copy), skip (it keeps what it holds), exclude (see --exclude)
     #[arg(long)]
     conflict_policy: Option<String>,
+    /// With --conflict-policy exclude: a pattern of keys that are not moved, as in KEYS; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
     /// copy
     #[arg(long)]
     data_movement: Option<String>,
@@ -432,6 +435,9 @@ impl CreateArgs {
         );
         for (slot, filter) in &self.policy {
             body.policies.insert(slot.clone(), PolicyGiven::Name(filter.clone()));
+        }
+        if !self.exclude.is_empty() {
+            body.exclude.clone_from(&self.exclude);
         }
         if self.hold_before_flip {
             body.hold_before_flip = Some(true);

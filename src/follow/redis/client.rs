@@ -4,16 +4,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use super::network::{self, Duplex};
 use crate::error::{ServerError, ServerFault};
-use base::model::{Address, Endpoint, EndpointProtocol, limits};
+use base::model::{Endpoint, EndpointProtocol, limits};
 use wire::resp::value::{Extent, Value, decode_whole, encode_request};
-
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 /// One logged-in connection. After an `Err` it is of no more use: connect again.
 pub struct RedisClient {
@@ -49,14 +46,7 @@ impl RedisClient {
 
     async fn connect_within(endpoint: &Endpoint, database: u32, who: &str) -> Result<Self, ServerError> {
         let lost = |error: std::io::Error| ServerError::unusable(who, ServerFault::Connect(error.to_string()));
-        let stream: Box<dyn Duplex> = match &endpoint.address {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(lost)?;
-                stream.set_nodelay(true).map_err(lost)?;
-                Box::new(stream)
-            }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(lost)?),
-        };
+        let stream = network::open(&endpoint.address).await.map_err(lost)?;
         let (read, writer) = tokio::io::split(stream);
         let mut client = Self { reader: ReplyReader::new(read), writer, who: who.to_owned() };
         client.log_in(endpoint, database).await?;

@@ -311,6 +311,8 @@ impl Shared {
         let reading = self.receive(&mut reader);
         let telling = self.tell(&mut writer);
         tokio::select! {
+            // In this order, so that a run in virtual time can be repeated.
+            biased;
             error = reading => error,
             error = telling => error,
         }
@@ -343,6 +345,7 @@ impl Shared {
                 if self.received.get() == begin { limits::FOLLOW_ACK_FIRST } else { limits::FOLLOW_ACK_INTERVAL };
             let due = Instant::now() + pause;
             tokio::select! {
+                biased;
                 () = sleep_until(due) => {}
                 () = self.wants_ack.notified() => {}
             }

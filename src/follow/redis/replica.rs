@@ -6,7 +6,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::client::{Duplex, RedisClient};
+use super::client::RedisClient;
+use super::network::Duplex;
 use super::position::StreamId;
 use crate::error::{ServerError, ServerFault};
 use base::model::{Endpoint, limits};

@@ -13,6 +13,8 @@ use super::clients::{Clients, end_connections, leave_position, remove_key};
 use super::confirmations::Confirmations;
 use super::feed::applier::Feed;
 use super::feed::compare::FeedReader;
+use super::feed::conflicts::own_keys;
+use super::feed::exclusions::Exclusions;
 use super::feed::shadow::position_key;
 use super::feed::spec::{FeedSpec, Standing};
 use super::feed::standby::Standby;
@@ -104,6 +106,11 @@ impl FeedMover {
         self.0.running.borrow().is_some()
     }
 
+    /// The keys that are not moved.
+    pub fn exclusions(&self) -> Rc<Exclusions> {
+        self.0.running.borrow().as_ref().map_or_else(Rc::default, |running| running.feed.exclusions())
+    }
+
     pub fn on_hold(&self, core: CoreId, ticket: u64, event: HoldEvent) {
         self.0.holds.on_answer(core, ticket, event);
     }
@@ -122,17 +129,20 @@ impl FeedMover {
         if !same {
             // After a flip both sides hold what counts; before one only the source does.
             let guarded = route.side == base::model::Side::Target;
-            self.begin(route, None, guarded);
+            self.begin(route, None, guarded, Rc::default());
         }
     }
 
     pub fn leave_alone(&self) {
         let Some(running) = self.0.running.take() else { return };
-        let (shadow, key) = (running.route.shadow.clone(), self.position_key(running.route.epoch));
+        let (route, name) = (running.route.clone(), self.feed_name(running.route.epoch));
+        let keys = own_keys(&name, self.0.interlay.as_str());
         drop(running);
         tokio::task::spawn_local(async move {
-            // A position that stays is of no use and does no harm.
-            let _ = remove_key(&shadow, &key).await;
+            for key in keys {
+                // A key of ours that stays is of no use and does no harm.
+                let _ = remove_key(&route.shadow, &key).await;
+            }
         });
     }
 
@@ -144,7 +154,7 @@ impl FeedMover {
         format!("{}:{}", self.0.interlay, epoch.0)
     }
 
-    fn begin(&self, route: Route, standing: Option<Standing>, guarded: bool) {
+    fn begin(&self, route: Route, standing: Option<Standing>, guarded: bool, inherited: Rc<Exclusions>) {
         let feed = Feed::new(FeedSpec {
             name: self.feed_name(route.epoch),
             authority: route.authority.clone(),
@@ -152,6 +162,8 @@ impl FeedMover {
             grace_ms: i64::try_from(route.ttl_grace_ms).unwrap_or(0),
             spill: spill(),
             guarded,
+            conflicts: route.conflicts.clone(),
+            inherited,
         });
         let (told, heard) = mpsc::channel(limits::FEED_EVENTS_LEN);
         let own = feed.clone();
@@ -271,8 +283,9 @@ impl FeedMover {
             return Ok(());
         }
         let deadline = Instant::now() + limits::FEED_EXCHANGE_PATIENCE;
+        let inherited = old.feed.exclusions();
         let (finished, standing) = self.turn_round(old, deadline).await;
-        self.begin(route, standing, true);
+        self.begin(route, standing, true, inherited);
         self.0.holds.move_blocked(Instant::now() + limits::FEED_MOVE_PATIENCE).await;
         finished
     }

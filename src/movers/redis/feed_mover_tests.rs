@@ -1,6 +1,7 @@
 //! The mover of a feed between real servers, without cores: there and back, and what a crash in between leaves.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 use super::feed_mover::FeedMover;
 use super::tests::Server;
 use super::verify::{SidesSpec, verify};
-use crate::contract::{MoverEvent, Route, ShadowFacts, VerifySpec};
+use crate::contract::{Conflicts, MoverEvent, Route, ShadowFacts, VerifySpec};
 use base::model::{Epoch, FeedKind, InterlayName, Side};
 use follow::redis::client::RedisClient;
 
@@ -56,6 +57,7 @@ impl Rig {
             feed: FeedKind::Replication,
             ttl_grace_ms: GRACE_MS,
             confirm_writes: false,
+            conflicts: Conflicts::default(),
         }
     }
 
@@ -101,7 +103,7 @@ impl Rig {
         let (route, prober) = self.mover.prober().expect("in step");
         assert_eq!(route.side, side);
         let compare = VerifySpec { ttl_tolerance_ms: 2 * GRACE_MS, sample_per_ten_thousand: 10_000 };
-        let spec = SidesSpec { authority: route.authority, shadow: route.shadow, compare };
+        let spec = SidesSpec { authority: route.authority, shadow: route.shadow, compare, excluded: Rc::default() };
         let found = verify(spec, prober, std::sync::Arc::default()).await.expect("compared");
         assert_eq!((found.divergent, found.inconclusive), (Vec::new(), 0));
     }

@@ -201,6 +201,7 @@ impl Watch {
                 dirtied: status.doubted,
                 altered: 0,
             },
+            excluded: status.excluded,
             reads: self.reads.get(),
             way_back: self.standby.attached().is_ok(),
             authority_connected: self.authority_answers.get() && status.connected,

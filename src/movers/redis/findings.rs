@@ -135,8 +135,7 @@ fn memory(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Fin
     }
     let keys: u64 = target.databases.iter().map(|(_, keys, _)| keys).sum();
     if keys > 0 {
-        let detail =
-            format!("the target holds {keys} keys; keys the source does not have are removed when shadowing begins");
+        let detail = format!("the target holds {keys} keys: the migration's conflict_policy says what becomes of them");
         findings.push(finding("target-not-empty", Severity::Info, detail));
     }
 }

@@ -15,8 +15,8 @@ use super::backfill::{BackfillSpec, backfill};
 use super::lane_client::LaneClient;
 use super::probes::Prober;
 use crate::contract::{
-    Applied, Behind, Drained, FreshFacts, HeldClients, HoldError, MoverEvent, PassKind, PassStarted, ReadsCompared,
-    Released, Route, ShadowFacts,
+    Applied, Behind, Drained, Excluded, FreshFacts, HeldClients, HoldError, MoverEvent, PassKind, PassStarted,
+    ReadsCompared, Released, Route, ShadowFacts,
 };
 use crate::error::JobError;
 use crate::progress::Progress;
@@ -239,6 +239,7 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
             dirtied: status.dirtied,
             altered: status.altered,
         },
+        excluded: Excluded::default(),
         reads: ReadsCompared {
             compared: status.reads_compared,
             equivalent: status.reads_equivalent,

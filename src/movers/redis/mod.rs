@@ -2,7 +2,7 @@
 
 pub mod backfill;
 mod clients;
-mod clock;
+pub(crate) mod clock;
 mod confirmations;
 mod content;
 pub mod digest;

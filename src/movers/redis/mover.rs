@@ -136,7 +136,8 @@ impl RedisMover {
     pub async fn verify(&self, spec: VerifySpec, progress: Arc<Progress>) -> Result<Verified, JobError> {
         let (route, prober) = if self.feed.is_running() { self.feed.prober()? } else { self.lane.prober()? };
         let side = route.side;
-        let sides = SidesSpec { authority: route.authority, shadow: route.shadow, compare: spec };
+        let excluded = self.feed.exclusions();
+        let sides = SidesSpec { authority: route.authority, shadow: route.shadow, compare: spec, excluded };
         let found = verify(sides, prober, progress).await?;
         let sighting = |one: super::verify::Divergence| {
             let (source, target) = by_side(side, one.source, one.target);

@@ -73,7 +73,13 @@ impl Reads {
                 continue;
             }
             let database = first.database;
-            self.compare(database, some, place).await;
+            let exclusions = place.feed.exclusions();
+            let all = some.len();
+            let some: Vec<_> = some.into_iter().filter(|read| !exclusions.touches(database, &read.frame)).collect();
+            self.count(|counts| counts.not_comparable += (all - some.len()) as u64);
+            if !some.is_empty() {
+                self.compare(database, some, place).await;
+            }
         }
     }
 

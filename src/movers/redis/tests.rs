@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -281,6 +282,7 @@ fn verification_and_digest_name_exactly_what_was_corrupted() {
             authority: source.clone(),
             shadow: target.clone(),
             compare: VerifySpec { ttl_tolerance_ms: 2000, sample_per_ten_thousand: 10_000 },
+            excluded: Rc::default(),
         };
         let clean = lane.serve(verify(spec.clone(), Prober::Lane(lane.client.clone()), Arc::default())).await.unwrap();
         assert_eq!((clean.keys, clean.inconclusive, clean.divergent), (9, 0, vec![]));

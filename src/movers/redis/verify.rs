@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::clock::now_ms;
 use super::content::{Content, Kind};
+use super::feed::exclusions::Exclusions;
 use super::names::{Batch, NameScan};
 use super::probes::{Closeness, PendingProbe, Probed, Prober};
 use crate::contract::VerifySpec;
@@ -46,6 +48,8 @@ pub struct SidesSpec {
     pub authority: Endpoint,
     pub shadow: Endpoint,
     pub compare: VerifySpec,
+    /// Keys that are not moved, and so not compared.
+    pub excluded: Rc<Exclusions>,
 }
 
 /// Compares keys of both sides under load, exactly: each pair is read at one position. Scans both sides for names.
@@ -130,7 +134,7 @@ struct Run {
 impl Run {
     /// Learns the types of a batch's keys from the server that named them and puts them into probes.
     async fn look_at(&mut self, mut batch: Batch, scan: &mut NameScan) -> Result<(), JobError> {
-        batch.keys.retain(|key| self.sampled(key));
+        batch.keys.retain(|key| self.sampled(key) && !self.spec.excluded.covers(batch.database, key));
         let mut requests = Vec::new();
         for key in &batch.keys {
             encode_request_into(&mut requests, &[b"TYPE", key]);

@@ -21,7 +21,8 @@ use shapes::{DiskFilter, DiskJournal, DiskLedger, DiskMigration};
 const FILE_NAME: &str = "crossfade.redb";
 /// Grows when the shapes of `shapes.rs` change; older versions are read forever.
 /// 2: migrations have policies, which an older program would leave out when it writes a record back. 3: they have a feed, likewise.
-const SCHEMA_VERSION: u64 = 3;
+/// 4: they may exclude keys, which an older program would move.
+const SCHEMA_VERSION: u64 = 4;
 /// Read as it is, and marked as of the present version before anything is written.
 const SCHEMA_VERSION_OLDEST: u64 = 1;
 /// Journal entries read into memory at once.

@@ -1,4 +1,4 @@
-//! The shapes on disk, version 3, and their translation to and from the program's own types.
+//! The shapes on disk, version 4, and their translation to and from the program's own types.
 //!
 //! Separate from the program's types on purpose: those may change, these may not without a new version. Values are JSON.
 
@@ -14,8 +14,8 @@ use crate::store::JournalEntry;
 use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
 use base::model::{
     Approval, ApprovalScope, Authority, AutoThrough, ConflictPolicy, DataMovement, Decisions, EndpointName, Epoch,
-    FailureHandling, FeedChoice, FeedKind, Flip, InterlayName, Ledger, LedgerEntry, MigrationId, MigrationStatus,
-    ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency,
+    FailureHandling, FeedChoice, FeedKind, Flip, InterlayName, KeyPattern, Ledger, LedgerEntry, MigrationId,
+    MigrationStatus, ReadRouting, ShadowFrom, Side, Strategy, Thresholds, Timestamp, Waiver, WriteConsistency,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ struct DiskThresholds {
 struct DiskDecisions {
     strategy: String,
     conflict_policy: String,
+    /// Absent from versions that moved every key.
+    #[serde(default)]
+    exclude: Vec<String>,
     data_movement: String,
     write_consistency: String,
     read_routing: String,
@@ -171,6 +174,7 @@ impl From<&Decisions> for DiskDecisions {
         Self {
             strategy: from.strategy.to_string(),
             conflict_policy: from.conflict_policy.to_string(),
+            exclude: from.exclude.iter().map(ToString::to_string).collect(),
             data_movement: from.data_movement.to_string(),
             write_consistency: from.write_consistency.to_string(),
             read_routing: from.read_routing.to_string(),
@@ -199,6 +203,11 @@ impl DiskDecisions {
         Ok(Decisions {
             strategy: Strategy::parse(&self.strategy).map_err(misread)?,
             conflict_policy: ConflictPolicy::parse(&self.conflict_policy).map_err(misread)?,
+            exclude: self
+                .exclude
+                .iter()
+                .map(|text| KeyPattern::new(text).map_err(misread))
+                .collect::<Result<_, _>>()?,
             data_movement: DataMovement::parse(&self.data_movement).map_err(misread)?,
             write_consistency: WriteConsistency::parse(&self.write_consistency).map_err(misread)?,
             read_routing: ReadRouting::parse(&self.read_routing).map_err(misread)?,

@@ -135,6 +135,7 @@ pub fn migration(migration: &Migration) -> String {
             migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| format!("{} us", lane.shadow_lag_us)),
         ]],
     ));
+    parts.extend(excluded(migration));
     for flip in &migration.flips {
         let pause = flip.pause_us.map_or_else(|| "unknown".to_owned(), |us| format!("{us} us"));
         parts.push(format!("authority changed to the {} (epoch {}), writes held {pause}", flip.to, flip.epoch));
@@ -143,6 +144,22 @@ pub fn migration(migration: &Migration) -> String {
         parts.push(findings(&migration.findings));
     }
     parts.join("\n")
+}
+
+/// What is not moved; nothing where the conflict policy moves every key.
+fn excluded(migration: &Migration) -> Option<String> {
+    let decisions = &migration.decisions;
+    let which = match decisions.conflict_policy.as_str() {
+        "skip" => "keys that the target held before the first copy".to_owned(),
+        "exclude" => decisions.exclude.join(" "),
+        _ => return None,
+    };
+    let excluded = migration.lane.as_ref().map(|lane| lane.excluded.clone()).unwrap_or_default();
+    Some(format!(
+        "not moved (conflict_policy {}): {which}; {} keys kept by the target, {} keys of the source not copied, {} commands not applied, {} that \
+         named other keys too (those were copied)",
+        decisions.conflict_policy, excluded.kept, excluded.keys, excluded.commands, excluded.mixed
+    ))
 }
 
 fn feed(migration: &Migration) -> String {

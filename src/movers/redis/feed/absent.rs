@@ -2,14 +2,16 @@
 
 use super::applier::Shared;
 use super::batch::{DatabaseKey, Doubt};
+use super::exact::offset_of;
 use super::shadow::connect;
 use super::spec::FeedError;
 use base::model::limits;
+use wire::resp::args::Args;
 use wire::resp::encode::push_request;
 
 impl Shared {
     /// Looks at keys that were found absent, until something fails. A key without a deadline at the authority has none that the shadow could have
-    /// met; if it had one and was persisted, the PERSIST has told (`Expect::Changed`).
+    /// met, unless it was persisted meanwhile: see [`Self::look_at_persist`].
     pub(super) async fn look_at_absent(&self) -> Result<(), FeedError> {
         let mut client = None;
         loop {
@@ -30,15 +32,35 @@ impl Shared {
             let mut requests = Vec::new();
             push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
             some.iter().for_each(|(_, key)| push_request(&mut requests, &[b"PTTL", key]));
-            let replies = client.pipeline(&requests, some.len() + 1).await?;
+            push_request(&mut requests, &[b"ROLE"]);
+            let replies = client.pipeline(&requests, some.len() + 2).await?;
+            let until = replies.last().and_then(offset_of).unwrap_or(u64::MAX);
+            let applied = self.status().applied.map_or(0, |at| at.offset);
+            self.made_anew.borrow_mut().retain(|_, until| *until > applied);
             for (one, ttl) in some.into_iter().zip(&replies[1..]) {
                 let related = self.absent.borrow_mut().remove(&one).unwrap_or_default();
                 // Also one that is gone by now: moved away, or expired since.
-                if ttl.integer() != Some(-1) {
+                if ttl.integer() == Some(-1) {
+                    self.made_anew.borrow_mut().insert(one, until);
+                } else {
                     self.doubt(std::iter::once(one).chain(related).map(doubt));
                 }
             }
             self.note(|_| {});
+        }
+    }
+}
+
+impl Shared {
+    /// A key that the shadow has lost and a later command has made anew accepts PERSIST like any other, so the reply does not tell. `watching`: keys
+    /// are looked for whose absence is not known yet.
+    pub(super) fn look_at_persist(&self, frame: &[u8], database: u32, watching: bool) {
+        let mut args = Args::new(frame);
+        let is_persist = args.next().is_some_and(|name| name.eq_ignore_ascii_case(b"PERSIST"));
+        let Some(key) = args.next().filter(|_| is_persist) else { return };
+        let one = (database, key.to_vec());
+        if watching || self.absent.borrow().contains_key(&one) || self.made_anew.borrow().contains_key(&one) {
+            self.doubt([doubt(one)]);
         }
     }
 }

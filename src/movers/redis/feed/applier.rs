@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
 use super::dialect::{Dialect, Translated, needs_presence};
+use super::exclusions::Exclusions;
 use super::shadow::{connect, dialect, position, position_key, take_over};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
 use super::touches::Touches;
@@ -41,9 +42,13 @@ pub(super) struct Shared {
     pub doubts: RefCell<BTreeSet<Doubt>>,
     /// What the shadow cannot hold as the authority does, copied as well as it can.
     pub losses: RefCell<BTreeSet<Doubt>>,
+    pub exclusions: RefCell<Rc<Exclusions>>,
     /// Keys that the shadow did not have when a command built on them, with the others of that command; some it may have lost too early.
     pub absent: RefCell<BTreeMap<DatabaseKey, BTreeSet<DatabaseKey>>>,
     pub has_absent: Notify,
+    /// Keys that were found absent and have no deadline at the authority, each with the offset at which that was so: one that was persisted on the way
+    /// there may have been lost.
+    pub made_anew: RefCell<BTreeMap<DatabaseKey, u64>>,
     pub touches: RefCell<Touches>,
     pub work: RefCell<VecDeque<Work>>,
     /// Rung when there is work.
@@ -101,8 +106,10 @@ impl Feed {
             status: Cell::default(),
             doubts: RefCell::default(),
             losses: RefCell::default(),
+            exclusions: RefCell::default(),
             absent: RefCell::default(),
             has_absent: Notify::new(),
+            made_anew: RefCell::default(),
             touches: RefCell::default(),
             work: RefCell::default(),
             has_work: Notify::new(),
@@ -130,6 +137,12 @@ impl Feed {
     #[must_use]
     pub fn losses(&self) -> Vec<Doubt> {
         self.0.losses.borrow().iter().cloned().collect()
+    }
+
+    /// The keys that are not moved.
+    #[must_use]
+    pub fn exclusions(&self) -> Rc<Exclusions> {
+        self.0.exclusions()
     }
 
     /// These may differ: they are copied again.
@@ -171,6 +184,8 @@ impl Feed {
         });
         shared.touches.borrow_mut().begin(applying.reader.position().offset);
         let ended = tokio::select! {
+            // In this order, so that a run in virtual time can be repeated.
+            biased;
             ended = shared.apply(applying) => ended,
             ended = shared.correct_deadlines(events) => ended,
             ended = shared.look_at_absent() => ended,
@@ -267,6 +282,7 @@ impl Shared {
         let key = position_key(&spec.name);
         let mut client = connect(&spec.shadow).await?;
         take_over(&mut client, &spec.name).await?;
+        self.load_exclusions(&mut client).await?;
         let follow = FollowSpec {
             endpoint: spec.authority.clone(),
             version,
@@ -338,6 +354,7 @@ impl Shared {
             let repair_due = at.repair_due;
             let has_doubts = !self.doubts.borrow().is_empty();
             let bytes = tokio::select! {
+                biased;
                 bytes = at.following.bytes() => bytes?,
                 () = self.has_work.notified() => continue,
                 () = tokio::time::sleep_until(repair_due), if has_doubts => continue,
@@ -411,9 +428,13 @@ impl Shared {
                 None => return Ok(gathered),
                 Some(Item::Command { frame, database, offset }) => {
                     self.touches.borrow_mut().note(frame, database, offset);
+                    if !self.is_moved(frame, database, &mut at.batch)? {
+                        continue;
+                    }
                     if doubtful {
                         watch_presence(frame, database, &mut at.batch);
                     }
+                    self.look_at_persist(frame, database, doubtful || at.batch.is_watching());
                     self.translate(frame, database, &at.dialect, &mut at.batch, &at.key);
                 }
                 Some(Item::WantsAck) => gathered.wants_ack = true,

@@ -97,6 +97,12 @@ impl Batch {
         self.entry(words, expect);
     }
 
+    /// Whether it looks for keys.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.entries.iter().any(|entry| entry.expect == Expect::Present)
+    }
+
     /// It is told if this key is not there now.
     pub fn watch(&mut self, database: u32, key: &[u8], all: &[DatabaseKey]) {
         self.push(database, &[b"EXISTS", key], Expect::Present);

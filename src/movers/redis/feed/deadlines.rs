@@ -12,7 +12,7 @@ use super::spec::{FeedError, FeedEvent};
 use super::work::Work;
 use crate::error::JobError;
 use crate::redis::names::NameScan;
-use base::model::{Endpoint, limits};
+use base::model::limits;
 use wire::resp::encode::push_request;
 
 impl Shared {
@@ -21,7 +21,7 @@ impl Shared {
         // With what had arrived when it began: under a lasting load there is always something more.
         self.applied(self.status().received).await;
         if self.follows_a_flip() {
-            take_off_grace(&self.spec.authority, &self.spec.shadow, self.spec.grace_ms).await?;
+            self.take_off_grace().await?;
         }
         let (done, tightened) = oneshot::channel();
         self.push(Work::Tighten { done });
@@ -35,7 +35,9 @@ impl Shared {
     async fn every_deadline(&self) -> Result<(), JobError> {
         let mut scan = NameScan::begin_volatile(&self.spec.shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
         let mut under_way = VecDeque::new();
-        while let Some(batch) = scan.next_batch().await? {
+        let exclusions = self.exclusions();
+        while let Some(mut batch) = scan.next_batch().await? {
+            batch.keys.retain(|key| !exclusions.covers(batch.database, key));
             let mut requests = Vec::new();
             for key in &batch.keys {
                 push_request(&mut requests, &[b"PTTL", key]);
@@ -77,33 +79,37 @@ impl Shared {
 const COMPARE_AND_SET: &[u8] =
     b"if redis.call('PEXPIRETIME',KEYS[1])==tonumber(ARGV[1]) then return redis.call('PEXPIREAT',KEYS[1],ARGV[2]) end return 0";
 
-/// After a flip: the authority was the shadow, and holds deadlines that are later by the grace than what clients asked for. What the server that was
-/// the authority holds is what they asked for.
-async fn take_off_grace(authority: &Endpoint, shadow: &Endpoint, grace_ms: i64) -> Result<(), JobError> {
-    if grace_ms == 0 {
-        return Ok(());
-    }
-    let mut client = connect(authority).await?;
-    let mut scan = NameScan::begin_volatile(shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
-    while let Some(batch) = scan.next_batch().await? {
-        let mut requests = Vec::new();
-        batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PEXPIRETIME", key]));
-        let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
-        let mut requests = Vec::new();
-        push_request(&mut requests, &[b"SELECT", batch.database.to_string().as_bytes()]);
-        let mut count = 1;
-        for (key, deadline) in batch.keys.iter().zip(replies) {
-            let Some(at_ms) = deadline.integer().filter(|at_ms| *at_ms > 0) else { continue };
-            let (written, asked_for) = (at_ms.saturating_add(grace_ms).to_string(), at_ms.to_string());
-            let words = [b"EVAL".as_slice(), COMPARE_AND_SET, b"1", key, written.as_bytes(), asked_for.as_bytes()];
-            push_request(&mut requests, &words);
-            count += 1;
+impl Shared {
+    /// After a flip: the authority was the shadow, and holds deadlines that are later by the grace than what clients asked for. What the server that was
+    /// the authority holds is what they asked for.
+    async fn take_off_grace(&self) -> Result<(), JobError> {
+        let (grace_ms, exclusions) = (self.spec.grace_ms, self.exclusions());
+        if grace_ms == 0 {
+            return Ok(());
         }
-        for reply in client.pipeline(&requests, count).await? {
-            if let Some(error) = reply.error() {
-                return Err(JobError::answer(client.who(), format!("a deadline cannot be corrected: {error}")));
+        let mut client = connect(&self.spec.authority).await?;
+        let mut scan = NameScan::begin_volatile(&self.spec.shadow, limits::FEED_DEADLINES_AT_ONCE).await?;
+        while let Some(mut batch) = scan.next_batch().await? {
+            batch.keys.retain(|key| !exclusions.covers(batch.database, key));
+            let mut requests = Vec::new();
+            batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PEXPIRETIME", key]));
+            let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
+            let mut requests = Vec::new();
+            push_request(&mut requests, &[b"SELECT", batch.database.to_string().as_bytes()]);
+            let mut count = 1;
+            for (key, deadline) in batch.keys.iter().zip(replies) {
+                let Some(at_ms) = deadline.integer().filter(|at_ms| *at_ms > 0) else { continue };
+                let (written, asked_for) = (at_ms.saturating_add(grace_ms).to_string(), at_ms.to_string());
+                let words = [b"EVAL".as_slice(), COMPARE_AND_SET, b"1", key, written.as_bytes(), asked_for.as_bytes()];
+                push_request(&mut requests, &words);
+                count += 1;
+            }
+            for reply in client.pipeline(&requests, count).await? {
+                if let Some(error) = reply.error() {
+                    return Err(JobError::answer(client.who(), format!("a deadline cannot be corrected: {error}")));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }

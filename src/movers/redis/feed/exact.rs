@@ -82,7 +82,7 @@ pub async fn end_of_stream(client: &mut RedisClient) -> Result<u64, JobError> {
     offset_of(&role).ok_or_else(|| JobError::answer(client.who(), "ROLE gives no offset: is it a primary?"))
 }
 
-fn offset_of(role: &Value) -> Option<u64> {
+pub(super) fn offset_of(role: &Value) -> Option<u64> {
     let items = role.items()?;
     if items.first()?.bytes() != Some(b"master") {
         return None;

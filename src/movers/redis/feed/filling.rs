@@ -6,6 +6,7 @@ use super::applier::Shared;
 use super::dialect::Dialect;
 use super::history::HistoryWriter;
 use super::spec::{FeedError, FeedEvent, FeedStatus};
+use crate::contract::Excluded;
 use crate::error::JobError;
 use crate::redis::facts::read_info;
 use base::model::Endpoint;
@@ -23,6 +24,7 @@ impl Shared {
         key: &[u8],
         events: &mpsc::Sender<FeedEvent>,
     ) -> Result<(Following, Position), FeedError> {
+        self.settle_conflicts(client, key).await?;
         let keys = self.may_be_replaced(client, key).await?;
         let before = self.status();
         let again = before.history_done;
@@ -31,17 +33,21 @@ impl Shared {
                 full_syncs: before.full_syncs + 1,
                 commands: before.commands,
                 doubted: before.doubted,
+                excluded: Excluded { kept: 0, ..before.excluded },
                 ..FeedStatus::default()
             };
         });
         self.doubts.borrow_mut().clear();
         self.absent.borrow_mut().clear();
+        self.made_anew.borrow_mut().clear();
         let why = if again { "the authority no longer has what followed" } else { "the shadow has no position yet" };
         let _ = events.send(FeedEvent::Filling { why: why.to_owned(), keys }).await;
         let mut sync = full_sync(follow).await?;
-        // Keys that the snapshot lacks must not stay. Without a position a crash from here on begins anew.
-        client.must(&[b"FLUSHALL"]).await?;
-        let mut writer = HistoryWriter::new(dialect);
+        // Without a position a crash from here on begins anew.
+        self.make_room(client, key).await?;
+        let exclusions = self.exclusions();
+        self.note(|status| status.excluded.kept = exclusions.kept());
+        let mut writer = HistoryWriter::new(dialect).without(exclusions);
         while sync.history.more().await? {
             while let Some(item) = sync.history.item()? {
                 writer.take(item);
@@ -54,13 +60,13 @@ impl Shared {
             self.note(|status| {
                 (status.history_keys, status.history_bytes) = (written.keys, written.bytes);
                 status.waiting_bytes = waiting_bytes;
+                status.excluded.keys = before.excluded.keys + written.excluded;
             });
         }
         writer.flush(client).await?;
         self.losses.replace(writer.take_doubts().into_iter().collect());
         let position = sync.history.at();
-        client.must(&[b"SELECT", b"0"]).await?;
-        client.must(&[b"SET", key, position.to_string().as_bytes()]).await?;
+        self.end_first_copy(client, key, &position).await?;
         self.note(|status| status.history_done = true);
         let _ = events.send(FeedEvent::Filled).await;
         Ok((sync.into_following(), position))
@@ -68,10 +74,16 @@ impl Shared {
 
     /// An authority that has lost its data must not take the shadow's along. Gives the keys the authority holds.
     async fn may_be_replaced(&self, shadow: &mut RedisClient, key: &[u8]) -> Result<u64, FeedError> {
-        let authority_keys = keys_of(&self.spec.authority).await?;
         let has_position = shadow.must(&[b"EXISTS", key]).await?.integer() == Some(1);
         let proven = self.spec.guarded || has_position || self.status().history_done;
-        let shadow_keys = keys(shadow).await? - u64::from(has_position);
+        let exclusions = self.exclusions();
+        let (authority_keys, shadow_keys) = if exclusions.is_empty() || !proven {
+            let shadow_keys = keys(shadow).await? - u64::from(has_position);
+            (keys_of(&self.spec.authority).await?, shadow_keys)
+        } else {
+            let authority_keys = self.count_moved(&self.spec.authority, &exclusions).await?;
+            (authority_keys, self.count_moved(&self.spec.shadow, &exclusions).await?)
+        };
         // A working set may halve while a link is down; more than that is taken for a loss, and a person is asked.
         if proven && authority_keys < shadow_keys / 2 {
             return Err(FeedError::Shrunk {

@@ -3,8 +3,11 @@
 //! One connection, pipelined: while the shadow works on one batch the next is made. Nothing else writes to the shadow meanwhile. Lives on the
 //! movers' thread.
 
+use std::rc::Rc;
+
 use super::batch::Doubt;
 use super::dialect::Dialect;
+use super::exclusions::Exclusions;
 use crate::error::JobError;
 use base::model::limits;
 use follow::redis::client::RedisClient;
@@ -26,12 +29,15 @@ pub struct Written {
     pub bytes: u64,
     /// Of those, written by typed commands.
     pub typed: u64,
+    /// Keys of the snapshot that are not moved; not among `keys`.
+    pub excluded: u64,
 }
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct HistoryWriter<'a> {
     dialect: &'a Dialect,
+    exclusions: Rc<Exclusions>,
     version: Option<Version>,
     database: u32,
     batch: Batch,
@@ -65,6 +71,7 @@ impl<'a> HistoryWriter<'a> {
     pub fn new(dialect: &'a Dialect) -> Self {
         Self {
             dialect,
+            exclusions: Rc::default(),
             version: None,
             database: 0,
             batch: Batch::default(),
@@ -73,6 +80,12 @@ impl<'a> HistoryWriter<'a> {
             written: Written::default(),
             doubts: Vec::new(),
         }
+    }
+
+    /// Keys that are not written.
+    #[must_use]
+    pub fn without(self, exclusions: Rc<Exclusions>) -> Self {
+        Self { exclusions, ..self }
     }
 
     #[must_use]
@@ -124,6 +137,10 @@ impl<'a> HistoryWriter<'a> {
 
     fn record(&mut self, key: &[u8], type_byte: u8, expire_at_ms: Option<i64>, body: &[u8]) {
         if key.starts_with(crate::RESERVED_PREFIX) {
+            return;
+        }
+        if self.exclusions.covers(self.database, key) {
+            self.written.excluded += 1;
             return;
         }
         self.written.keys += 1;

@@ -1,7 +1,8 @@
 //! The replication feed: keeps a shadow in step by applying the authority's own replication stream to it.
 //!
 //! [`dialect`] turns a command of the stream into what the shadow is sent, [`batch`] makes transactions of them and reads their answers,
-//! [`touches`] remembers which keys they were about: these are pure. [`filling`] and [`history`] write a snapshot to the shadow, [`applier`]
+//! [`touches`] remembers which keys they were about: these are pure. [`exclusions`] are the keys that are not moved. [`conflicts`] deals with
+//! what the shadow held before, [`filling`] and [`history`] write a snapshot to it, [`applier`]
 //! applies the stream, [`standstill`] reads, compares and repairs at one exact
 //! position, [`compare`] asks it to. [`standby`] keeps the other direction ready. Lives on the movers' thread.
 
@@ -9,9 +10,11 @@ mod absent;
 pub mod applier;
 pub mod batch;
 pub mod compare;
+pub mod conflicts;
 mod deadlines;
 pub mod dialect;
 pub mod exact;
+pub mod exclusions;
 mod filling;
 pub mod history;
 mod repair;
@@ -22,5 +25,7 @@ mod standstill;
 mod touches;
 mod work;
 
+#[cfg(test)]
+mod conflict_tests;
 #[cfg(test)]
 mod tests;

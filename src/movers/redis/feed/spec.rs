@@ -1,9 +1,12 @@
 //! What a feed is given, what it tells, and why it may fail. Plain values of the movers' thread.
 
 use std::fmt;
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::exclusions::Exclusions;
+use crate::contract::{Conflicts, Excluded};
 use crate::error::JobError;
 use base::model::Endpoint;
 use follow::error::{FollowError, ServerError};
@@ -24,6 +27,9 @@ pub struct FeedSpec {
     pub spill: SpillSpec,
     /// What the shadow holds counts: it is not replaced by a snapshot that holds much less.
     pub guarded: bool,
+    pub conflicts: Conflicts,
+    /// Of the other direction, when this one follows it.
+    pub inherited: Rc<Exclusions>,
 }
 
 /// A stream that was followed before the feed began, read up to where the feed begins.
@@ -50,6 +56,11 @@ pub enum FeedError {
         shadow: String,
         shadow_keys: u64,
     },
+    /// What the shadow held before the first copy is not what the conflict policy allows.
+    Conflict {
+        shadow: String,
+        why: String,
+    },
 }
 
 impl FeedError {
@@ -58,7 +69,7 @@ impl FeedError {
     pub fn is_of_authority(&self) -> bool {
         match self {
             Self::Follow(_) | Self::Shrunk { .. } => true,
-            Self::Shadow(_) | Self::Refused { .. } => false,
+            Self::Shadow(_) | Self::Refused { .. } | Self::Conflict { .. } => false,
         }
     }
 }
@@ -86,6 +97,7 @@ impl fmt::Display for FeedError {
         match self {
             Self::Follow(error) => error.fmt(f),
             Self::Shadow(error) => error.fmt(f),
+            Self::Conflict { shadow, why } => write!(f, "{shadow}: {why}"),
             Self::Refused { shadow, why } => {
                 write!(f, "{shadow} refuses what the authority has taken: {why}; it is tried again")
             }
@@ -137,6 +149,7 @@ pub struct FeedStatus {
     pub doubted: u64,
     /// Times the shadow was filled from a snapshot.
     pub full_syncs: u64,
+    pub excluded: Excluded,
     /// Following, and applying.
     pub connected: bool,
 }

@@ -140,6 +140,7 @@ impl Shared {
                 }
             }
             tokio::select! {
+                biased;
                 bytes = following.bytes() => reader.feed(&bytes?),
                 () = self.told.notified() => {}
             }

@@ -1,6 +1,7 @@
 //! A feed between real servers: Redis on the path, and Valkey where `scripts/install-test-servers.sh` has put it.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, LocalSet};
@@ -9,19 +10,20 @@ use tokio::time::timeout;
 use super::applier::Feed;
 use super::batch::Doubt;
 use super::spec::{FeedEvent, FeedSpec};
+use crate::contract::Conflicts;
 use crate::digest_server;
 use crate::redis::tests::Server;
 use follow::redis::client::RedisClient;
 use follow::redis::spill::SpillSpec;
 use wire::resp::encode::request;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Source and shadow by their names.
-struct Pair {
-    name: &'static str,
-    source: Server,
-    shadow: Server,
+pub(super) struct Pair {
+    pub name: &'static str,
+    pub source: Server,
+    pub shadow: Server,
 }
 
 fn valkey() -> Option<PathBuf> {
@@ -52,22 +54,36 @@ fn pairs(test: &str) -> Vec<Pair> {
 }
 
 impl Pair {
-    fn feed(&self) -> Feed {
+    pub fn spec(&self) -> FeedSpec {
         let spill = SpillSpec { memory_bytes_max: 1 << 20, bytes_max: 1 << 30, folder: std::env::temp_dir() };
         let (authority, shadow) = (self.source.endpoint("old"), self.shadow.endpoint("new"));
-        Feed::new(FeedSpec { name: "orders".to_owned(), authority, shadow, grace_ms: 0, spill, guarded: false })
+        let conflicts = Conflicts::default();
+        FeedSpec {
+            name: "orders".to_owned(),
+            authority,
+            shadow,
+            grace_ms: 0,
+            spill,
+            guarded: false,
+            conflicts,
+            inherited: Rc::default(),
+        }
     }
 
-    async fn source(&self) -> RedisClient {
+    fn feed(&self) -> Feed {
+        Feed::new(self.spec())
+    }
+
+    pub async fn source(&self) -> RedisClient {
         RedisClient::connect(&self.source.endpoint("old")).await.expect("the source answers")
     }
 
-    async fn shadow(&self) -> RedisClient {
+    pub async fn shadow(&self) -> RedisClient {
         RedisClient::connect(&self.shadow.endpoint("new")).await.expect("the shadow answers")
     }
 
     /// Waits until the shadow has all that the source has now, with its deadlines.
-    async fn in_step(&self, feed: &Feed) {
+    pub async fn in_step(&self, feed: &Feed) {
         let exact = async {
             while !feed.status().deadlines_exact {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -77,7 +93,7 @@ impl Pair {
         self.up_to_now(feed).await;
     }
 
-    async fn up_to_now(&self, feed: &Feed) {
+    pub async fn up_to_now(&self, feed: &Feed) {
         let mut client = self.source().await;
         let role = client.must(&[b"ROLE"]).await.expect("ROLE");
         let offset = role.items().and_then(|items| items[1].integer()).expect("an offset") as u64;
@@ -106,7 +122,7 @@ fn run(feed: &Feed) -> JoinHandle<()> {
     tokio::task::spawn_local(async move { feed.run_forever(None, &events).await })
 }
 
-fn with_each(test: &str, body: impl AsyncFn(&Pair)) {
+pub(super) fn with_each(test: &str, body: impl AsyncFn(&Pair)) {
     for pair in pairs(test) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, body(&pair));
@@ -114,7 +130,7 @@ fn with_each(test: &str, body: impl AsyncFn(&Pair)) {
 }
 
 /// Sends lines of words; errors are the script's own fault.
-async fn say(client: &mut RedisClient, lines: &[&str]) {
+pub(super) async fn say(client: &mut RedisClient, lines: &[&str]) {
     for line in lines {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         client.must(&words).await.unwrap_or_else(|error| panic!("{line}: {error}"));
