@@ -156,8 +156,9 @@ pub struct LaneStatus {
     pub scripts_run: u64,
     /// How many different ones they were, up to [`base::model::limits::SCRIPTS_KNOWN_MAX`].
     pub scripts_known: u64,
-    /// When one last ran that is not proven to keep to the keys it declares; 0: none has. What it wrote elsewhere, only a comparison of every key
-    /// that began later can find. Milliseconds since the Unix epoch. No script is proven yet.
+    /// When one last ran for the first time; 0: none has. Milliseconds since the Unix epoch. What it wrote elsewhere than in the keys it declares, only a
+    /// comparison of every key that began later can find; after a clean one it has been seen to keep to them. One that is not remembered runs for the
+    /// first time each time.
     pub scripts_unproven_at_ms: u64,
     pub authority_connected: bool,
     pub shadow_connected: bool,

@@ -193,6 +193,9 @@ pub struct ShadowFacts {
     pub shadow_connected: bool,
     /// If the authority changed now, the other side would be kept in step from the first instant.
     pub way_back: bool,
+    /// When something ran for the first time that may have written what the feed does not see: only a comparison of every key that began later can tell.
+    /// Milliseconds since the Unix epoch; 0: never.
+    pub unseen_at_ms: u64,
 }
 
 /// Facts with the moment they arrived, so that old ones can be told from new ones.

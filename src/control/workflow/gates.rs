@@ -400,6 +400,7 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
     gates.extend(policy_gate(evidence));
     gates.extend(evidence.own_gates.iter().map(|own| check_gate(own.name, &own.check, own.threshold)));
     gates.push(verification_gate(record, evidence, now));
+    gates.extend(unseen_gate(record, evidence));
     gates.push(divergence_gate(evidence));
     if record.decisions.shadow_from == ShadowFrom::Migrate {
         gates.push(reads_gate(record, evidence));
@@ -440,6 +441,26 @@ fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timesta
     let soaked = clean_ms >= soak.saturating_mul(1000);
     let measured = if soak == 0 { counts } else { format!("{counts}, clean for {} seconds", clean_ms / 1000) };
     gate(NAME, soaked, measured, threshold)
+}
+
+/// What a script wrote that the feed could not see would be missing after a change of authority. There is no such gate while nothing of the kind
+/// has run.
+fn unseen_gate(record: &MigrationRecord, evidence: &Evidence) -> Option<Gate> {
+    const NAME: &str = "undeclared_writes";
+    let at_ms = evidence.shadow.as_ref().ok().map(|facts| facts.unseen_at_ms).filter(|at_ms| *at_ms > 0)?;
+    let threshold =
+        format!("a clean comparison of every key, begun after each script ran for the first time, or a waiver of {WAIVER}");
+    const WAIVER: &str = "undeclared-writes";
+    if let Some(waiver) = record.waivers.iter().find(|waiver| waiver.finding == WAIVER) {
+        return Some(gate(NAME, true, format!("waived by {}", waiver.by), threshold));
+    }
+    let seen = evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.started_at.0 > at_ms);
+    let measured = if seen.is_some() {
+        "no script wrote keys that it does not declare"
+    } else {
+        "a script that no comparison has seen yet may have written keys that it does not declare"
+    };
+    Some(gate(NAME, seen.is_some(), measured, threshold))
 }
 
 fn commit_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {

@@ -204,6 +204,7 @@ impl Watch {
             excluded: status.excluded,
             reads: self.reads.get(),
             way_back: self.standby.attached().is_ok(),
+            unseen_at_ms: 0,
             authority_connected: self.authority_answers.get() && status.connected,
             shadow_connected: status.connected,
         };

@@ -251,5 +251,6 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
         shadow_connected: status.shadow_connected,
         // The lane turns round by itself.
         way_back: true,
+        unseen_at_ms: status.scripts_unproven_at_ms,
     }
 }

@@ -203,14 +203,16 @@ impl Lane {
         }
     }
 
-    /// None is proven to keep to the keys it declares.
+    /// One that runs for the first time has not been seen to keep to the keys it declares.
     fn script_ran(&mut self, command: &Command, frame: &[u8]) {
-        self.report.scripts.ran(command, frame);
+        let is_new = self.report.scripts.ran(command, frame) == 1;
         let known = self.report.scripts.known() as u64;
         let counts = &mut self.report.counts;
         counts.scripts_run += 1;
         counts.scripts_known = known;
-        counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
+        if is_new {
+            counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
+        }
     }
 
     /// See [`super::consumers`].

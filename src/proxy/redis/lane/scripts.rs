@@ -1,6 +1,6 @@
 //! Scripts and functions that have run in this lane, and how often. Lives on the lane's core.
 //!
-//! None is proven to write only what it declares; what one wrote elsewhere, only a comparison of every key that began later can find.
+//! What one wrote elsewhere than in the keys it declares, only a comparison of every key that began later can find.
 
 use std::collections::HashMap;
 
