@@ -275,6 +275,7 @@ mod tests {
             feed: FeedKind::Lane,
             ttl_grace_ms: 1000,
             conflicts: crate::contract::Conflicts::default(),
+            source_p99_ms: 0,
         }
     }
 

@@ -111,6 +111,7 @@ impl Process {
             feed: FeedKind::Replication,
             ttl_grace_ms,
             conflicts: movers::Conflicts::default(),
+            source_p99_ms: 0,
         }
     }
 

@@ -123,22 +123,31 @@ impl Migration {
     /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let (authority, feed, ttl_grace_ms, conflicts) = {
+        let (authority, feed, thresholds, conflicts) = {
             let record = self.record.borrow();
-            let grace_ms = record.decisions.thresholds.ttl_grace_ms;
+            let thresholds = record.decisions.thresholds.clone();
             let conflicts = Conflicts {
                 policy: record.decisions.conflict_policy,
                 exclude: Arc::from(record.decisions.exclude.as_slice()),
                 settled: !record.flips.is_empty(),
             };
-            (record.authority, record.feed.unwrap_or(FeedKind::Lane), grace_ms, conflicts)
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane), thresholds, conflicts)
         };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
             Side::Target => (&self.target, &self.source),
         };
         let (side, epoch) = (authority.side, authority.epoch);
-        Route { authority: ahead.clone(), shadow: behind.clone(), side, epoch, feed, ttl_grace_ms, conflicts }
+        Route {
+            authority: ahead.clone(),
+            shadow: behind.clone(),
+            side,
+            epoch,
+            feed,
+            ttl_grace_ms: thresholds.ttl_grace_ms,
+            conflicts,
+            source_p99_ms: thresholds.source_p99_ms,
+        }
     }
 }
 

@@ -57,6 +57,7 @@ impl Rig {
             feed: FeedKind::Replication,
             ttl_grace_ms: GRACE_MS,
             conflicts: Conflicts::default(),
+            source_p99_ms: 0,
         }
     }
 
