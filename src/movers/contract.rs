@@ -97,6 +97,17 @@ pub struct Route {
     /// Clients get the replies to their writes when the shadow has these too (`write_consistency both`). Beside a replication feed only.
     pub confirm_writes: bool,
     pub conflicts: Conflicts,
+    /// How slow the slowest hundredth of the authority's answers may be while it is copied, milliseconds; 0: no bound.
+    pub source_p99_ms: u64,
+}
+
+/// How quickly the authority answered while a snapshot of it was read last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceLoad {
+    /// Of the last seconds; 0: not measured.
+    pub p99_us: u64,
+    /// Bytes of the snapshot that are read in a second, because it would be slower otherwise; `None`: as fast as they come.
+    pub throttled_to: Option<u64>,
 }
 
 /// What becomes of keys that the target held before the first copy, and which keys are not moved at all.
@@ -188,6 +199,9 @@ pub struct ShadowFacts {
     pub behind: Behind,
     pub applied: Applied,
     pub excluded: Excluded,
+    pub source: SourceLoad,
+    /// Values that the shadow cannot hold as the authority does.
+    pub losses: u64,
     pub reads: ReadsCompared,
     pub authority_connected: bool,
     pub shadow_connected: bool,
@@ -333,6 +347,12 @@ pub enum MoverEvent {
     NotCopied {
         database: u32,
         key: String,
+    },
+    /// The shadow cannot hold a value as the authority does. The first of them are told.
+    Loss {
+        database: u32,
+        key: String,
+        why: String,
     },
     SideLost {
         side: Side,

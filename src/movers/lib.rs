@@ -15,7 +15,7 @@ mod thread;
 pub use contract::{
     Ability, Applied, Behind, Check, Conflicts, Copied, Drained, Excluded, Feeds, Finding, FreshFacts, HeldClients,
     HoldError, MoverEvent, OwnGate, PassKind, PassStarted, ReadsCompared, Released, Route, Severity, ShadowFacts,
-    Verified, VerifySpec, WriteProbe,
+    SourceLoad, Verified, VerifySpec, WriteProbe,
 };
 pub use error::{JobError, OrderFault, ServerError, ServerFault, Unsupported};
 pub use mover::{MoverSpec, ServerFacts, SessionStateMeaning, compatibility, look, own_gates, session_state, supports};

@@ -43,6 +43,13 @@ impl Progress {
         f64::from_bits(self.rate_per_second.load(Ordering::Relaxed))
     }
 
+    /// Until everything is done, at the present rate; `None` while either is not known.
+    #[must_use]
+    pub fn eta_seconds(&self) -> Option<u64> {
+        let (rate, left) = (self.rate_per_second(), self.total().checked_sub(self.done())?);
+        (rate > 0.0 && self.total() > 0).then(|| (left as f64 / rate).ceil() as u64)
+    }
+
     /// The job names no more work from its next step on, and waits.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
@@ -130,5 +137,24 @@ impl Meter {
             self.since = tokio::time::Instant::now();
             self.done_then = done;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_the_rate_says() {
+        let progress = Progress::default();
+        progress.begin(1000);
+        assert_eq!(progress.eta_seconds(), None, "no rate yet");
+        progress.rate_per_second.store(150f64.to_bits(), Ordering::Relaxed);
+        progress.done.store(400, Ordering::Relaxed);
+        assert_eq!(progress.eta_seconds(), Some(4));
+        progress.finish();
+        assert_eq!(progress.eta_seconds(), Some(0));
+        progress.begin(0);
+        assert_eq!(progress.eta_seconds(), None, "how much there is is not known");
     }
 }

@@ -276,6 +276,7 @@ mod tests {
             ttl_grace_ms: 1000,
             confirm_writes: false,
             conflicts: crate::contract::Conflicts::default(),
+            source_p99_ms: 0,
         }
     }
 

@@ -112,6 +112,7 @@ impl Process {
             ttl_grace_ms,
             conflicts: movers::Conflicts::default(),
             confirm_writes: false,
+            source_p99_ms: 0,
         }
     }
 

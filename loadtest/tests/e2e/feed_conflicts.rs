@@ -1,8 +1,12 @@
 //! Targets that hold keys of their own: what becomes of them under each conflict policy, through changes of authority and kills.
 
-use crossfade_loadtest::crossfade::INTERLAY;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossfade_loadtest::crossfade::{Crossfade, INTERLAY};
 use crossfade_loadtest::rig::{MIGRATION, REPLICATION, Rig, STEP};
-use crossfade_loadtest::server::{Kind, RealServer, run};
+use crossfade_loadtest::server::{Kind, RealServer, connect, run};
+use crossfade_loadtest::skip;
 use crossfade_loadtest::wait::until;
 
 /// Runs a body for each pair of servers there is.
@@ -141,4 +145,117 @@ fn what_cannot_be_done_is_refused_with_what_to_use_instead() {
         let said = asked(given);
         assert!(said.contains(words), "{given:?}: {said}");
     }
+}
+
+/// A source that is slow to answer is read slowly, and no longer when it is quick again.
+#[test]
+fn the_first_copy_is_slowed_down_while_the_source_is_slow() {
+    let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+    let source = RealServer::start_with(Kind::Redis, &options);
+    let rig = Rig { feed: REPLICATION, ..Rig::of(source, RealServer::start_with(Kind::Redis, &options)) };
+    let fill = "math.randomseed(7) local t = {} for i = 1, 64 do for j = 1, 1024 do t[j] = string.char(math.random(0, 255)) end \
+                local s = table.concat(t) for k = 1, 250 do redis.call('SET', i .. ':' .. k, s .. i .. k) end end";
+    redis::cmd("EVAL").arg(fill).arg(0).exec(&mut rig.source.connection()).expect("16 MB");
+    create(&rig, &["--source-p99-ms", "10"]);
+    let (port, busy) = (rig.source.port, Arc::new(AtomicBool::new(true)));
+    let own = Arc::clone(&busy);
+    let load = std::thread::spawn(move || {
+        let mut connection = connect(port);
+        let spin = "local t = redis.call('TIME') local e = t[1] * 1e6 + t[2] + 30000 repeat t = redis.call('TIME') until t[1] * 1e6 + t[2] > e";
+        while own.load(Ordering::Relaxed) {
+            redis::cmd("EVAL").arg(spin).arg(0).exec(&mut connection).expect("EVAL");
+        }
+    });
+    rig.advance_to("compare");
+    let slow = rig.proxy.wait(MIGRATION, "a throttled copy", STEP, |now| !now["lane"]["throttled_to"].is_null());
+    assert!(slow["lane"]["source_p99_us"].as_u64().is_some_and(|us| us > 10_000), "{slow}");
+    assert!(slow["backfill"]["total"].as_u64().is_some_and(|keys| keys >= 16_000), "{}", slow["backfill"]);
+    let shown = rig.proxy.must(&["migration", "show", MIGRATION]).stdout;
+    assert!(shown.contains("throttled to") && shown.contains("bound 10 ms") && shown.contains("time left"), "{shown}");
+    busy.store(false, Ordering::Relaxed);
+    load.join().expect("the load");
+    let now = rig.drained();
+    assert!(now["lane"]["throttled_to"].is_null(), "{}", now["lane"]);
+    let done = rig
+        .proxy
+        .wait(MIGRATION, "the figures of the first copy", STEP, |now| !now["backfill"]["first_copy"].is_null());
+    assert_eq!(done["backfill"]["first_copy"]["keys"], 16_000, "{}", done["backfill"]);
+}
+
+/// What the target cannot hold is told, and the figures of the first copy outlast a change of authority and a kill.
+#[test]
+fn what_the_target_cannot_hold_is_told_and_the_first_copy_is_remembered() {
+    if let Err(why) = Kind::Valkey.binary() {
+        skip!("{why}");
+    }
+    let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+    let source = RealServer::start_with(Kind::Valkey, &options);
+    let rig = Rig::of(source, RealServer::start_with(Kind::Redis, &options));
+    let mut rig = Rig { feed: REPLICATION, ..rig };
+    let mut client = rig.source.connection();
+    run::<()>(&mut client, "HSET fields f v g w");
+    run::<()>(&mut client, "MSET a 1 b 2 c 3");
+    create(&rig, &[]);
+    rig.advance_to("compare");
+    rig.drained();
+    // Not before: Valkey gives no snapshot of such a value to a replica of an older version.
+    run::<()>(&mut client, "HEXPIRE fields 5000 FIELDS 1 f");
+    rig.proxy.wait(MIGRATION, "a loss", STEP, |now| now["lane"]["losses"] == 1);
+    until("the event", STEP, || {
+        let events = rig.proxy.cli(&["migration", "events", MIGRATION]).stdout;
+        if events.contains("shadow_lacks") { Ok(()) } else { Err(events) }
+    });
+    let events = rig.proxy.must(&["migration", "events", MIGRATION]).stdout;
+    assert!(events.contains("shadow_lacks") && events.contains("key fields of database 0"), "{events}");
+    let named = |now: &serde_json::Value| {
+        now["findings"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "shadow-lacks-values"))
+    };
+    rig.proxy.wait(MIGRATION, "a finding", STEP, named);
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.authority("target");
+    rig.proxy.kill();
+    rig.proxy.up();
+    rig.drained();
+    let first = rig.proxy.show(MIGRATION)["backfill"]["first_copy"].clone();
+    assert_eq!(first["keys"], 4, "{first}");
+    let report = rig.proxy.must(&["migration", "report", MIGRATION]).stdout;
+    assert!(report.contains("| first copy | 4 keys"), "{report}");
+}
+
+/// Two of them on one pair of servers: the second does not begin, names the first, and the first is not disturbed.
+#[test]
+fn a_second_crossfade_on_the_same_servers_is_refused() {
+    let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+    let (source, target) =
+        (RealServer::start_with(Kind::Redis, &options), RealServer::start_with(Kind::Redis, &options));
+    let second = Crossfade::start(&source.url(), Some(&target.url()));
+    let rig = Rig { feed: REPLICATION, ..Rig::of(source, target) };
+    run::<()>(&mut rig.source.connection(), "SET a source");
+    create(&rig, &[]);
+    rig.advance_to("compare");
+    rig.drained();
+    let (proxy, source, target) = (second, &rig.source, &rig.target);
+    // The gate would refuse the target's keys, so it is asked to replace them.
+    let all = ["--analyze-min-commands", "0", "--analyze-min-seconds", "0", "--feed", "replication"];
+    let who = ["migration", "create", "--id", MIGRATION, "--interlay", INTERLAY, "--conflict-policy", "replace"];
+    proxy.must(&[&who[..], &all].concat());
+    for phase in ["analyze", "compare"] {
+        proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
+    }
+    until("the second to be refused", STEP, || {
+        let events = proxy.cli(&["migration", "events", MIGRATION]).stdout;
+        if events.contains("another Crossfade, connected from 127.0.0.1:") { Ok(()) } else { Err(events) }
+    });
+    run::<()>(&mut rig.proxy.connection(), "SET a later");
+    rig.drained();
+    assert_eq!([get(source, "a"), get(target, "a")], ["later", "later"]);
+    let events = rig.proxy.must(&["migration", "events", MIGRATION]).stdout;
+    assert!(!events.contains("side_lost"), "{events}");
+    // The second takes over when the first is gone.
+    let mut rig = rig;
+    rig.proxy.kill();
+    proxy.wait(MIGRATION, "the second to begin", STEP, |now| {
+        now["uncopied"] == false && now["lane"]["shadow_connected"] == true
+    });
 }

@@ -288,6 +288,23 @@ pub const FEED_READS_AT_ONCE: usize = 32;
 pub const FEED_EVENTS_LEN: usize = 64;
 /// Elements in one command that writes a value by its type: a shadow is not busy with one for long.
 pub const FEED_ELEMENTS_AT_ONCE: usize = 128;
+/// How slow the slowest hundredth of a source's answers may be while a snapshot is read, milliseconds; 0: as slow as it gets.
+pub const SOURCE_P99_DEFAULT_MS: u64 = 25;
+pub const SOURCE_P99_MAX_MS: u64 = 10_000;
+/// How often a source is asked meanwhile, how often it is decided how fast to read, and the answers that a measurement is made of (5 s).
+pub const PACE_PING_INTERVAL: Duration = Duration::from_millis(20);
+pub const PACE_STEP: Duration = Duration::from_millis(500);
+pub const PACE_ANSWERS_MAX: usize = 250;
+/// Bytes of a snapshot read in a second however slow the source is: a source keeps a copy of what changes until its snapshot is read.
+pub const PACE_RATE_MIN: u64 = 1024 * 1024;
+/// Values that a shadow cannot hold as the authority does, kept by name; all are counted. Of those, how many are told as events.
+pub const FEED_LOSSES_MAX: usize = 10_000;
+pub const FEED_LOSSES_TOLD_MAX: usize = 20;
+/// How long a feed looks at another Crossfade's connections before it refuses to begin; how often; and for how long such a process must have been
+/// silent to count as gone: a living one asks its servers ten times a second.
+pub const FEED_RIVAL_PATIENCE: Duration = Duration::from_secs(3);
+pub const FEED_RIVAL_LOOK: Duration = Duration::from_millis(100);
+pub const FEED_RIVAL_SILENCE_SECONDS: u64 = 2;
 /// Patterns of keys that a migration excludes, and the bytes of one: every key of every command of the stream is matched against all of them.
 pub const EXCLUDE_PATTERNS_MAX: usize = 64;
 pub const EXCLUDE_PATTERN_BYTES_MAX: usize = 256;

@@ -284,6 +284,8 @@ pub struct Thresholds {
     pub dirty_before_fence_max: u64,
     pub fence_budget_ms: u64,
     pub ttl_grace_ms: u64,
+    /// How slow the slowest hundredth of the source's answers may be while it is copied; 0: no bound.
+    pub source_p99_ms: u64,
 }
 
 impl Default for Thresholds {
@@ -296,6 +298,7 @@ impl Default for Thresholds {
             dirty_before_fence_max: limits::DIRTY_BEFORE_FENCE_MAX,
             fence_budget_ms: limits::FENCE_BUDGET_DEFAULT_MS,
             ttl_grace_ms: limits::TTL_GRACE_DEFAULT_MS,
+            source_p99_ms: limits::SOURCE_P99_DEFAULT_MS,
         }
     }
 }
@@ -414,6 +417,13 @@ impl Thresholds {
                 "ttl_grace_ms {} is out of range: use at most {}",
                 self.ttl_grace_ms,
                 limits::TTL_GRACE_MAX_MS
+            )));
+        }
+        if self.source_p99_ms > limits::SOURCE_P99_MAX_MS {
+            return Err(DecisionError(format!(
+                "source_p99_ms {} is out of range: use at most {}, or 0 for no bound",
+                self.source_p99_ms,
+                limits::SOURCE_P99_MAX_MS
             )));
         }
         Ok(())

@@ -53,6 +53,9 @@ fn lane(from: &ShadowFacts) -> api::Lane {
             commands: from.excluded.commands,
             mixed: from.excluded.mixed,
         },
+        source_p99_us: from.source.p99_us,
+        throttled_to: from.source.throttled_to,
+        losses: from.losses,
         altered: from.applied.altered,
         reads_not_comparable: from.reads.not_comparable,
         reads_inconclusive: from.reads.inconclusive,
@@ -197,10 +200,11 @@ fn decisions(from: &views::Decisions) -> api::Decisions {
         dirty_before_fence_max: from.thresholds.dirty_before_fence_max,
         fence_budget_ms: from.thresholds.fence_budget_ms,
         ttl_grace_ms: from.thresholds.ttl_grace_ms,
+        source_p99_ms: from.thresholds.source_p99_ms,
     }
 }
 
-fn backfill(from: &views::BackfillView) -> api::Backfill {
+fn backfill(from: &views::BackfillView, record: &views::MigrationRecord) -> api::Backfill {
     let kind = |kind: PassKind| match kind {
         PassKind::Full => "full".to_owned(),
         PassKind::Volatile => "volatile".to_owned(),
@@ -213,6 +217,14 @@ fn backfill(from: &views::BackfillView) -> api::Backfill {
         total: from.total,
         bytes: from.bytes,
         rate_per_second: from.rate_per_second,
+        eta_seconds: from.eta_seconds,
+        waiting_bytes: from.waiting_bytes,
+        first_copy: record.first_copy.map(|copy| api::FirstCopy {
+            began_at: copy.began_at.0,
+            finished_at: copy.finished_at.0,
+            keys: copy.keys,
+            bytes: copy.bytes,
+        }),
     }
 }
 
@@ -248,7 +260,7 @@ pub fn migration(from: &MigrationView) -> api::Migration {
         created_at: record.created_at.0,
         phase_since: record.phase_since.0,
         gates: from.gates.iter().map(gate).collect(),
-        backfill: backfill(&from.backfill),
+        backfill: backfill(&from.backfill, record),
         dirty: status.map_or(0, |status| status.behind.dirty),
         in_flight: status.map_or(0, |status| status.behind.in_flight),
         // Without fresh facts of the shadow in dual operation, keys may be uncopied.
@@ -387,6 +399,7 @@ pub fn create(from: api::CreateMigration) -> Result<CreateRequest, Failure> {
         dirty_before_fence_max => decisions.thresholds.dirty_before_fence_max,
         fence_budget_ms => decisions.thresholds.fence_budget_ms,
         ttl_grace_ms => decisions.thresholds.ttl_grace_ms,
+        source_p99_ms => decisions.thresholds.source_p99_ms,
     );
     let end = |text: Option<String>| text.map(|text| EndpointName::new(&text)).transpose().map_err(name);
     Ok(CreateRequest {

@@ -144,6 +144,22 @@ fn people(out: &mut String, migration: &Migration) {
     }
 }
 
+/// Durable, unlike the counts.
+fn first_copy(migration: &Migration) -> String {
+    migration.backfill.first_copy.as_ref().map_or_else(
+        || "not ended".to_owned(),
+        |copy| {
+            let took_ms = copy.finished_at.saturating_sub(copy.began_at);
+            format!(
+                "{} keys, {} bytes, ended {} (UTC) after {took_ms} ms",
+                copy.keys,
+                copy.bytes,
+                utc(copy.finished_at)
+            )
+        },
+    )
+}
+
 fn movement(out: &mut String, report: &Report) {
     let migration = &report.migration;
     let lane = report.lane.clone().unwrap_or_default();
@@ -155,7 +171,10 @@ fn movement(out: &mut String, report: &Report) {
     };
     let rehearsal = migration.rehearsal_pause_us.map_or_else(|| "not run".to_owned(), |us| format!("{us} us"));
     let rows = [
-        ("keys copied to the shadow", lane.copied_keys.to_string()),
+        ("first copy", first_copy(migration)),
+        ("keys copied to the shadow, in both directions", lane.copied_keys.to_string()),
+        ("values that the shadow cannot hold as the authority does", lane.losses.to_string()),
+        ("slowest hundredth of the source's answers during the last copy", format!("{} us", lane.source_p99_us)),
         ("bytes copied by the backfill", report.bytes_copied.to_string()),
         ("effects applied", lane.effects.to_string()),
         ("keys kept by the target (conflict policy skip)", lane.excluded.kept.to_string()),

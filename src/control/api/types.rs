@@ -57,7 +57,26 @@ pub struct Backfill {
     pub done: u64,
     pub total: u64,
     pub bytes: u64,
+    /// Keys.
     pub rate_per_second: f64,
+    /// Until the present pass has copied everything, at the present rate; absent while that is not known.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
+    /// Bytes of the authority's writes that wait for the shadow.
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// Of everything the source held, once it has ended.
+    #[serde(default)]
+    pub first_copy: Option<FirstCopy>,
+}
+
+/// The first copy of a migration, whatever was copied since.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct FirstCopy {
+    pub began_at: u64,
+    pub finished_at: u64,
+    pub keys: u64,
+    pub bytes: u64,
 }
 
 /// Keys and commands that were not moved, because of `conflict_policy` "skip" or "exclude".
@@ -87,6 +106,7 @@ pub struct Lane {
     pub in_flight: u64,
     pub shadow_queue_bytes: u64,
     pub shadow_lag_us: u64,
+    /// Since the process started, in both directions.
     pub copied_keys: u64,
     pub copied_bytes: u64,
     pub effects: u64,
@@ -98,6 +118,15 @@ pub struct Lane {
     /// Counted since the process started or the authority changed.
     #[serde(default)]
     pub excluded: Excluded,
+    /// How quickly the authority answered while a snapshot of it was read last: the slowest hundredth; 0: not measured.
+    #[serde(default)]
+    pub source_p99_us: u64,
+    /// Bytes of the snapshot that are read in a second, to keep the authority quick; absent: as fast as they come.
+    #[serde(default)]
+    pub throttled_to: Option<u64>,
+    /// Values that the shadow cannot hold as the authority does; events name the first of them.
+    #[serde(default)]
+    pub losses: u64,
     /// Keys whose value on the shadow a records policy has changed or left out.
     #[serde(default)]
     pub altered: u64,
@@ -179,6 +208,8 @@ pub struct Decisions {
     pub dirty_before_fence_max: u64,
     pub fence_budget_ms: u64,
     pub ttl_grace_ms: u64,
+    #[serde(default)]
+    pub source_p99_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -454,6 +485,9 @@ pub struct CreateMigration {
     pub fence_budget_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_grace_ms: Option<u64>,
+    /// How slow the slowest hundredth of the source's answers may be while it is copied; 0: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_p99_ms: Option<u64>,
 }
 
 /// Body of `run`.

@@ -53,6 +53,11 @@ pub enum MigrationEvent {
     },
     ApprovalGiven(Approval),
     FindingWaived(Waiver),
+    FirstCopied {
+        keys: u64,
+        bytes: u64,
+        took_ms: u64,
+    },
     Rehearsed {
         pause_us: u64,
     },
@@ -106,6 +111,7 @@ impl MigrationEvent {
             Self::ApprovalRequested { .. } => "approval_requested",
             Self::ApprovalGiven(_) => "approval_given",
             Self::FindingWaived(_) => "finding_waived",
+            Self::FirstCopied { .. } => "first_copied",
             Self::Rehearsed { .. } => "rehearsed",
             Self::SmokeChecked { .. } => "smoke_checked",
             Self::FlipPostponed { .. } => "flip_postponed",
@@ -152,6 +158,9 @@ impl fmt::Display for MigrationEvent {
                 write!(f, "{by} waives {finding}: {reason}")
             }
             Self::CommitForced { reason, unmet } => write!(f, "{reason}; unmet: [{}]", unmet.join(", ")),
+            Self::FirstCopied { keys, bytes, took_ms } => {
+                write!(f, "everything the source held was copied: {keys} keys, {bytes} bytes, in {took_ms} ms")
+            }
             Self::Rehearsed { pause_us } => write!(f, "writes were held for {pause_us} us; nothing changed"),
             Self::SmokeChecked { checks, failed } => write!(f, "{checks} checks, {failed} failed"),
             Self::FlipPostponed { budget_ms, reason } => {

@@ -32,6 +32,7 @@ pub enum ShadowEvent {
     JobFailed(FailedJob),
     JobProgress { job: RunningJob, done: u64, total: u64, rate_per_second: u64 },
     RecordNotCopied { database: u32, key: String },
+    Loss { database: u32, key: String, why: String },
     SideLost { side: Side, reason: String },
     SideBack { side: Side },
     VerificationDone { keys: u64, divergent: u64, inconclusive: u64 },
@@ -48,6 +49,7 @@ impl ShadowEvent {
             Self::JobFailed(_) => "job_failed",
             Self::JobProgress { .. } => "job_progress",
             Self::RecordNotCopied { .. } => "record_not_copied",
+            Self::Loss { .. } => "shadow_lacks",
             Self::SideLost { .. } => "side_lost",
             Self::SideBack { .. } => "side_back",
             Self::VerificationDone { .. } => "verification_done",
@@ -87,6 +89,9 @@ impl fmt::Display for ShadowEvent {
                 f,
                 "key {key:?} of database {database}: the records policy gave no verdict; it stays uncopied and is tried again"
             ),
+            Self::Loss { database, key, why } => {
+                write!(f, "key {key} of database {database}: the shadow cannot hold it as the authority does: {why}")
+            }
             Self::SideLost { side, reason } => write!(f, "the {side} is not connected: {reason}"),
             Self::SideBack { side } => write!(f, "the {side} is connected again"),
             Self::VerificationDone { keys, divergent, inconclusive } => {

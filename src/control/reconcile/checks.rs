@@ -117,6 +117,13 @@ impl Control {
         });
     }
 
+    /// The first copy has ended and the record does not say so yet.
+    pub(super) fn spawn_first_copy(self: &Rc<Self>, migration: &Rc<Migration>) {
+        let Some(copy) = migration.seen.borrow_mut().shadow.first_copy.take() else { return };
+        let (control, migration) = (Rc::clone(self), Rc::clone(migration));
+        tokio::task::spawn_local(async move { control.note_fact(&migration, Fact::FirstCopied { copy }).await });
+    }
+
     /// Records a fact of a migration that is not over, in turn with other changes.
     async fn note_fact(&self, migration: &Migration, fact: Fact) {
         let Ok(interlay) = self.interlay(&migration.interlay()) else { return };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::state::{Control, Migration};
 use crate::events::{FailedJob, ShadowEvent};
-use crate::workflow::is_dual;
+use crate::workflow::{FirstCopy, is_dual};
 use base::model::{InterlayName, Sighting};
 use movers::{Copied, MoverEvent, MoverEvents, PassKind, PassStarted};
 
@@ -40,6 +40,9 @@ impl Control {
             MoverEvent::NotCopied { database, key } => {
                 self.events.lasting(ShadowEvent::RecordNotCopied { database, key }, &about).await;
             }
+            MoverEvent::Loss { database, key, why } => {
+                self.events.lasting(ShadowEvent::Loss { database, key, why }, &about).await;
+            }
             MoverEvent::SideLost { side, reason } => {
                 self.events.lasting(ShadowEvent::SideLost { side, reason }, &about).await;
             }
@@ -60,7 +63,7 @@ impl Control {
                 PassKind::Full => seen.distrust_shadow(),
                 PassKind::Volatile => {}
             }
-            seen.shadow.pass = Some(Pass { number, kind, epoch, done: false, progress });
+            seen.shadow.pass = Some(Pass { number, kind, epoch, began_at: now(), done: false, progress });
         }
         self.events.lasting(ShadowEvent::PassStarted { number, kind, reason }, &migration.about()).await;
     }
@@ -71,6 +74,12 @@ impl Control {
             seen.shadow.bytes_copied += copied.bytes;
             if let Some(pass) = seen.shadow.pass.as_mut().filter(|pass| pass.number == number) {
                 pass.done = true;
+                let (began_at, finished_at) = (pass.began_at, now());
+                let full = pass.kind == PassKind::Full;
+                let copy = FirstCopy { began_at, finished_at, keys: copied.copied, bytes: copied.bytes };
+                if full && migration.record.borrow().flips.is_empty() {
+                    seen.shadow.first_copy.get_or_insert(copy);
+                }
             }
         }
         self.events.lasting(ShadowEvent::PassDone { number, copied }, &migration.about()).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::workflow::{Phase, PolicyWord, Verification};
+use crate::workflow::{FirstCopy, Phase, PolicyWord, Verification};
 use base::model::{Authority, Epoch, Ledger, Timestamp, limits};
 use bus::counters::SideCounters;
 use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ReadsCompared, ShadowFacts};
@@ -55,6 +55,7 @@ pub struct Pass {
     pub kind: PassKind,
     /// The authority's when it began.
     pub epoch: Epoch,
+    pub began_at: Timestamp,
     pub done: bool,
     pub progress: Arc<Progress>,
 }
@@ -66,6 +67,8 @@ pub struct Shadow {
     /// The facts when dual operation ended, for the report.
     pub last: Option<ShadowFacts>,
     pub pass: Option<Pass>,
+    /// Until it is in the record.
+    pub first_copy: Option<FirstCopy>,
     /// By every pass since the process started.
     pub bytes_copied: u64,
 }

@@ -125,16 +125,16 @@ impl Migration {
     /// Which server is authoritative now, and which is the other one. What is not kept in step yet has the feed of older records.
     #[must_use]
     pub fn route(&self) -> Route {
-        let (authority, feed, ttl_grace_ms, conflicts, confirm_writes) = {
+        let (authority, feed, thresholds, conflicts, confirm_writes) = {
             let record = self.record.borrow();
-            let grace_ms = record.decisions.thresholds.ttl_grace_ms;
+            let thresholds = record.decisions.thresholds.clone();
             let conflicts = Conflicts {
                 policy: record.decisions.conflict_policy,
                 exclude: Arc::from(record.decisions.exclude.as_slice()),
                 settled: !record.flips.is_empty(),
             };
             let confirm_writes = record.decisions.write_consistency == WriteConsistency::Both;
-            (record.authority, record.feed.unwrap_or(FeedKind::Lane), grace_ms, conflicts, confirm_writes)
+            (record.authority, record.feed.unwrap_or(FeedKind::Lane), thresholds, conflicts, confirm_writes)
         };
         let (ahead, behind) = match authority.side {
             Side::Source => (&self.source, &self.target),
@@ -147,8 +147,9 @@ impl Migration {
             side,
             epoch,
             feed,
-            ttl_grace_ms,
+            ttl_grace_ms: thresholds.ttl_grace_ms,
             conflicts,
+            source_p99_ms: thresholds.source_p99_ms,
             confirm_writes,
         }
     }

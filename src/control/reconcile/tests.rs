@@ -247,7 +247,14 @@ impl Rig {
         }
         let mut seen = migration.seen.borrow_mut();
         let progress = Arc::default();
-        seen.shadow.pass = Some(Pass { number: 1, kind: PassKind::Full, epoch, done: true, progress });
+        seen.shadow.pass = Some(Pass {
+            number: 1,
+            kind: PassKind::Full,
+            epoch,
+            began_at: base::model::Timestamp(1),
+            done: true,
+            progress,
+        });
         let (divergent, inconclusive) = (0, 0);
         seen.verification.newest =
             Some(Verification { started_at: at, finished_at: at, epoch, keys: 9, divergent, inconclusive });

@@ -58,6 +58,7 @@ impl Control {
         if is_dual(&record) {
             self.start_smoke_and_rehearsal(interlay, migration, &record);
             self.start_verification(interlay, migration, &record);
+            self.spawn_first_copy(migration);
         } else if record.phase == Phase::Test {
             self.start_smoke(migration, &record);
         }

@@ -131,6 +131,10 @@ pub struct BackfillView {
     pub total: u64,
     pub bytes: u64,
     pub rate_per_second: f64,
+    /// Until the present pass has copied everything, at the present rate; `None`: not known.
+    pub eta_seconds: Option<u64>,
+    /// Bytes of the authority's writes that wait for the shadow.
+    pub waiting_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -273,6 +277,8 @@ impl Control {
             total: pass.progress.total(),
             bytes: pass.progress.bytes(),
             rate_per_second: pass.progress.rate_per_second(),
+            eta_seconds: pass.progress.eta_seconds().filter(|_| !pass.done),
+            waiting_bytes: seen.shadow.facts.map_or(0, |fresh| fresh.facts.behind.queue_bytes),
         });
         MigrationView {
             dual: crate::workflow::is_dual(&record),
@@ -310,6 +316,15 @@ fn findings(seen: &Observed) -> Result<Vec<Finding>, String> {
         );
         let name = "commands-mix-excluded-keys".to_owned();
         found.push(Finding { name, severity: Severity::Warning, detail, feed: None });
+    }
+    let losses = seen.shadow.facts.map_or(0, |fresh| fresh.facts.losses);
+    if losses > 0 {
+        let detail = format!(
+            "the shadow cannot hold {losses} values as the authority does: the events `shadow_lacks` name the first {}. They are copied as well \
+             as it can",
+            limits::FEED_LOSSES_TOLD_MAX
+        );
+        found.push(Finding { name: "shadow-lacks-values".to_owned(), severity: Severity::Warning, detail, feed: None });
     }
     Ok(found)
 }

@@ -448,8 +448,9 @@ fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timesta
 fn unseen_gate(record: &MigrationRecord, evidence: &Evidence) -> Option<Gate> {
     const NAME: &str = "undeclared_writes";
     let at_ms = evidence.shadow.as_ref().ok().map(|facts| facts.unseen_at_ms).filter(|at_ms| *at_ms > 0)?;
-    let threshold =
-        format!("a clean comparison of every key, begun after each script ran for the first time, or a waiver of {WAIVER}");
+    let threshold = format!(
+        "a clean comparison of every key, begun after each script ran for the first time, or a waiver of {WAIVER}"
+    );
     const WAIVER: &str = "undeclared-writes";
     if let Some(waiver) = record.waivers.iter().find(|waiver| waiver.finding == WAIVER) {
         return Some(gate(NAME, true, format!("waived by {}", waiver.by), threshold));

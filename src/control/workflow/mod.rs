@@ -20,5 +20,5 @@ pub use feeds::chosen_feed;
 pub use gates::{Gate, flip_gates, gates_now, lag_us_max, unmet};
 pub use lower::{feed_in_use, is_dual, plan};
 pub use phase::Phase;
-pub use record::{Ended, MigrationRecord, NewMigration, Rehearsal, SmokeResult};
+pub use record::{Ended, FirstCopy, MigrationRecord, NewMigration, Rehearsal, SmokeResult};
 pub use transition::{Command, Fact, Refusal, Transition, auto_step, observe, transition};

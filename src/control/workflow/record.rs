@@ -35,6 +35,15 @@ pub struct SmokeResult {
     pub failed: Vec<String>,
 }
 
+/// The first copy of everything the source held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstCopy {
+    pub began_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub keys: u64,
+    pub bytes: u64,
+}
+
 /// How a migration ended. The interlay is free for another one from then on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
@@ -65,6 +74,7 @@ pub struct MigrationRecord {
     pub feed: Option<FeedKind>,
     /// Why it was chosen; unknown of what older versions began.
     pub feed_reason: Option<String>,
+    pub first_copy: Option<FirstCopy>,
     pub approvals: Vec<Approval>,
     pub waivers: Vec<Waiver>,
     pub rehearsal: Option<Rehearsal>,
@@ -96,6 +106,7 @@ impl MigrationRecord {
             dual_since: None,
             feed: None,
             feed_reason: None,
+            first_copy: None,
             approvals: Vec::new(),
             waivers: Vec::new(),
             rehearsal: None,

@@ -8,7 +8,7 @@ use super::evidence::Evidence;
 use super::feeds::chosen_feed;
 use super::gates::{Gate, feed_gate, flip_gates, gates_now, leave_gates, retry_gates, unmet};
 use super::phase::Phase;
-use super::record::{Ended, MigrationRecord, Rehearsal, SmokeResult};
+use super::record::{Ended, FirstCopy, MigrationRecord, Rehearsal, SmokeResult};
 use crate::events::MigrationEvent;
 use base::model::{
     Approval, ApprovalScope, AutoThrough, Flip, MigrationStatus, PolicyChoice, PolicySlot, ShadowFrom, Side, Timestamp,
@@ -64,6 +64,7 @@ pub enum Fact {
     Rehearsed { pause_us: u64 },
     Smoked { checks: u32, failed: Vec<String> },
     Released { pause_us: u64 },
+    FirstCopied { copy: FirstCopy },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -454,6 +455,14 @@ pub fn observe(record: &MigrationRecord, fact: Fact, now: Timestamp) -> Transiti
         Fact::Smoked { checks, failed } => {
             events.push(MigrationEvent::SmokeChecked { checks, failed: failed.len() });
             next.smoke = Some(SmokeResult { at: now, checks, failed });
+        }
+        Fact::FirstCopied { copy } => {
+            if next.first_copy.is_none() {
+                let FirstCopy { began_at, finished_at, keys, bytes } = copy;
+                let took_ms = finished_at.0.saturating_sub(began_at.0);
+                next.first_copy = Some(copy);
+                events.push(MigrationEvent::FirstCopied { keys, bytes, took_ms });
+            }
         }
         Fact::Released { pause_us } => {
             if let Some(flip) = next.flips.last_mut() {

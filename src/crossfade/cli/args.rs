@@ -378,6 +378,9 @@ pub struct CreateArgs {
     fence_budget_ms: Option<u64>,
     #[arg(long)]
     ttl_grace_ms: Option<u64>,
+    /// The first copy is slowed down while the slowest hundredth of the source's answers takes longer; 0: never
+    #[arg(long)]
+    source_p99_ms: Option<u64>,
     /// The policy for a slot: mirror, compare, rollback or records, and a loaded filter, builtin:NAME or none; repeatable
     #[arg(long, value_name = "SLOT=REF", value_parser = slot_and_filter)]
     policy: Vec<(String, String)>,
@@ -432,6 +435,7 @@ impl CreateArgs {
             dirty_before_fence_max,
             fence_budget_ms,
             ttl_grace_ms,
+            source_p99_ms,
         );
         for (slot, filter) in &self.policy {
             body.policies.insert(slot.clone(), PolicyGiven::Name(filter.clone()));

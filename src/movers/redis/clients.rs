@@ -4,7 +4,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::feed::exact::end_of_stream;
-use super::feed::shadow::{self, connect};
+use super::feed::rivals::{self, name_watch};
+use super::feed::shadow::connect;
 use crate::contract::Route;
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, InterlayName, limits};
@@ -59,7 +60,11 @@ pub(super) async fn with_client<T>(
     // Taken out, so that one whose answer was not waited for is not asked again.
     let mut client = match kept.take() {
         Some(client) => client,
-        None => connect(endpoint).await?,
+        None => {
+            let mut client = connect(endpoint).await?;
+            name_watch(&mut client).await?;
+            client
+        }
     };
     let answer = ask(&mut client).await?;
     *kept = Some(client);
@@ -75,8 +80,8 @@ fn cores_of(interlay: &InterlayName) -> String {
 /// authority has changed.
 pub(super) async fn end_connections(clients: &Clients, route: &Route, interlay: &InterlayName) -> Result<(), JobError> {
     let prefix = cores_of(interlay);
-    let of_a_core = |name: &str, _| name.starts_with(&prefix);
-    with_client(&clients.authority, &route.authority, async |client| shadow::end_connections(client, of_a_core).await)
+    let of_a_core = |name: &str| name.starts_with(&prefix);
+    with_client(&clients.authority, &route.authority, async |client| rivals::end_connections(client, of_a_core).await)
         .await
 }
 

@@ -18,7 +18,7 @@ use super::feed::exclusions::Exclusions;
 use super::feed::shadow::position_key;
 use super::feed::spec::{FeedSpec, Standing};
 use super::feed::standby::Standby;
-use super::feed_watch::Watch;
+use super::feed_watch::{Totals, Watch};
 use super::probes::Prober;
 use super::reads::{Place, Reads};
 use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
@@ -44,6 +44,7 @@ struct Shared {
     confirmations: Rc<Confirmations>,
     reads: Rc<Reads>,
     passes: Rc<Cell<u64>>,
+    copied: Rc<Cell<(u64, u64)>>,
 }
 
 /// What runs for one route. Dropping it ends all of it.
@@ -99,6 +100,7 @@ impl FeedMover {
             running: RefCell::default(),
             left: Cell::new(false),
             passes: Rc::default(),
+            copied: Rc::default(),
         }))
     }
 
@@ -163,6 +165,7 @@ impl FeedMover {
             spill: spill(),
             guarded,
             conflicts: route.conflicts.clone(),
+            source_p99_ms: route.source_p99_ms,
             inherited,
         });
         let (told, heard) = mpsc::channel(limits::FEED_EVENTS_LEN);
@@ -175,7 +178,11 @@ impl FeedMover {
             route.clone(),
             feed.clone(),
             Rc::clone(&standby),
-            (self.0.reads.counts(), Rc::clone(&self.0.passes)),
+            Totals {
+                reads: self.0.reads.counts(),
+                passes: Rc::clone(&self.0.passes),
+                copied: Rc::clone(&self.0.copied),
+            },
         ));
         let reader = Rc::new(FeedReader::new(feed.clone()));
         let (hearing, watching) = (Rc::clone(&watch), Rc::clone(&watch));

@@ -58,6 +58,7 @@ impl Rig {
             ttl_grace_ms: GRACE_MS,
             confirm_writes: false,
             conflicts: Conflicts::default(),
+            source_p99_ms: 0,
         }
     }
 

@@ -33,13 +33,23 @@ pub(super) struct Watch {
     route: Route,
     feed: Feed,
     standby: Rc<Standby>,
-    reads: Rc<Cell<ReadsCompared>>,
-    passes: Rc<Cell<u64>>,
+    totals: Totals,
+    /// Losses that were told.
+    told: Cell<usize>,
     pass: RefCell<Option<Pass>>,
     ends: RefCell<VecDeque<(Instant, u64)>>,
     authority_answers: Cell<bool>,
     /// Which side, and what was told of it.
     lost: RefCell<Option<(Side, String)>>,
+}
+
+/// What is counted over all directions of one interlay.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    pub reads: Rc<Cell<ReadsCompared>>,
+    pub passes: Rc<Cell<u64>>,
+    /// Keys and bytes of snapshots that were written to a shadow.
+    pub copied: Rc<Cell<(u64, u64)>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +68,7 @@ impl Watch {
         route: Route,
         feed: Feed,
         standby: Rc<Standby>,
-        (reads, passes): (Rc<Cell<ReadsCompared>>, Rc<Cell<u64>>),
+        totals: Totals,
     ) -> Self {
         Self {
             interlay,
@@ -66,8 +76,8 @@ impl Watch {
             route,
             feed,
             standby,
-            reads,
-            passes,
+            totals,
+            told: Cell::new(0),
             pass: RefCell::default(),
             ends: RefCell::default(),
             authority_answers: Cell::new(false),
@@ -99,8 +109,8 @@ impl Watch {
     }
 
     async fn begin_pass(&self, kind: PassKind, reason: String, keys: u64) {
-        let number = self.passes.get() + 1;
-        self.passes.set(number);
+        let number = self.totals.passes.get() + 1;
+        self.totals.passes.set(number);
         let progress = Arc::new(Progress::default());
         progress.begin(keys);
         let pass = Pass { number, progress: Arc::clone(&progress), meter: Meter::start(), keys: 0, bytes: 0 };
@@ -120,7 +130,10 @@ impl Watch {
     fn advance_pass(&self, status: FeedStatus) {
         if let Some(pass) = self.pass.borrow_mut().as_mut() {
             let (keys, bytes) = (status.history_keys, status.history_bytes);
-            pass.meter.add(&pass.progress, keys.saturating_sub(pass.keys), bytes.saturating_sub(pass.bytes));
+            let more = (keys.saturating_sub(pass.keys), bytes.saturating_sub(pass.bytes));
+            pass.meter.add(&pass.progress, more.0, more.1);
+            let all = self.totals.copied.get();
+            self.totals.copied.set((all.0 + more.0, all.1 + more.1));
             (pass.keys, pass.bytes) = (keys, bytes);
             pass.progress.stretch();
         }
@@ -140,6 +153,21 @@ impl Watch {
                 other => JobError::answer("the feed", other.to_string()),
             };
             self.tell(MoverEvent::PassInterrupted { number, why }).await;
+        }
+    }
+
+    /// What the shadow cannot hold; the first few by name.
+    async fn tell_losses(&self) {
+        let told = self.told.get();
+        if told >= limits::FEED_LOSSES_TOLD_MAX || self.feed.status().losses <= told as u64 {
+            return;
+        }
+        let losses = self.feed.losses();
+        let few = losses.len().min(limits::FEED_LOSSES_TOLD_MAX);
+        self.told.set(few);
+        for loss in losses.into_iter().take(few).skip(told) {
+            let key = loss.key.map_or_else(|| "?".to_owned(), |key| key.escape_ascii().to_string());
+            self.tell(MoverEvent::Loss { database: loss.database, key, why: loss.why }).await;
         }
     }
 
@@ -163,6 +191,7 @@ impl Watch {
                 None => self.facts(None),
             };
             self.tell(MoverEvent::Facts(facts)).await;
+            self.tell_losses().await;
         }
     }
 
@@ -185,24 +214,27 @@ impl Watch {
         let facts = ShadowFacts {
             at_ms: now_ms(),
             position: end,
-            reached: Some(reached),
-            pass: self.passes.get(),
+            reached: status.applied.map(|at| at.offset),
+            pass: self.totals.passes.get(),
             behind: Behind {
                 uncopied: !(status.connected && status.history_done && status.deadlines_exact),
                 dirty: doubts,
                 in_flight: u64::from(end > reached),
-                queue_bytes: end - reached,
+                // While a snapshot is read the stream waits behind it.
+                queue_bytes: if status.applied.is_some() { end - reached } else { status.waiting_bytes },
                 lag_us: self.lag_us(now, end, reached),
             },
             applied: Applied {
-                copied_keys: status.history_keys,
-                copied_bytes: status.history_bytes,
+                copied_keys: self.totals.copied.get().0,
+                copied_bytes: self.totals.copied.get().1,
                 effects: status.commands,
                 dirtied: status.doubted,
                 altered: 0,
             },
             excluded: status.excluded,
-            reads: self.reads.get(),
+            source: status.source,
+            losses: status.losses,
+            reads: self.totals.reads.get(),
             way_back: self.standby.attached().is_ok(),
             unseen_at_ms: 0,
             authority_connected: self.authority_answers.get() && status.connected,

@@ -16,7 +16,7 @@ use super::lane_client::LaneClient;
 use super::probes::Prober;
 use crate::contract::{
     Applied, Behind, Drained, Excluded, FreshFacts, HeldClients, HoldError, MoverEvent, PassKind, PassStarted,
-    ReadsCompared, Released, Route, ShadowFacts,
+    ReadsCompared, Released, Route, ShadowFacts, SourceLoad,
 };
 use crate::error::JobError;
 use crate::progress::Progress;
@@ -240,6 +240,8 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
             altered: status.altered,
         },
         excluded: Excluded::default(),
+        source: SourceLoad::default(),
+        losses: 0,
         reads: ReadsCompared {
             compared: status.reads_compared,
             equivalent: status.reads_equivalent,

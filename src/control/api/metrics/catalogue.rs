@@ -99,12 +99,63 @@ pub const MIGRATION_METRICS: &[MigrationMetric] = &[
         ),
         |m| m.shadow.as_ref().ok().and_then(|l| Some(l.position.saturating_sub(l.reached?))),
     ),
-    (counter("migration_keys_total", MIGRATION, "Keys copied to the shadow"), |m| {
+    (counter("migration_keys_total", MIGRATION, "Keys copied to the shadow, in both directions"), |m| {
         m.shadow.as_ref().ok().map(|l| l.applied.copied_keys)
     }),
-    (counter("migration_bytes_total", MIGRATION, "Bytes copied to the shadow"), |m| {
+    (counter("migration_bytes_total", MIGRATION, "Bytes copied to the shadow, in both directions"), |m| {
         m.shadow.as_ref().ok().map(|l| l.applied.copied_bytes)
     }),
+    (
+        gauge(
+            "migration_backfill_total_keys",
+            MIGRATION,
+            "Keys that the present pass is to reach, as far as it is known",
+        ),
+        |m| m.backfill.pass.map(|_| m.backfill.total),
+    ),
+    (gauge("migration_backfill_done_keys", MIGRATION, "Keys that the present pass has reached"), |m| {
+        m.backfill.pass.map(|_| m.backfill.done)
+    }),
+    (
+        gauge("migration_backfill_eta_seconds", MIGRATION, "Until the present pass has copied everything, at its rate"),
+        |m| m.backfill.eta_seconds,
+    ),
+    (gauge("migration_first_copy_keys", MIGRATION, "Keys of the migration's first copy, once it has ended"), |m| {
+        m.record.first_copy.map(|copy| copy.keys)
+    }),
+    (gauge("migration_first_copy_bytes", MIGRATION, "Bytes of the migration's first copy, once it has ended"), |m| {
+        m.record.first_copy.map(|copy| copy.bytes)
+    }),
+    (
+        gauge(
+            "migration_source_p99_microseconds",
+            MIGRATION,
+            "Slowest hundredth of the authority's answers while a snapshot of it was read last",
+        ),
+        |m| m.shadow.as_ref().ok().map(|l| l.source.p99_us).filter(|us| *us > 0),
+    ),
+    (
+        gauge(
+            "migration_throttled_bytes_per_second",
+            MIGRATION,
+            "Bytes of a snapshot read in a second, while that is throttled to keep the authority quick",
+        ),
+        |m| m.shadow.as_ref().ok().and_then(|l| l.source.throttled_to),
+    ),
+    (counter("migration_losses_total", MIGRATION, "Values that the shadow cannot hold as the authority does"), |m| {
+        m.shadow.as_ref().ok().map(|l| l.losses)
+    }),
+    (counter("migration_excluded_commands_total", MIGRATION, "Commands on excluded keys that were not applied"), |m| {
+        m.shadow.as_ref().ok().map(|l| l.excluded.commands)
+    }),
+    (
+        counter(
+            "migration_mixed_commands_total",
+            MIGRATION,
+            "Commands on excluded and other keys; the others were copied",
+        ),
+        |m| m.shadow.as_ref().ok().map(|l| l.excluded.mixed),
+    ),
     (gauge("migration_dirty_keys", MIGRATION, "Keys that must be copied again"), |m| {
         m.shadow.as_ref().ok().map(|l| l.behind.dirty)
     }),

@@ -11,7 +11,7 @@ use policies::DiskPolicies;
 use serde::{Deserialize, Serialize};
 
 use crate::store::JournalEntry;
-use crate::workflow::{Ended, MigrationRecord, Phase, Rehearsal, SmokeResult};
+use crate::workflow::{Ended, FirstCopy, MigrationRecord, Phase, Rehearsal, SmokeResult};
 use base::model::{
     Approval, ApprovalScope, Authority, AutoThrough, ConflictPolicy, DataMovement, Decisions, EndpointName, Epoch,
     FailureHandling, FeedChoice, FeedKind, Flip, InterlayName, KeyPattern, Ledger, LedgerEntry, MigrationId,
@@ -27,6 +27,9 @@ struct DiskThresholds {
     dirty_before_fence_max: u64,
     fence_budget_ms: u64,
     ttl_grace_ms: u64,
+    /// Absent from versions that read as fast as they could.
+    #[serde(default = "source_p99_ms")]
+    source_p99_ms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +52,10 @@ struct DiskDecisions {
     #[serde(default = "lane")]
     feed: String,
     thresholds: DiskThresholds,
+}
+
+fn source_p99_ms() -> u64 {
+    Thresholds::default().source_p99_ms
 }
 
 fn lane() -> String {
@@ -84,6 +91,14 @@ struct DiskFlip {
 struct DiskRehearsal {
     at_ms: u64,
     pause_us: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DiskFirstCopy {
+    began_at_ms: u64,
+    finished_at_ms: u64,
+    keys: u64,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,6 +138,8 @@ pub(super) struct DiskMigration {
     feed: Option<String>,
     #[serde(default)]
     feed_reason: Option<String>,
+    #[serde(default)]
+    first_copy: Option<DiskFirstCopy>,
     approvals: Vec<DiskApproval>,
     waivers: Vec<DiskWaiver>,
     rehearsal: Option<DiskRehearsal>,
@@ -193,6 +210,7 @@ impl From<&Decisions> for DiskDecisions {
                 dirty_before_fence_max: thresholds.dirty_before_fence_max,
                 fence_budget_ms: thresholds.fence_budget_ms,
                 ttl_grace_ms: thresholds.ttl_grace_ms,
+                source_p99_ms: thresholds.source_p99_ms,
             },
         }
     }
@@ -226,6 +244,7 @@ impl DiskDecisions {
                 dirty_before_fence_max: self.thresholds.dirty_before_fence_max,
                 fence_budget_ms: self.thresholds.fence_budget_ms,
                 ttl_grace_ms: self.thresholds.ttl_grace_ms,
+                source_p99_ms: self.thresholds.source_p99_ms,
             },
         })
     }
@@ -289,6 +308,12 @@ impl From<&MigrationRecord> for DiskMigration {
             dual_since_ms: from.dual_since.map(|at| at.0),
             feed: from.feed.map(|feed| feed.to_string()),
             feed_reason: from.feed_reason.clone(),
+            first_copy: from.first_copy.map(|copy| DiskFirstCopy {
+                began_at_ms: copy.began_at.0,
+                finished_at_ms: copy.finished_at.0,
+                keys: copy.keys,
+                bytes: copy.bytes,
+            }),
             approvals: from.approvals.iter().map(Into::into).collect(),
             waivers: from.waivers.iter().map(waiver).collect(),
             rehearsal: from.rehearsal.as_ref().map(|r| DiskRehearsal { at_ms: r.at.0, pause_us: r.pause_us }),
@@ -338,6 +363,12 @@ impl DiskMigration {
             dual_since: self.dual_since_ms.map(Timestamp),
             feed,
             feed_reason: self.feed_reason,
+            first_copy: self.first_copy.map(|copy| FirstCopy {
+                began_at: Timestamp(copy.began_at_ms),
+                finished_at: Timestamp(copy.finished_at_ms),
+                keys: copy.keys,
+                bytes: copy.bytes,
+            }),
             approvals: self.approvals.into_iter().map(DiskApproval::read).collect::<Result<_, _>>()?,
             waivers: self.waivers.into_iter().map(waiver).collect(),
             rehearsal: self.rehearsal.map(|r| Rehearsal { at: Timestamp(r.at_ms), pause_us: r.pause_us }),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::store::{JournalEntry, StoredFilter};
-use crate::workflow::{Ended, NewMigration, Phase, Rehearsal, SmokeResult};
+use crate::workflow::{Ended, FirstCopy, NewMigration, Phase, Rehearsal, SmokeResult};
 use base::model::*;
 
 /// A directory of its own for each test, removed at the end.
@@ -49,7 +49,13 @@ fn full_record() -> MigrationRecord {
         interlay: InterlayName::new("i").unwrap(),
         source: EndpointName::new("old").unwrap(),
         target: EndpointName::new("new").unwrap(),
-        decisions: Decisions { hold_before_flip: true, ..Decisions::default() },
+        decisions: Decisions {
+            hold_before_flip: true,
+            conflict_policy: ConflictPolicy::Exclude,
+            exclude: vec![KeyPattern::new("session:*").unwrap(), KeyPattern::new("tmp:?").unwrap()],
+            thresholds: Thresholds { source_p99_ms: 9, ..Thresholds::default() },
+            ..Decisions::default()
+        },
         policies: policies(),
     };
     let at = Timestamp(77);
@@ -62,6 +68,7 @@ fn full_record() -> MigrationRecord {
         dual_since: Some(at),
         feed: Some(FeedKind::Replication),
         feed_reason: Some("the best".into()),
+        first_copy: Some(FirstCopy { began_at: at, finished_at: Timestamp(99), keys: 3, bytes: 4 }),
         approvals: vec![Approval { scope: ApprovalScope::Flip, by: "a".into(), reason: "r".into(), at, run: 3 }],
         waivers: vec![Waiver { finding: "f".into(), by: "a".into(), reason: "r".into(), at }],
         rehearsal: Some(Rehearsal { at, pause_us: 5 }),
@@ -226,7 +233,28 @@ fn old_file(scratch: &Scratch, version: u64, record: &str) {
 }
 
 /// The record as versions that knew the lane only had it.
+/// As versions wrote it that moved every key.
+fn of_every_key(record: MigrationRecord) -> MigrationRecord {
+    let decisions = Decisions {
+        conflict_policy: ConflictPolicy::Fail,
+        exclude: Vec::new(),
+        thresholds: Thresholds::default(),
+        ..record.decisions.clone()
+    };
+    MigrationRecord { decisions, first_copy: None, ..record }
+}
+
+/// As it was written before keys could be excluded.
+#[test]
+fn a_record_from_before_there_were_excluded_keys_excludes_none() {
+    const RECORD: &str = include_str!("fixtures/migration_before_exclusions.json");
+    let scratch = Scratch::new();
+    old_file(&scratch, 3, RECORD);
+    assert_eq!(RedbStore::open(&scratch.0).unwrap().migrations_now().unwrap(), vec![of_every_key(full_record())]);
+}
+
 fn of_the_lane(record: MigrationRecord) -> MigrationRecord {
+    let record = of_every_key(record);
     let decisions = Decisions { feed: FeedChoice::Lane, ..record.decisions.clone() };
     MigrationRecord { decisions, feed: Some(FeedKind::Lane), feed_reason: None, ..record }
 }

@@ -135,6 +135,7 @@ pub fn migration(migration: &Migration) -> String {
             migration.lane.as_ref().map_or_else(|| "-".to_owned(), |lane| format!("{} us", lane.shadow_lag_us)),
         ]],
     ));
+    parts.extend(copying(migration));
     parts.extend(excluded(migration));
     for flip in &migration.flips {
         let pause = flip.pause_us.map_or_else(|| "unknown".to_owned(), |us| format!("{us} us"));
@@ -144,6 +145,38 @@ pub fn migration(migration: &Migration) -> String {
         parts.push(findings(&migration.findings));
     }
     parts.join("\n")
+}
+
+/// How the copy goes, and how the first one went.
+fn copying(migration: &Migration) -> Vec<String> {
+    let backfill = &migration.backfill;
+    let mut lines = Vec::new();
+    if backfill.pass.is_some() && !backfill.complete {
+        let eta = backfill.eta_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds} s"));
+        let waiting = backfill.waiting_bytes;
+        lines.push(format!(
+            "copying: {} bytes so far, {waiting} bytes of writes wait behind it, time left {eta}",
+            backfill.bytes
+        ));
+    }
+    if let Some(copy) = &backfill.first_copy {
+        let took_ms = copy.finished_at.saturating_sub(copy.began_at);
+        lines.push(format!("first copy: {} keys, {} bytes, in {took_ms} ms", copy.keys, copy.bytes));
+    }
+    if let Some(lane) = migration.lane.as_ref().filter(|lane| lane.source_p99_us > 0) {
+        let slowed = lane
+            .throttled_to
+            .map_or_else(|| "read as fast as it comes".to_owned(), |rate| format!("throttled to {rate} bytes/s"));
+        let bound = match migration.decisions.source_p99_ms {
+            0 => "no bound".to_owned(),
+            ms => format!("bound {ms} ms"),
+        };
+        lines.push(format!("the authority's p99 while it was copied: {} us ({bound}), {slowed}", lane.source_p99_us));
+    }
+    if let Some(lane) = migration.lane.as_ref().filter(|lane| lane.losses > 0) {
+        lines.push(format!("the shadow cannot hold {} values as the authority does: see the events", lane.losses));
+    }
+    lines
 }
 
 /// What is not moved; nothing where the conflict policy moves every key.

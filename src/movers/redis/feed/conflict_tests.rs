@@ -218,3 +218,67 @@ fn skip_refuses_more_keys_than_it_can_keep() {
         assert_eq!(scan.total, limits::FEED_KEPT_KEYS_MAX as u64 + 1);
     });
 }
+
+/// Two processes on one shadow: the later one does not begin, names the other, and begins when that is gone.
+#[test]
+fn a_feed_does_not_begin_beside_one_of_a_living_process() {
+    with_each("rival", async |pair| {
+        let mut shadow = pair.shadow().await;
+        say(&mut shadow, &["SET untouched v"]).await;
+        let mut rival = pair.shadow().await;
+        let mut watch = pair.shadow().await;
+        say(&mut rival, &["CLIENT SETNAME crossfade-feed-other:1@process-b"]).await;
+        say(&mut watch, &["CLIENT SETNAME crossfade-watch@process-b"]).await;
+        let living = tokio::task::spawn_local(async move {
+            let _rival = rival;
+            while watch.call(&[b"PING"]).await.is_ok() {
+                tokio::time::sleep(limits::FEED_RIVAL_LOOK).await;
+            }
+        });
+        let running = Running::start(pair.with(conflicts(ConflictPolicy::Replace, &[])));
+        let text = running.failure().await.to_string();
+        assert!(text.contains("another Crossfade, connected from") && text.contains("feed other:1"), "{text}");
+        assert_eq!(values(&mut shadow, &["untouched"]).await, ["v"], "nothing was written");
+        living.abort();
+        pair.in_step(&running.feed).await;
+    });
+}
+
+/// What a host that vanished has left is ended.
+#[test]
+fn what_a_process_that_is_gone_has_left_is_ended() {
+    with_each("rival-gone", async |pair| {
+        let mut zombie = pair.shadow().await;
+        say(&mut zombie, &["CLIENT SETNAME crossfade-feed-orders:1@process-b"]).await;
+        let running = Running::start(pair.with(conflicts(ConflictPolicy::Replace, &[])));
+        pair.in_step(&running.feed).await;
+        assert!(zombie.call(&[b"SET", b"late", b"v"]).await.is_err(), "{}: it is dead", pair.name);
+    });
+}
+
+/// A hash whose fields expire, on a shadow that knows no such thing: its fields are there, and it is named.
+#[test]
+fn what_the_shadow_cannot_hold_is_counted_and_named() {
+    with_each("losses", async |pair| {
+        if pair.name != "valkey to redis" {
+            return;
+        }
+        let mut source = pair.source().await;
+        say(&mut source, &["HSET fields f v g w", "SET a 1"]).await;
+        let running = Running::start(pair.with(conflicts(ConflictPolicy::Replace, &[])));
+        pair.in_step(&running.feed).await;
+        // Not before: Valkey gives no snapshot of such a value to a replica of that version.
+        say(&mut source, &["HEXPIRE fields 5000 FIELDS 1 f"]).await;
+        let told = async {
+            while running.feed.status().losses == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, told).await.expect("a loss");
+        assert_eq!(running.feed.status().losses, 1);
+        let losses = running.feed.losses();
+        assert!(losses[0].key.as_deref() == Some(b"fields") && losses[0].why.contains("hash fields"), "{losses:?}");
+        let length = pair.shadow().await.must(&[b"HLEN", b"fields"]).await.expect("HLEN");
+        assert_eq!(length.integer(), Some(2));
+    });
+}

@@ -3,15 +3,17 @@
 use tokio::sync::mpsc;
 
 use super::applier::Shared;
+use super::batch::Doubt;
 use super::dialect::Dialect;
 use super::history::HistoryWriter;
+use super::source_load::Meter;
 use super::spec::{FeedError, FeedEvent, FeedStatus};
 use crate::contract::Excluded;
 use crate::error::JobError;
 use crate::redis::facts::read_info;
-use base::model::Endpoint;
+use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
-use follow::redis::follower::{FollowSpec, Following, full_sync};
+use follow::redis::follower::{FollowSpec, Following, FullSync, full_sync};
 use follow::redis::position::Position;
 
 impl Shared {
@@ -45,14 +47,42 @@ impl Shared {
         let mut sync = full_sync(follow).await?;
         // Without a position a crash from here on begins anew.
         self.make_room(client, key).await?;
-        let exclusions = self.exclusions();
-        self.note(|status| status.excluded.kept = exclusions.kept());
-        let mut writer = HistoryWriter::new(dialect).without(exclusions);
+        let kept = self.exclusions().kept();
+        self.note(|status| status.excluded.kept = kept);
+        let meter = Meter::new(self.spec.source_p99_ms);
+        let doubts = tokio::select! {
+            biased;
+            written = self.write_history(&mut sync, dialect, client, &meter) => written?,
+            never = self.measure_source(&meter) => match never {},
+        };
+        self.note(|status| status.source.throttled_to = None);
+        self.losses.borrow_mut().clear();
+        self.lose(doubts);
+        let position = sync.history.at();
+        self.end_first_copy(client, key, &position).await?;
+        self.note(|status| status.history_done = true);
+        let _ = events.send(FeedEvent::Filled).await;
+        Ok((sync.into_following(), position))
+    }
+
+    /// Gives what the shadow cannot hold.
+    async fn write_history(
+        &self,
+        sync: &mut FullSync,
+        dialect: &Dialect,
+        client: &mut RedisClient,
+        meter: &Meter,
+    ) -> Result<Vec<Doubt>, FeedError> {
+        let before = self.status().excluded.keys;
+        let mut writer = HistoryWriter::new(dialect).without(self.exclusions());
+        let mut paced = 0;
         while sync.history.more().await? {
             while let Some(item) = sync.history.item()? {
                 writer.take(item);
                 if writer.is_full() {
                     writer.pass_on(client).await?;
+                    meter.pace(writer.written().bytes - paced).await;
+                    paced = writer.written().bytes;
                 }
             }
             let written = writer.written();
@@ -60,16 +90,25 @@ impl Shared {
             self.note(|status| {
                 (status.history_keys, status.history_bytes) = (written.keys, written.bytes);
                 status.waiting_bytes = waiting_bytes;
-                status.excluded.keys = before.excluded.keys + written.excluded;
+                status.excluded.keys = before + written.excluded;
             });
         }
         writer.flush(client).await?;
-        self.losses.replace(writer.take_doubts().into_iter().collect());
-        let position = sync.history.at();
-        self.end_first_copy(client, key, &position).await?;
-        self.note(|status| status.history_done = true);
-        let _ = events.send(FeedEvent::Filled).await;
-        Ok((sync.into_following(), position))
+        Ok(writer.take_doubts())
+    }
+
+    /// Remembers what the shadow cannot hold as the authority does.
+    pub(super) fn lose(&self, more: impl IntoIterator<Item = Doubt>) {
+        let mut losses = self.losses.borrow_mut();
+        let mut count = 0;
+        for loss in more {
+            // What is not kept by name counts each time it is seen.
+            let is_new =
+                if losses.len() < limits::FEED_LOSSES_MAX { losses.insert(loss) } else { !losses.contains(&loss) };
+            count += u64::from(is_new);
+        }
+        drop(losses);
+        self.note(|status| status.losses += count);
     }
 
     /// An authority that has lost its data must not take the shadow's along. Gives the keys the authority holds.

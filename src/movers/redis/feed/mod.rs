@@ -1,7 +1,7 @@
 //! The replication feed: keeps a shadow in step by applying the authority's own replication stream to it.
 //!
 //! [`dialect`] turns a command of the stream into what the shadow is sent, [`batch`] makes transactions of them and reads their answers,
-//! [`touches`] remembers which keys they were about: these are pure. [`exclusions`] are the keys that are not moved. [`conflicts`] deals with
+//! [`touches`] remembers which keys they were about: these are pure. [`exclusions`] are the keys that are not moved, [`pace`] how fast a snapshot is read. [`conflicts`] deals with
 //! what the shadow held before, [`filling`] and [`history`] write a snapshot to it, [`applier`]
 //! applies the stream, [`standstill`] reads, compares and repairs at one exact
 //! position, [`compare`] asks it to. [`standby`] keeps the other direction ready. Lives on the movers' thread.
@@ -17,8 +17,11 @@ pub mod exact;
 pub mod exclusions;
 mod filling;
 pub mod history;
+pub mod pace;
 mod repair;
+pub mod rivals;
 pub mod shadow;
+mod source_load;
 pub mod spec;
 pub mod standby;
 mod standstill;

@@ -59,35 +59,3 @@ pub async fn position(client: &mut RedisClient, key: &[u8]) -> Result<Option<Pos
     });
     position.map(Some)
 }
-
-/// Ends the connections of earlier feeds of this name and takes their place. What such a connection still holds must not be applied after the
-/// position has been read: it would be applied twice. A killed client's unread input is dropped by the server.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn take_over(client: &mut RedisClient, feed: &str) -> Result<(), JobError> {
-    let name = format!("crossfade-feed-{feed}");
-    client.must(&[b"CLIENT", b"SETNAME", name.as_bytes()]).await?;
-    let own = client.must(&[b"CLIENT", b"ID"]).await?.integer();
-    end_connections(client, |other, id| other == name && Some(id) != own).await
-}
-
-/// Ends the connections of a server that are chosen by name and number.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn end_connections(client: &mut RedisClient, chosen: impl Fn(&str, i64) -> bool) -> Result<(), JobError> {
-    let list = client.must(&[b"CLIENT", b"LIST"]).await?;
-    let list = String::from_utf8_lossy(list.bytes().unwrap_or_default()).into_owned();
-    for line in list.lines() {
-        let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        let id = field("id").and_then(|id| id.parse::<i64>().ok());
-        if let (Some(name), Some(id)) = (field("name"), id)
-            && chosen(name, id)
-        {
-            // It may have gone by itself in between.
-            client.call(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()]).await?;
-        }
-    }
-    Ok(())
-}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::exclusions::Exclusions;
-use crate::contract::{Conflicts, Excluded};
+use crate::contract::{Conflicts, Excluded, SourceLoad};
 use crate::error::JobError;
 use base::model::Endpoint;
 use follow::error::{FollowError, ServerError};
@@ -28,6 +28,8 @@ pub struct FeedSpec {
     /// What the shadow holds counts: it is not replaced by a snapshot that holds much less.
     pub guarded: bool,
     pub conflicts: Conflicts,
+    /// How slow the slowest hundredth of the authority's answers may be while it is copied, milliseconds; 0: no bound.
+    pub source_p99_ms: u64,
     /// Of the other direction, when this one follows it.
     pub inherited: Rc<Exclusions>,
 }
@@ -150,6 +152,9 @@ pub struct FeedStatus {
     /// Times the shadow was filled from a snapshot.
     pub full_syncs: u64,
     pub excluded: Excluded,
+    pub source: SourceLoad,
+    /// Values that the shadow cannot hold as the authority does.
+    pub losses: u64,
     /// Following, and applying.
     pub connected: bool,
 }

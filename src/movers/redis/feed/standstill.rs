@@ -80,7 +80,7 @@ impl Shared {
         }
         writer.flush(&mut at.client).await?;
         at.client.must(&[b"SELECT", b"0"]).await?;
-        self.losses.borrow_mut().extend(writer.take_doubts());
+        self.lose(writer.take_doubts());
         self.note(|_| {});
         Ok(())
     }

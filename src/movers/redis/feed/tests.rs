@@ -66,6 +66,7 @@ impl Pair {
             spill,
             guarded: false,
             conflicts,
+            source_p99_ms: 0,
             inherited: Rc::default(),
         }
     }

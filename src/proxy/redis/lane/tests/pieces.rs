@@ -180,6 +180,9 @@ fn runs_of_scripts_are_reported() {
     let status = stage.lane.status();
     assert_eq!((status.scripts_run, status.scripts_known, status.scripts_unproven_at_ms), (1, 1, WALL_MS as u64 + 7));
     stage.later(7000);
+    stage.says(1, "EVAL x 1 k");
+    stage.answers(Side::Source, b":1\r\n");
+    assert_eq!(stage.lane.status().scripts_unproven_at_ms, WALL_MS as u64 + 7, "a comparison may have seen it");
     stage.runs_block(1, &["FCALL f 1 k"]);
     stage.lane.lost(Side::Source, "reset", stage.now);
     assert_eq!(stage.lane.status().scripts_unproven_at_ms, WALL_MS as u64 + 14, "it may have run");
