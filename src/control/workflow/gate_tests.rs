@@ -148,3 +148,24 @@ fn reads_that_prove_nothing_may_be_a_tenth_of_those_tried() {
         }
     }
 }
+
+/// What a script wrote unseen would be missing after the change of authority.
+#[test]
+fn a_script_that_no_comparison_has_seen_keeps_the_authority_where_it_is() {
+    let at = MigrationRecord { phase: Phase::Migrate, ..checked(&advance(&advance(&record(|_| {})))) };
+    let now = Timestamp(at.phase_since.0 + 100);
+    let met = |at: &MigrationRecord, ran_at_ms: u64, compared_from: u64, divergent: u64| {
+        let mut evidence = good(at, now);
+        evidence.shadow.as_mut().unwrap().unseen_at_ms = ran_at_ms;
+        let seen = evidence.verification.as_mut().unwrap();
+        (seen.started_at, seen.divergent) = (Timestamp(compared_from), divergent);
+        let gates = flip_gates(at, &evidence, now);
+        gates.iter().find(|gate| gate.name == "undeclared_writes").map(|gate| gate.met)
+    };
+    assert_eq!(met(&at, 0, now.0, 0), None, "none has run");
+    assert_eq!(met(&at, now.0 - 1, now.0, 0), Some(true));
+    assert_eq!(met(&at, now.0, now.0, 0), Some(false), "not begun after it");
+    assert_eq!(met(&at, now.0 - 1, now.0, 1), Some(false), "not clean");
+    let waive = Command::Waive { finding: "undeclared-writes".into(), by: "bo".into(), reason: "known".into() };
+    assert_eq!(met(&go(&at, waive), now.0, now.0, 0), Some(true));
+}

@@ -305,6 +305,7 @@ impl Shared {
                 }
                 None => {
                     let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
+                    let follow = self.for_history(follow, &generous).await?;
                     let (following, position) = self.fill(&follow, &generous, &mut client, &key, events).await?;
                     // The deadlines of the history outlast whatever comes now.
                     (lag.catching_up, lag.until_exact) = (false, false);

@@ -282,3 +282,33 @@ fn what_the_shadow_cannot_hold_is_counted_and_named() {
         assert_eq!(length.integer(), Some(2));
     });
 }
+
+/// The same where the source held it before the first copy: its server gives the snapshot in its own form only.
+#[test]
+fn a_snapshot_with_what_the_shadow_cannot_hold_is_taken() {
+    with_each("own-form", async |pair| {
+        if pair.name != "valkey to redis" {
+            return;
+        }
+        let mut source = pair.source().await;
+        let others = [
+            "SADD words a b",
+            "ZADD scores 1 a 2 b",
+            "RPUSH list a b",
+            "XADD stream 1-1 f v",
+            "XADD stream 2-1 f v",
+            "XGROUP CREATE stream group 0",
+            "XREADGROUP GROUP group one COUNT 1 STREAMS stream >",
+            "SET text v EX 5000",
+            "HSET plain f v",
+        ];
+        say(&mut source, &others).await;
+        say(&mut source, &["HSET fields f v g w", "HEXPIRE fields 5000 FIELDS 1 f"]).await;
+        let running = Running::start(pair.with(conflicts(ConflictPolicy::Replace, &[])));
+        pair.in_step(&running.feed).await;
+        assert_eq!(running.feed.status().losses, 1);
+        let differing = crate::compare_servers(&pair.source.endpoint("old"), &pair.shadow.endpoint("new"), 2000).await;
+        let keys: Vec<_> = differing.expect("a comparison").into_iter().map(|one| (one.key, one.class)).collect();
+        assert_eq!(keys, [], "the fields' deadlines alone are lost");
+    });
+}

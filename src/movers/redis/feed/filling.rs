@@ -10,7 +10,7 @@ use super::source_load::Meter;
 use super::spec::{FeedError, FeedEvent, FeedStatus};
 use crate::contract::Excluded;
 use crate::error::JobError;
-use crate::redis::facts::read_info;
+use crate::redis::facts::{check_endpoint, read_info};
 use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 use follow::redis::follower::{FollowSpec, Following, FullSync, full_sync};
@@ -109,6 +109,17 @@ impl Shared {
         }
         drop(losses);
         self.note(|status| status.losses += count);
+    }
+
+    /// A server writes its snapshot for the version that is announced, and breaks it off at a hash with fields that expire where that version has
+    /// none. It is then asked for its own form; what the shadow cannot read of that is written by type.
+    pub(super) async fn for_history(&self, follow: FollowSpec, dialect: &Dialect) -> Result<FollowSpec, FeedError> {
+        if dialect.commands.iter().any(|name| name == "hpexpireat") {
+            return Ok(follow);
+        }
+        let authority = check_endpoint(&self.spec.authority).await?;
+        let version = if authority.usage.hashes_with_field_ttl > 0 { authority.version } else { follow.version };
+        Ok(FollowSpec { version, ..follow })
     }
 
     /// An authority that has lost its data must not take the shadow's along. Gives the keys the authority holds.
