@@ -144,6 +144,7 @@ impl Client {
             return Ok(());
         }
         let (Awaited::Operation(at) | Awaited::WatchedRead(at)) = awaited else { return Ok(()) };
+        history.0[at].answered_us = Some(net.now_us);
         let value = reply.clone();
         if error.is_none() || error.is_some_and(|text| text.starts_with("WRONGTYPE")) {
             history.0[at].returned = Some((net.now_us, reply));
@@ -172,7 +173,16 @@ impl Client {
 
     fn operation(&self, commands: Vec<Words>, in_transaction: bool, called_us: u64) -> Operation {
         let (client, database) = (self.id, self.database);
-        Operation { client, database, commands, in_transaction, called_us, returned: None, watched: None }
+        Operation {
+            client,
+            database,
+            commands,
+            in_transaction,
+            called_us,
+            returned: None,
+            answered_us: None,
+            watched: None,
+        }
     }
 
     fn begin(&mut self, history: &mut History, now_us: u64, out: &mut Vec<u8>) {
@@ -233,7 +243,7 @@ impl Client {
         let (token, key) = (self.token(), self.random.below(3));
         let deadline_ms = self.random.between(limits::DEADLINE_MS);
         let small = self.random.below(4);
-        let text = match self.random.below(40) {
+        let text = match self.random.below(44) {
             0..=3 => format!("GET text{key}"),
             4..=5 => format!("SET text{key} {token}"),
             6..=8 => format!("SET text{key} {token} PX {deadline_ms}"),
@@ -258,11 +268,11 @@ impl Client {
             31 => format!("ZINCRBY ranks {small} m{key}"),
             32 => "ZRANGE ranks 0 -1 WITHSCORES".to_owned(),
             33 => format!("SET fresh{} {token} PX {deadline_ms}", self.random.below(200)),
-            34 => format!("PEXPIRE list{key} {deadline_ms}"),
-            35 => format!("PERSIST list{key}"),
+            34 | 40..=41 => format!("PEXPIRE list{key} {deadline_ms}"),
+            35 | 42..=43 => format!("PERSIST list{key}"),
             36 => format!("RPUSH queue {token}"),
             37 => format!("BLPOP queue 0.{}", 1 + small),
-            38 => format!("EXISTS text{key} list{key}"),
+            38 => format!("EXISTS list{key}"),
             _ => return script(key, &token),
         };
         say(&text)

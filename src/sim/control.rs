@@ -17,8 +17,8 @@ use crate::random::Random;
 use crate::trace::trace;
 use crate::world::{Facts, SharedWorld};
 use base::model::{
-    Authority, CompareReads, Endpoint, EndpointName, FeedKind, Generation, PlanMode, ProtocolKind, RoutePlan, Side,
-    limits as product_limits,
+    Authority, CompareReads, Endpoint, EndpointName, Epoch, FeedKind, Generation, PlanMode, ProtocolKind, RoutePlan,
+    Side, limits as product_limits,
 };
 use bus::{Directive, Mailbox, Published};
 use movers::testing::RedisMover;
@@ -147,11 +147,11 @@ impl Process {
             while let Some((_, event)) = happened.recv().await {
                 tell(&world, &event);
                 match event {
-                    MoverEvent::PassStarted(pass) => world.borrow_mut().fed_epoch = Some(pass.epoch),
+                    MoverEvent::PassStarted(pass) => world.borrow_mut().facts.epoch = Some(pass.epoch),
                     MoverEvent::Facts(fresh) => {
                         let mut world = world.borrow_mut();
-                        if world.fed_epoch == Some(world.record.authority.epoch) {
-                            world.facts = facts(&fresh.facts);
+                        if world.facts.epoch == Some(world.record.authority.epoch) {
+                            world.facts = facts(&fresh.facts, world.facts.epoch);
                         }
                     }
                     MoverEvent::Divergence(sighting)
@@ -176,11 +176,17 @@ impl Process {
     }
 
     /// Changes the authority if everything is ready for it.
-    pub async fn flip(&mut self) {
+    async fn flip(&mut self) {
         let ablation = self.ablation();
         if !self.may_flip() || ablation == Ablation::NaiveDualWrite {
             return;
         }
+        self.world.borrow_mut().begin_hold();
+        self.try_flip(ablation).await;
+        self.world.borrow_mut().end_hold();
+    }
+
+    async fn try_flip(&mut self, ablation: Ablation) {
         if ablation != Ablation::FlipWithoutDrain && !self.hold_and_drain().await {
             return;
         }
@@ -202,7 +208,9 @@ impl Process {
         let mover = Rc::clone(&self.mover.borrow());
         match mover.hold(product_limits::FENCE_BUDGET_DEFAULT).await {
             Ok(drained) => {
-                self.world.borrow_mut().facts = drained.facts.map(|fresh| facts(&fresh.facts)).unwrap_or_default();
+                let epoch = self.world.borrow().facts.epoch;
+                let known = drained.facts.map(|fresh| facts(&fresh.facts, epoch));
+                self.world.borrow_mut().facts = known.unwrap_or_default();
                 if self.may_flip() {
                     self.look_at_both();
                     return true;
@@ -285,6 +293,6 @@ fn tell(world: &SharedWorld, event: &MoverEvent) {
     }
 }
 
-fn facts(facts: &ShadowFacts) -> Facts {
-    Facts { way_back: facts.way_back, in_step: !facts.behind.uncopied, doubts: facts.behind.dirty }
+fn facts(facts: &ShadowFacts, epoch: Option<Epoch>) -> Facts {
+    Facts { epoch, way_back: facts.way_back, in_step: !facts.behind.uncopied, doubts: facts.behind.dirty }
 }

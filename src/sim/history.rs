@@ -14,6 +14,8 @@ pub struct Operation {
     pub called_us: u64,
     /// `None`: the connection was lost first, or the client was told of an error that leaves the outcome open.
     pub returned: Option<(u64, Reply)>,
+    /// When an answer of any kind came.
+    pub answered_us: Option<u64>,
     /// The client watched this key and had read this value: if the transaction was executed, it still held that.
     pub watched: Option<(Key, Reply)>,
 }

@@ -12,7 +12,7 @@
 //! control that makes a flip ([`control`]: the record, plans and acknowledgements, in the order of `control::reconcile::flip`). The lane, TLS, ACLs,
 //! policies and subscriptions are not simulated.
 //!
-//! What must hold is in [`checks`], what can be left out to see that the checks notice in [`ablations`], every number in [`limits`].
+//! What must hold is in [`checks`] and [`waiting`], what can be left out to see that the checks notice in [`ablations`], every number in [`limits`].
 
 #[cfg(test)]
 mod ablations;
@@ -44,5 +44,7 @@ mod stream;
 mod tests;
 #[cfg(test)]
 mod trace;
+#[cfg(test)]
+mod waiting;
 #[cfg(test)]
 mod world;

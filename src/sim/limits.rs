@@ -4,7 +4,7 @@
 pub const EPOCH_MS: i64 = 1_900_000_000_000;
 
 /// Seeds of one run of the tests; `SEEDS` sets another number, `CROSSFADE_SEED` the only one.
-pub const SEEDS: u64 = 300;
+pub const SEEDS: u64 = 240;
 /// Within so many seeds each ablation must be found out.
 pub const ABLATION_SEEDS: u64 = 60;
 
@@ -71,6 +71,9 @@ pub const KEPT_BYTES: [usize; 3] = [2_000, 20_000, 1_000_000];
 pub const POSITION_APART_US: u64 = 15_000;
 /// Ablation: how long after a flip the other direction begins.
 pub const REVERSE_LATE_US: u64 = 100_000;
+
+/// A blocking pop has arrived at the authority and waits there this long after its client sent it, however many connections have to be made.
+pub const BLOCKED_BY_US: u64 = 60_000;
 
 /// Violations of one run that are kept.
 pub const VIOLATIONS_MAX: usize = 8;

@@ -310,6 +310,12 @@ impl Net {
         }
     }
 
+    /// What the mover has under way to a server never arrives.
+    pub fn lose_streams_to(&mut self, server: usize) {
+        let concerned = |link: &&mut Link| matches!((&link.near, &link.far), (Party::Stream(_), Party::Server(own)) if *own == server);
+        self.links.values_mut().filter(concerned).for_each(|link| link.lost = true);
+    }
+
     fn end(&mut self, id: LinkId, end: End) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.open[end as usize] = false;

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::net::{Net, SharedNet};
 use crate::random::Random;
 use crate::stream::use_network;
+use crate::waiting;
 use crate::world::{SharedWorld, World};
 
 /// What a run was like.
@@ -140,6 +141,7 @@ fn judge(world: &World) -> Result<(), String> {
     let all = checks::joined(logs, &world.record.reigns);
     let matched = checks::matched(&world.history, &all)?;
     checks::reigns_in_order(&all, &matched)?;
+    waiting::in_order(&world.history, &all, &matched, &world.holds)?;
     let expected = checks::played(&world.begin, &all, &matched)?;
     let authority = &world.servers[world.authority()];
     let allowance = checks::Allowance { later_ms: limits::OUTLIVE_MS_MAX, now_ms: authority.now_ms() };

@@ -264,10 +264,14 @@ impl FeedMover {
                 Err(_) => return Err(behind()),
             }
         }
+        feed.keep_what_is_there(true);
         watch.look(&clients).await.ok_or_else(behind)
     }
 
     pub async fn release(&self) -> Result<Released, JobError> {
+        if let Some(running) = self.0.running.borrow().as_ref() {
+            running.feed.keep_what_is_there(false);
+        }
         if self.0.left.take()
             && let Ok(route) = self.route()
         {

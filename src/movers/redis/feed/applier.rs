@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub has_work: Notify,
     /// It ends when the shadow has everything up to here.
     stop_at: Cell<Option<u64>>,
+    /// The authority is about to change: what the shadow holds is not replaced by a snapshot.
+    keeps: Cell<bool>,
     /// Rung whenever the status has changed.
     changed: Notify,
 }
@@ -115,6 +117,7 @@ impl Feed {
             work: RefCell::default(),
             has_work: Notify::new(),
             stop_at: Cell::new(None),
+            keeps: Cell::new(false),
             changed: Notify::new(),
         }))
     }
@@ -172,6 +175,12 @@ impl Feed {
         self.0.has_work.notify_one();
     }
 
+    /// From the moment a shadow is found to have everything until clients go on, it may become the authority at any time: an old authority that restarts
+    /// meanwhile, with another stream, must not have it filled anew.
+    pub fn keep_what_is_there(&self, keeps: bool) {
+        self.0.keeps.set(keeps);
+    }
+
     /// Keeps the shadow in step until something fails, or it was told to stop. Dropping it leaves both servers as they are.
     ///
     /// # Errors
@@ -202,8 +211,14 @@ impl Feed {
             let before = self.status().commands;
             match self.run(standing.take(), events).await {
                 Ok(()) => return,
-                // That nobody listens is no error.
-                Err(error) => drop(events.send(FeedEvent::Failed(error)).await),
+                Err(error) => {
+                    let gone = matches!(error, FeedError::Follow(FollowError::Gone { .. }));
+                    // That nobody listens is no error.
+                    drop(events.send(FeedEvent::Failed(error)).await);
+                    if gone && self.0.keeps.get() && self.0.stop_at.get().is_some() {
+                        return; // of that stream nothing more can come
+                    }
+                }
             }
             let worked = self.status().commands > before;
             pause = if worked { limits::JOB_RECONNECT_PAUSE_MIN } else { next(pause) };
@@ -302,6 +317,10 @@ impl Shared {
                 Some((following, position)) => {
                     self.continues(events).await;
                     (following, StreamReader::new(position), dialect)
+                }
+                None if self.keeps.get() => {
+                    let why = "its stream does not go on, and nothing is copied while the authority changes".to_owned();
+                    return Err(FollowError::Gone { server: format!("endpoint {}", spec.authority.name), why }.into());
                 }
                 None => {
                     let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
@@ -486,7 +505,7 @@ impl Shared {
 /// make another one of it.
 fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
     let name = Args::new(frame).next().unwrap_or_default();
-    if !needs_presence(name) {
+    if !needs_presence(name) && !keeps_deadline(name, frame) {
         return;
     }
     let all = keys_with_databases(frame, database);
@@ -495,6 +514,11 @@ fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
             batch.watch(database, key, &all);
         }
     }
+}
+
+/// SET overwrites, but for the deadline if it is told to keep that.
+fn keeps_deadline(name: &[u8], frame: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"SET") && Args::new(frame).skip(3).any(|option| option.eq_ignore_ascii_case(b"KEEPTTL"))
 }
 
 /// The database that the position moves to when this command exchanges it with database 0.
