@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
 use super::dialect::{Dialect, Translated, needs_presence};
 use super::exclusions::Exclusions;
-use super::rivals::take_over;
+use super::rivals::{end_other_direction, take_over};
 use super::shadow::{connect, dialect, position, position_key};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
 use super::touches::Touches;
@@ -298,6 +298,7 @@ impl Shared {
         let key = position_key(&spec.name);
         let mut client = connect(&spec.shadow).await?;
         take_over(&mut client, &spec.name).await?;
+        end_other_direction(&spec.authority, &spec.name).await?;
         self.load_exclusions(&mut client).await?;
         let follow = FollowSpec {
             endpoint: spec.authority.clone(),

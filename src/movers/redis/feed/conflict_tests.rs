@@ -256,6 +256,21 @@ fn what_a_process_that_is_gone_has_left_is_ended() {
     });
 }
 
+/// It died between the record of a flip and the exchange: what it had sent to what is the authority now must not come after clients' writes.
+#[test]
+fn the_other_direction_of_a_process_that_is_gone_is_ended_too() {
+    with_each("rival-turned", async |pair| {
+        let mut zombie = pair.source().await;
+        say(&mut zombie, &["CLIENT SETNAME crossfade-feed-orders:0@process-b"]).await;
+        let mut stranger = pair.source().await;
+        say(&mut stranger, &["CLIENT SETNAME crossfade-feed-shop:0@process-b"]).await;
+        let running = Running::start(pair.with(conflicts(ConflictPolicy::Replace, &[])));
+        pair.in_step(&running.feed).await;
+        assert!(zombie.call(&[b"SET", b"late", b"v"]).await.is_err(), "{}: it is dead", pair.name);
+        assert!(stranger.call(&[b"PING"]).await.is_ok(), "{}: of another interlay", pair.name);
+    });
+}
+
 /// A hash whose fields expire, on a shadow that knows no such thing: its fields are there, and it is named.
 #[test]
 fn what_the_shadow_cannot_hold_is_counted_and_named() {

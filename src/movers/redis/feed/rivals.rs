@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep};
 
+use super::shadow::connect;
 use crate::error::{JobError, ServerFault};
-use base::model::limits;
+use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 
 const FEED: &str = "crossfade-feed-";
@@ -83,6 +84,18 @@ pub async fn take_over(client: &mut RedisClient, feed: &str) -> Result<(), JobEr
         }
     }
     outlast_rivals(client, own).await
+}
+
+/// Ends what feeds of the other direction have left of their connections to what is the authority now: this process died in a flip, and what a network
+/// has held back of such a connection must not be executed after what clients write. Those of this process have ended before.
+///
+/// # Errors
+/// [`JobError`].
+pub async fn end_other_direction(authority: &Endpoint, feed: &str) -> Result<(), JobError> {
+    let Some((interlay, _)) = feed.rsplit_once(':') else { return Ok(()) };
+    let mut client = connect(authority).await?;
+    let (prefix, own) = (format!("{FEED}{interlay}:"), format!("@{}", process()));
+    end_connections(&mut client, |name| name.starts_with(&prefix) && !name.ends_with(&own)).await
 }
 
 /// Waits until no other process has a feed here, or it is known to be gone; ends what it has left.

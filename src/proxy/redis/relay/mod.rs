@@ -15,6 +15,7 @@ mod barrier;
 mod blocked;
 mod calls;
 mod client;
+mod confirming;
 mod cursors;
 mod dispatch;
 mod hold;

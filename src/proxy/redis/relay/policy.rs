@@ -72,7 +72,7 @@ impl Client {
         let asked = Asked {
             command,
             frame,
-            from: Caller { core: shared.core, client: self.key.to_u64() },
+            from: Caller { core: shared.identity.core, client: self.key.to_u64() },
             database: self.session.database,
             in_transaction: self.transaction.is_some(),
         };

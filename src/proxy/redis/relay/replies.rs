@@ -13,7 +13,7 @@ impl RedisRelay {
     /// The socket is open: log in.
     pub(super) fn log_in(&mut self, key: UpstreamKey) {
         let shared = &mut self.shared;
-        let name = connection_name("core", shared.plan.interlay.as_str(), shared.token);
+        let name = connection_name("core", shared.plan.interlay.as_str(), shared.identity.token);
         let Some(upstream) = shared.upstreams.get_mut(key) else {
             shared.asks.push(Ask::CloseUpstream(key));
             return;

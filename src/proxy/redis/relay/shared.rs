@@ -29,6 +29,14 @@ pub struct Kept {
     pub scripts: Scripts,
 }
 
+/// Which relay this is.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    pub core: CoreId,
+    /// Part of the names of this process' connections.
+    pub token: u64,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Shared {
@@ -46,9 +54,7 @@ pub struct Shared {
     pub kept: Kept,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
-    pub core: CoreId,
-    /// Part of the names of this process' connections.
-    pub token: u64,
+    pub identity: Identity,
     /// When the bytes being looked at came.
     pub now: Now,
     pub counters: CoreCounters,
@@ -71,8 +77,7 @@ impl Shared {
             policies: SharedPolicies::clone(&setup.policies),
             kept: Kept::default(),
             anonymous_allowed: None,
-            core: setup.core,
-            token: setup.token,
+            identity: Identity { core: setup.core, token: setup.token },
             now: Now::default(),
             counters: CoreCounters::default(),
             by_name: vec![0; command::TABLE.len() + 1],
