@@ -20,6 +20,9 @@ fn sessions_with(analysis: &Json, state: &str) -> u64 {
     states.iter().find(|one| one["state"] == state).and_then(|one| one["sessions"].as_u64()).unwrap_or(0)
 }
 
+/// What the terminal's session keeps, and no other.
+const KEPT: [&str; 4] = ["set", "listen", "temp table", "advisory lock"];
+
 #[test]
 fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
     if without_proxy() {
@@ -45,8 +48,13 @@ fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
         found = analysis(&rig, &[]);
         let seen = found["statements"].as_u64().unwrap_or(0);
         // Seven statements in each of 200 transactions, and the terminal's six.
-        let kept = sessions_with(&found, "listen");
-        if seen >= 1400 && kept == 1 { Ok(()) } else { Err(format!("{seen} statements, {kept} listeners")) }
+        // Sessions are looked at now and then, perhaps between two lines of the terminal.
+        let missing: Vec<_> = KEPT.iter().filter(|state| sessions_with(&found, state) != 1).collect();
+        if seen >= 1400 && missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{seen} statements, no session with {missing:?}"))
+        }
     });
     let kinds = found["kinds"].as_array().expect("a list");
     let share = |kind: &str| {
@@ -68,9 +76,6 @@ fn the_mix_the_fingerprints_and_what_sessions_keep_are_known() {
         found["fingerprints"].as_array().expect("a list").iter().filter_map(|one| one["text"].as_str()).collect();
     assert!(texts.iter().any(|text| text.to_lowercase().starts_with("update pgbench_accounts set")), "{texts:?}");
     assert!(!found.to_string().contains("hunter2"), "a literal left the normaliser: {found:#}");
-    for state in ["set", "listen", "temp table", "advisory lock"] {
-        assert_eq!(sessions_with(&found, state), 1, "{state}: {found:#}");
-    }
     assert!(sessions_with(&found, "prepared") >= 4, "{found:#}");
     assert!(found["findings"].is_null(), "no target was named");
     let sessions = rig.cli_json(&["interlay", "sessions", PG_INTERLAY]);
