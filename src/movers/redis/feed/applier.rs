@@ -17,7 +17,7 @@ use super::dialect::{Dialect, Translated, needs_presence};
 use super::exclusions::Exclusions;
 use super::rivals::{end_other_direction, take_over};
 use super::shadow::{connect, dialect, position, position_key};
-use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing, of_authority};
+use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
 use super::touches::Touches;
 use super::work::Work;
 use crate::redis::clock::now_ms;
@@ -298,9 +298,7 @@ impl Shared {
         let key = position_key(&spec.name);
         let mut client = connect(&spec.shadow).await?;
         take_over(&mut client, &spec.name).await?;
-        if standing.is_none() {
-            end_other_direction(&spec.authority, &spec.name).await.map_err(of_authority)?;
-        }
+        end_other_direction(&spec.authority, &spec.name).await?;
         self.load_exclusions(&mut client).await?;
         let follow = FollowSpec {
             endpoint: spec.authority.clone(),

@@ -7,7 +7,7 @@ use super::batch::Doubt;
 use super::dialect::Dialect;
 use super::history::HistoryWriter;
 use super::source_load::Meter;
-use super::spec::{FeedError, FeedEvent, FeedStatus, of_authority};
+use super::spec::{FeedError, FeedEvent, FeedStatus};
 use crate::contract::Excluded;
 use crate::error::JobError;
 use crate::redis::facts::{check_endpoint, read_info};
@@ -117,7 +117,7 @@ impl Shared {
         if dialect.commands.iter().any(|name| name == "hpexpireat") {
             return Ok(follow);
         }
-        let authority = check_endpoint(&self.spec.authority).await.map_err(of_authority)?;
+        let authority = check_endpoint(&self.spec.authority).await?;
         let version = if authority.usage.hashes_with_field_ttl > 0 { authority.version } else { follow.version };
         Ok(FollowSpec { version, ..follow })
     }

@@ -76,14 +76,6 @@ impl FeedError {
     }
 }
 
-/// What was asked of the authority beside its stream.
-pub fn of_authority(error: JobError) -> FeedError {
-    match error {
-        JobError::Server(error) => FeedError::Follow(error.into()),
-        other => FeedError::Shadow(other),
-    }
-}
-
 impl From<FollowError> for FeedError {
     fn from(error: FollowError) -> Self {
         Self::Follow(error)
