@@ -221,6 +221,8 @@ pub const JOB_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const JOB_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// One read of a replication stream or snapshot, and one piece of a spill.
 pub const FOLLOW_READ_BYTES: usize = 256 * 1024;
+/// Emptied pieces of that size that a stream keeps to fill them again.
+pub const FOLLOW_SPARE_PIECES_MAX: usize = 4;
 /// A primary lets its replicas hear something every `repl-ping-replica-period`, 10 s by default, and while it prepares a snapshot every second.
 pub const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a replica acknowledges; as Redis' own do.

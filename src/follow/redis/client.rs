@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::network::{self, Duplex};
 use crate::error::{ServerError, ServerFault};
 use base::model::{Endpoint, EndpointProtocol, limits};
-use wire::resp::value::{Extent, Value, decode_whole, encode_request};
+use wire::resp::value::{Extent, Invalid, Value, decode_whole, encode_request};
 
 /// One logged-in connection. After an `Err` it is of no more use: connect again.
 pub struct RedisClient {
@@ -142,7 +142,8 @@ impl RedisClient {
     pub async fn receive(&mut self, count: usize) -> Result<Vec<Value>, ServerError> {
         let mut replies = Vec::with_capacity(count);
         while replies.len() < count {
-            replies.push(self.reader.next(&self.who).await?);
+            let decode = |frame: &[u8]| decode_whole(frame).map(|value| replies.push(value));
+            self.reader.next(&self.who, decode).await?;
         }
         Ok(replies)
     }
@@ -152,6 +153,25 @@ impl RedisClient {
     /// # Errors
     /// As [`Self::call`].
     pub async fn pipeline(&mut self, requests: &[u8], count: usize) -> Result<Vec<Value>, ServerError> {
+        let mut replies = Vec::with_capacity(count);
+        self.exchange(requests, count, |frame| {
+            replies.push(decode_whole(frame)?);
+            Ok(())
+        })
+        .await?;
+        Ok(replies)
+    }
+
+    /// As [`Self::pipeline`], but each reply is given as it was sent, whole.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and what `each` found wrong with a reply.
+    pub async fn exchange(
+        &mut self,
+        requests: &[u8],
+        count: usize,
+        mut each: impl FnMut(&[u8]) -> Result<(), Invalid>,
+    ) -> Result<(), ServerError> {
         let who = &self.who;
         let writer = &mut self.writer;
         let reader = &mut self.reader;
@@ -161,14 +181,13 @@ impl RedisClient {
             writer.flush().await.map_err(lost)
         };
         let read = async {
-            let mut replies = Vec::with_capacity(count);
-            while replies.len() < count {
-                replies.push(reader.next(who).await?);
+            for _ in 0..count {
+                reader.next(who, &mut each).await?;
             }
-            Ok::<_, ServerError>(replies)
+            Ok::<_, ServerError>(())
         };
-        let ((), replies) = tokio::try_join!(write, read)?;
-        Ok(replies)
+        tokio::try_join!(write, read)?;
+        Ok(())
     }
 }
 
@@ -196,16 +215,17 @@ impl ReplyReader {
         Self { stream, buffer: Vec::new(), begin: 0, extent: Extent::default() }
     }
 
-    async fn next(&mut self, who: &str) -> Result<Value, ServerError> {
-        let broken = |why: wire::resp::value::Invalid| ServerError::answer(who, why.to_string());
+    /// Gives one whole reply.
+    async fn next(&mut self, who: &str, give: impl FnOnce(&[u8]) -> Result<(), Invalid>) -> Result<(), ServerError> {
+        let broken = |why: Invalid| ServerError::answer(who, why.to_string());
         loop {
             let found = self.extent.find(&self.buffer[self.begin..], limits::JOB_REPLY_BYTES_MAX).map_err(broken)?;
             if let Some(length) = found {
-                let value = decode_whole(&self.buffer[self.begin..self.begin + length]).map_err(broken)?;
+                give(&self.buffer[self.begin..self.begin + length]).map_err(broken)?;
                 self.begin += length;
                 self.extent = Extent::default();
                 self.trim();
-                return Ok(value);
+                return Ok(());
             }
             self.fill(who, limits::JOB_REPLY_TIMEOUT).await?;
         }

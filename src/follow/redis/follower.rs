@@ -17,6 +17,7 @@ use super::history::History;
 use super::position::{Position, StreamId};
 use super::replica::{Replica, ReplicaReader, ReplicaWriter, Synced, Wanted};
 use super::spill::{Spill, SpillSpec};
+use super::stream::StreamReader;
 use crate::error::{FollowError, ServerError, ServerFault};
 use base::model::{Endpoint, limits};
 use wire::rdb::Sizes;
@@ -252,15 +253,14 @@ impl Following {
         Ok(())
     }
 
-    /// The next bytes of the stream; waits for them.
+    /// Feeds a reader with the next bytes of the stream; waits for them.
     ///
     /// # Errors
     /// [`FollowError`], after everything that had arrived was given.
-    pub async fn bytes(&mut self) -> Result<Vec<u8>, FollowError> {
+    pub async fn feed(&mut self, reader: &mut StreamReader) -> Result<(), FollowError> {
         loop {
-            let waiting = self.waiting()?;
-            if !waiting.is_empty() {
-                return Ok(waiting);
+            if self.feed_waiting(reader)? > 0 {
+                return Ok(());
             }
             if let Some(error) = self.shared.ended.borrow().clone() {
                 return Err(error);
@@ -269,21 +269,20 @@ impl Following {
         }
     }
 
-    /// What waits, up to a size: pieces are as small as the reads they came in, and each that is given costs its receiver a round trip.
-    fn waiting(&mut self) -> Result<Vec<u8>, FollowError> {
-        let mut waiting = Vec::new();
-        while waiting.len() < limits::FOLLOW_GIVEN_BYTES {
-            let Some(piece) = self.shared.spill.borrow_mut().pop()? else { break };
+    /// What waits, up to a size: each time that something is given costs a round trip to where it is applied.
+    fn feed_waiting(&mut self, reader: &mut StreamReader) -> Result<usize, FollowError> {
+        let mut fed = 0;
+        let mut spill = self.shared.spill.borrow_mut();
+        while fed < limits::FOLLOW_GIVEN_BYTES {
+            let Some(piece) = spill.pop()? else { break };
             let skipped = self.from.saturating_sub(self.taken).min(piece.len() as u64);
             self.taken += piece.len() as u64;
-            let kept = &piece[skipped as usize..];
-            if waiting.is_empty() && skipped == 0 {
-                waiting = piece;
-            } else {
-                waiting.extend_from_slice(kept);
-            }
+            let given = &piece[skipped as usize..];
+            fed += given.len();
+            reader.feed(given);
+            spill.recycle(piece);
         }
-        Ok(waiting)
+        Ok(fed)
     }
 
     /// Everything up to here is where it is kept; the source is told within a second.
@@ -319,13 +318,13 @@ impl Shared {
     }
 
     async fn receive(&self, reader: &mut ReplicaReader) -> FollowError {
+        let mut bytes = Vec::new();
         loop {
-            let bytes = match reader.bytes().await {
-                Ok(bytes) => bytes,
-                Err(error) => return error.into(),
-            };
+            if let Err(error) = reader.read(&mut bytes).await {
+                return error.into();
+            }
             let more = bytes.len() as u64;
-            if let Err(error) = self.spill.borrow_mut().push(bytes) {
+            if let Err(error) = self.spill.borrow_mut().push(&bytes) {
                 return error.into();
             }
             self.received.set(self.received.get() + more);

@@ -71,12 +71,13 @@ impl History {
         if self.bytes().is_some_and(|length| self.received >= length) {
             return Err(self.unexpected("the snapshot ends before its end"));
         }
-        self.chunk = self.reader.bytes().await?;
+        self.reader.read(&mut self.chunk).await?;
         self.used = 0;
         if let Some(length) = self.bytes() {
             let belongs = usize::try_from(length - self.received).unwrap_or(usize::MAX);
             if belongs < self.chunk.len() {
-                self.reader.unread(self.chunk.split_off(belongs));
+                self.reader.unread(&self.chunk[belongs..]);
+                self.chunk.truncate(belongs);
             }
         }
         self.received += self.chunk.len() as u64;
@@ -113,14 +114,15 @@ impl History {
             return if rest.is_empty() { Ok(()) } else { Err(self.unexpected("bytes follow the end of the snapshot")) };
         };
         while rest.len() < mark.len() {
-            rest.extend(self.reader.bytes().await?);
+            self.reader.read(&mut self.chunk).await?;
+            rest.append(&mut self.chunk);
         }
         let behind = rest.split_off(mark.len());
         if rest != mark {
             return Err(self.unexpected("the mark behind the snapshot is not the one that was announced"));
         }
         if !behind.is_empty() {
-            self.reader.unread(behind);
+            self.reader.unread(&behind);
         }
         Ok(())
     }

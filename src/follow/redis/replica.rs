@@ -141,21 +141,23 @@ impl ReplicaReader {
         })
     }
 
-    /// The next bytes, whatever they are; at least one.
+    /// Puts the next bytes, whatever they are and at least one, in place of what `bytes` held.
     ///
     /// # Errors
     /// [`ServerError`]: lost, closed, or silent for longer than a primary ever is.
-    pub async fn bytes(&mut self) -> Result<Vec<u8>, ServerError> {
+    pub async fn read(&mut self, bytes: &mut Vec<u8>) -> Result<(), ServerError> {
         if self.buffer.is_empty() {
             self.fill().await?;
         }
-        Ok(std::mem::take(&mut self.buffer))
+        bytes.clear();
+        std::mem::swap(bytes, &mut self.buffer);
+        Ok(())
     }
 
     /// Puts back bytes that were too many.
-    pub fn unread(&mut self, bytes: Vec<u8>) {
-        debug_assert!(self.buffer.is_empty(), "only what `bytes` gave last");
-        self.buffer = bytes;
+    pub fn unread(&mut self, bytes: &[u8]) {
+        debug_assert!(self.buffer.is_empty(), "only what `read` gave last");
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// A line without its end. Empty lines before it keep the connection alive while the server prepares.

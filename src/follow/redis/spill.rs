@@ -51,7 +51,10 @@ impl std::error::Error for SpillError {}
 #[derive(Debug)]
 pub struct Spill {
     spec: SpillSpec,
+    /// Pieces of [`limits::FOLLOW_READ_BYTES`]; only the last has room.
     memory: VecDeque<Vec<u8>>,
+    /// Emptied pieces, to be filled again: fresh memory costs more than what is done with the bytes.
+    spare: Vec<Vec<u8>>,
     memory_bytes: u64,
     file: Option<File>,
     /// What lies in the file and has not been taken.
@@ -62,7 +65,15 @@ pub struct Spill {
 impl Spill {
     #[must_use]
     pub fn new(spec: SpillSpec) -> Self {
-        Self { spec, memory: VecDeque::new(), memory_bytes: 0, file: None, unread: 0..0, bytes_seen_max: 0 }
+        Self {
+            spec,
+            memory: VecDeque::new(),
+            spare: Vec::new(),
+            memory_bytes: 0,
+            file: None,
+            unread: 0..0,
+            bytes_seen_max: 0,
+        }
     }
 
     /// Bytes that wait.
@@ -84,7 +95,7 @@ impl Spill {
 
     /// # Errors
     /// [`SpillError`]: nothing was taken, and what is taken later would not follow on what is here.
-    pub fn push(&mut self, bytes: Vec<u8>) -> Result<(), SpillError> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SpillError> {
         let more = bytes.len() as u64;
         if self.len() + more > self.spec.bytes_max {
             return Err(SpillError::Full { bytes_max: self.spec.bytes_max });
@@ -92,15 +103,43 @@ impl Spill {
         // Once the file holds something, what comes later belongs behind it.
         if self.unread.is_empty() && self.memory_bytes + more <= self.spec.memory_bytes_max {
             self.memory_bytes += more;
-            self.memory.push_back(bytes);
+            self.keep(bytes);
         } else {
-            self.write(&bytes).map_err(|error| SpillError::Disk { folder: self.spec.folder.clone(), error })?;
+            self.write(bytes).map_err(|error| SpillError::Disk { folder: self.spec.folder.clone(), error })?;
         }
         self.bytes_seen_max = self.bytes_seen_max.max(self.len());
         Ok(())
     }
 
-    /// The next bytes; `None` when nothing waits.
+    fn keep(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.memory.back().map_or(0, |piece| limits::FOLLOW_READ_BYTES.saturating_sub(piece.len()));
+            if room == 0 {
+                let piece = self.piece();
+                self.memory.push_back(piece);
+                continue;
+            }
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            if let Some(piece) = self.memory.back_mut() {
+                piece.extend_from_slice(now);
+            }
+            bytes = later;
+        }
+    }
+
+    fn piece(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(limits::FOLLOW_READ_BYTES))
+    }
+
+    /// Takes back a piece that was used.
+    pub fn recycle(&mut self, mut piece: Vec<u8>) {
+        if self.spare.len() < limits::FOLLOW_SPARE_PIECES_MAX {
+            piece.clear();
+            self.spare.push(piece);
+        }
+    }
+
+    /// The next bytes, to be given back by [`Self::recycle`]; `None` when nothing waits.
     ///
     /// # Errors
     /// [`SpillError::Disk`].
@@ -126,9 +165,10 @@ impl Spill {
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        let file = self.file.as_ref().ok_or_else(|| io::Error::other("there is no file"))?;
         let length = (self.unread.end - self.unread.start).min(limits::FOLLOW_READ_BYTES as u64);
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = self.piece();
+        bytes.resize(length as usize, 0);
+        let file = self.file.as_ref().ok_or_else(|| io::Error::other("there is no file"))?;
         file.read_exact_at(&mut bytes, self.unread.start)?;
         self.unread.start += length;
         if self.unread.is_empty() {
@@ -165,7 +205,7 @@ mod tests {
         for round in 0..40u8 {
             let piece = vec![round; usize::from(round % 7) + 1];
             given.extend_from_slice(&piece);
-            spill.push(piece).expect("there is room");
+            spill.push(&piece).expect("there is room");
             if round % 3 == 0 {
                 taken.extend(spill.pop().expect("a disk").unwrap_or_default());
             }
@@ -176,15 +216,35 @@ mod tests {
         }
         assert_eq!(taken, given);
         assert!(spill.is_empty() && spill.bytes_seen_max() > 10);
-        spill.push(vec![1]).expect("there is room again");
+        spill.push(&[1]).expect("there is room again");
         assert_eq!(spill.memory.len(), 1, "an empty file is no reason to use the disk");
+    }
+
+    #[test]
+    fn small_reads_share_a_piece_and_pieces_are_used_again() {
+        let mut spill = spill(64 << 20, 64 << 20);
+        let mut given: Vec<u8> = Vec::new();
+        for round in 0..2000u32 {
+            let bytes = round.to_le_bytes().repeat(100);
+            spill.push(&bytes).expect("there is room");
+            given.extend(bytes);
+        }
+        let held: usize = spill.memory.iter().map(Vec::capacity).sum();
+        assert!(held < given.len() + 2 * limits::FOLLOW_READ_BYTES, "{held} bytes for {}", given.len());
+        let mut taken = Vec::new();
+        while let Some(piece) = spill.pop().expect("a disk") {
+            taken.extend_from_slice(&piece);
+            spill.recycle(piece);
+        }
+        assert_eq!(taken, given);
+        assert_eq!(spill.spare.len(), limits::FOLLOW_SPARE_PIECES_MAX);
     }
 
     #[test]
     fn a_full_spill_says_so_and_keeps_what_it_has() {
         let mut spill = spill(4, 8);
-        spill.push(vec![1; 8]).expect("there is room");
-        let error = spill.push(vec![2]).expect_err("there is none").to_string();
+        spill.push(&[1; 8]).expect("there is room");
+        let error = spill.push(&[2]).expect_err("there is none").to_string();
         assert!(error.contains("8 bytes"), "{error}");
         assert_eq!(spill.pop().expect("a disk"), Some(vec![1; 8]));
     }
@@ -192,7 +252,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_named() {
         let mut spill = Spill::new(SpillSpec { memory_bytes_max: 0, bytes_max: 8, folder: "/nowhere".into() });
-        let error = spill.push(vec![1]).expect_err("no such folder").to_string();
+        let error = spill.push(&[1]).expect_err("no such folder").to_string();
         assert!(error.contains("/nowhere"), "{error}");
     }
 }

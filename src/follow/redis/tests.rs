@@ -121,7 +121,7 @@ async fn read_until(
                 }
             }
         }
-        reader.feed(&following.bytes().await.expect("the stream goes on"));
+        following.feed(reader).await.expect("the stream goes on");
     }
 }
 
@@ -255,9 +255,8 @@ fn a_lost_source_is_told_after_what_had_arrived() {
         read_until(&mut following, &mut reader, b"key:9").await;
         let _ = client.call(&[b"CLIENT", b"KILL", b"TYPE", b"replica"]).await;
         let error = loop {
-            match following.bytes().await {
-                Ok(bytes) => reader.feed(&bytes),
-                Err(error) => break error,
+            if let Err(error) = following.feed(&mut reader).await {
+                break error;
             }
         };
         assert!(error.to_string().contains("endpoint old"), "{error}");

@@ -277,6 +277,43 @@ pub fn decode_whole(bytes: &[u8]) -> Result<Value, Invalid> {
     }
 }
 
+/// The elements of a reply, each as it was sent: see [`elements`].
+#[derive(Debug, Clone)]
+pub struct Elements<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u64,
+}
+
+/// Looks into one whole reply without building a tree; `None` when it is no array, set, map or push, or a null one.
+#[must_use]
+pub fn elements(reply: &[u8]) -> Option<Elements<'_>> {
+    let head = read_head(reply, 0).ok()??;
+    match head.body {
+        Body::Children(count) if head.kind != b'|' => Some(Elements { bytes: reply, at: head.next, left: count }),
+        Body::Children(_) | Body::Bytes(_) | Body::None => None,
+    }
+}
+
+impl Elements<'_> {
+    /// How many are to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let begin = self.at;
+        self.at = Extent { at: begin, pending: 1, begun: true }.find(self.bytes, usize::MAX).ok()??;
+        Some(&self.bytes[begin..self.at])
+    }
+}
+
 /// `bytes` is known to hold the whole value at `at` ([`Extent`] has walked it).
 fn build(bytes: &[u8], at: usize, depth: usize) -> Result<(Value, usize), Invalid> {
     if depth > limits::REPLY_DEPTH_MAX {
@@ -391,6 +428,19 @@ mod tests {
                 assert_eq!(extent.find(&text.as_bytes()[..end], 1 << 20), Ok(None));
             }
             assert_eq!(extent.find(text.as_bytes(), 1 << 20), Ok(Some(text.len())), "{text:?} byte by byte");
+        }
+    }
+
+    #[test]
+    fn elements_are_what_the_tree_holds() {
+        let reply = b"*5\r\n:1\r\n*2\r\n$1\r\na\r\n*0\r\n-ERR no\r\n|1\r\n+ttl\r\n:3\r\n$1\r\nx\r\n$-1\r\n";
+        let Ok(Value::Array(items)) = decode_whole(reply) else { panic!("an array") };
+        let found = elements(reply).expect("an array");
+        assert_eq!(found.left(), 5);
+        let decoded: Vec<Value> = found.map(|frame| decode_whole(frame).expect("a reply")).collect();
+        assert_eq!(decoded, items);
+        for none in ["*-1\r\n", "+OK\r\n", "$3\r\n*1\r\r\n", "_\r\n", ""] {
+            assert!(elements(none.as_bytes()).is_none(), "{none:?}");
         }
     }
 

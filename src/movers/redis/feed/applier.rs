@@ -375,13 +375,12 @@ impl Shared {
             }
             let repair_due = at.repair_due;
             let has_doubts = !self.doubts.borrow().is_empty();
-            let bytes = tokio::select! {
+            tokio::select! {
                 biased;
-                bytes = at.following.bytes() => bytes?,
-                () = self.has_work.notified() => continue,
-                () = tokio::time::sleep_until(repair_due), if has_doubts => continue,
-            };
-            at.reader.feed(&bytes);
+                fed = at.following.feed(&mut at.reader) => fed?,
+                () = self.has_work.notified() => {}
+                () = tokio::time::sleep_until(repair_due), if has_doubts => {}
+            }
         }
     }
 
@@ -398,8 +397,7 @@ impl Shared {
                     continue;
                 }
             }
-            let bytes = at.following.bytes().await?;
-            at.reader.feed(&bytes);
+            at.following.feed(&mut at.reader).await?;
         }
     }
 
@@ -477,8 +475,18 @@ impl Shared {
 
     async fn send(&self, at: &mut Applying, position: Position) -> Result<(), FeedError> {
         let (requests, count) = at.batch.seal(&at.key, &position);
-        let replies = at.client.pipeline(requests, count).await?;
-        match at.batch.outcome(&replies) {
+        let (mut left, mut refused, mut exec) = (count, None, Vec::new());
+        let read = |reply: &[u8]| {
+            left -= 1;
+            if left == 0 {
+                exec.extend_from_slice(reply);
+            } else if refused.is_none() && reply.starts_with(b"-") {
+                refused = Some(reply.to_vec());
+            }
+            Ok(())
+        };
+        at.client.exchange(requests, count, read).await?;
+        match at.batch.outcome(refused.as_deref(), &exec) {
             Outcome::Applied(found) => {
                 if !found.doubts.is_empty() {
                     self.doubt(found.doubts);

@@ -6,7 +6,7 @@
 use follow::redis::position::Position;
 use wire::resp::command;
 use wire::resp::encode::push_request;
-use wire::resp::value::Value;
+use wire::resp::value::{brief_bytes, elements};
 
 /// What the reply to a command should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,19 @@ impl Batch {
     }
 
     pub fn push(&mut self, database: u32, words: &[&[u8]], expect: Expect) {
+        self.go_to(database);
+        self.entry(words, expect);
+    }
+
+    /// As [`Self::push`], with a whole request as it came.
+    pub fn push_frame(&mut self, database: u32, frame: &[u8], expect: Expect) {
+        self.go_to(database);
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(frame);
+        self.entries.push(Entry { range: begin..self.bytes.len(), database, expect });
+    }
+
+    fn go_to(&mut self, database: u32) {
         if self.entries.is_empty() {
             push_request(&mut self.bytes, &[b"MULTI"]);
         }
@@ -94,7 +107,6 @@ impl Batch {
             self.database = database;
             self.own(&[b"SELECT", database.to_string().as_bytes()]);
         }
-        self.entry(words, expect);
     }
 
     /// Whether it looks for keys.
@@ -140,23 +152,23 @@ impl Batch {
         (&self.bytes, self.entries.len() + 2)
     }
 
-    /// Reads the replies to what [`Batch::seal`] gave.
+    /// Reads the replies to what [`Batch::seal`] gave. `refused`: the first error among those before the last, if there was one; `exec`: the last,
+    /// whole.
     #[must_use]
-    pub fn outcome(&self, replies: &[Value]) -> Outcome {
-        let Some((exec, queued)) = replies.split_last() else { return Outcome::Refused("no reply".to_owned()) };
-        let results = match exec {
-            Value::Array(results) if results.len() == self.entries.len() => results,
-            Value::Error(text) => {
+    pub fn outcome(&self, refused: Option<&[u8]>, exec: &[u8]) -> Outcome {
+        let results = match elements(exec) {
+            Some(results) if results.left() == self.entries.len() as u64 => results,
+            _ if exec.starts_with(b"-") => {
                 // EXECABORT says only that something before it was refused.
-                let cause = queued.iter().find_map(Value::error);
-                return Outcome::Refused(cause.unwrap_or_else(|| String::from_utf8_lossy(text).into_owned()));
+                let text = refused.unwrap_or(exec);
+                return Outcome::Refused(error_text(text));
             }
-            other => return Outcome::Refused(format!("EXEC gave {}", other.brief())),
+            _ => return Outcome::Refused(format!("EXEC gave {}", brief_bytes(exec))),
         };
         let mut found = Found::default();
         for (at, (entry, result)) in self.entries.iter().zip(results).enumerate() {
             match (entry.expect, result) {
-                (Expect::Present, Value::Integer(0)) => {
+                (Expect::Present, b":0\r\n") => {
                     let related = self.related.iter().find(|(of, _)| *of == at).map(|(_, all)| all.clone());
                     found.absent.extend(self.key_of(entry).map(|key| (key, related.unwrap_or_default())));
                 }
@@ -172,13 +184,12 @@ impl Batch {
         Some((entry.database, key.to_vec()))
     }
 
-    fn doubt(&self, entry: &Entry, result: &Value) -> Option<Vec<Doubt>> {
+    fn doubt(&self, entry: &Entry, result: &[u8]) -> Option<Vec<Doubt>> {
+        let fields = || elements(result).into_iter().flatten();
         let why = match (result, entry.expect) {
-            (Value::Error(text), _) => String::from_utf8_lossy(text).into_owned(),
-            (Value::Integer(0), Expect::Changed) => "it was not there, or without a deadline".to_owned(),
-            (Value::Array(fields), Expect::FieldsChanged)
-                if fields.iter().any(|one| !matches!(one, Value::Integer(1 | 2))) =>
-            {
+            ([b'-' | b'!', ..], _) => error_text(result),
+            (b":0\r\n", Expect::Changed) => "it was not there, or without a deadline".to_owned(),
+            (_, Expect::FieldsChanged) if fields().any(|one| !matches!(one, b":1\r\n" | b":2\r\n")) => {
                 "a field was not there".to_owned()
             }
             (_, Expect::Anything | Expect::Changed | Expect::FieldsChanged | Expect::Present | Expect::Own) => {
@@ -204,6 +215,12 @@ impl Batch {
         self.related.clear();
         self.database = 0;
     }
+}
+
+/// The text of an error reply.
+fn error_text(reply: &[u8]) -> String {
+    let text = reply.strip_prefix(b"-").unwrap_or(reply).trim_ascii_end();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// All keys of a command, each with the database it is in: MOVE and COPY reach another.

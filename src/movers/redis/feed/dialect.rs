@@ -4,6 +4,8 @@
 //! the grace; conditions that held at the authority are left out, because they may not hold against a later deadline; values in DUMP form get
 //! the shadow's version; what a newer server writes is written in an older one's words.
 
+use std::borrow::Cow;
+
 use super::batch::{Batch, Expect};
 use wire::rdb::dump;
 use wire::resp::args::Args;
@@ -41,13 +43,13 @@ impl Dialect {
         let args: Vec<&[u8]> = Args::new(frame).collect();
         let Some(name) = args.first() else { return Translated::Dropped };
         let command = command::lookup(name);
-        let lower = name.to_ascii_lowercase();
+        let lower = lower_case(name, command);
         let Ok(known_as) = std::str::from_utf8(&lower) else { return Translated::Lost("its name is no text") };
         if is_reserved(command, frame, &args) {
             return Translated::Dropped;
         }
-        let mut words = Words { dialect: self, args: &args, database, now_ms, batch };
-        match lower.as_slice() {
+        let mut words = Words { dialect: self, frame, args: &args, database, now_ms, batch };
+        match lower.as_ref() {
             b"publish" | b"spublish" => Translated::Dropped,
             b"set" => words.set(),
             b"setex" => words.set_for(1000),
@@ -93,9 +95,17 @@ pub fn needs_presence(name: &[u8]) -> bool {
     !overwrites.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
+fn lower_case<'a>(name: &[u8], command: &'a command::Command) -> Cow<'a, [u8]> {
+    let is_listed = name.eq_ignore_ascii_case(command.name.as_bytes());
+    if is_listed { Cow::Borrowed(command.name.as_bytes()) } else { Cow::Owned(name.to_ascii_lowercase()) }
+}
+
 /// Crossfade's own keys: its position, and what its checks write.
 fn is_reserved(command: &command::Command, frame: &[u8], args: &[&[u8]]) -> bool {
     let is = |key: &&[u8]| key.starts_with(crate::RESERVED_PREFIX);
+    if !args.iter().any(is) {
+        return false;
+    }
     match command.keys_of(frame) {
         Some(keys) if !keys.0.is_empty() => keys.0.iter().all(is),
         _ => args.get(1).is_some_and(is),
@@ -107,6 +117,8 @@ type Arguments<'a> = &'a [&'a [u8]];
 
 struct Words<'a, 'b> {
     dialect: &'a Dialect,
+    /// The command as it came, and its words.
+    frame: &'a [u8],
     args: Arguments<'a>,
     database: u32,
     now_ms: i64,
@@ -119,8 +131,7 @@ impl<'a> Words<'a, '_> {
     }
 
     fn as_it_is(&mut self, expect: Expect) -> Translated {
-        let args = self.args;
-        self.push(args, expect);
+        self.batch.push_frame(self.database, self.frame, expect);
         Translated::Sent
     }
 
@@ -135,6 +146,9 @@ impl<'a> Words<'a, '_> {
     /// SET: what was a condition at the authority has held.
     fn set(&mut self) -> Translated {
         let [_, key, value, options @ ..] = self.args else { return self.as_it_is(Expect::Anything) };
+        if options.is_empty() {
+            return self.as_it_is(Expect::Anything);
+        }
         let mut words: Vec<Vec<u8>> = vec![b"SET".to_vec(), key.to_vec(), value.to_vec()];
         let mut rest = options.iter();
         while let Some(option) = rest.next() {

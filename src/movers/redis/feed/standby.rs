@@ -141,7 +141,7 @@ impl Shared {
             }
             tokio::select! {
                 biased;
-                bytes = following.bytes() => reader.feed(&bytes?),
+                fed = following.feed(&mut reader) => fed?,
                 () = self.told.notified() => {}
             }
         }

@@ -7,7 +7,10 @@ use std::hash::{BuildHasher, RandomState};
 
 use base::model::limits;
 use wire::resp::args::Args;
-use wire::resp::command;
+use wire::resp::command::{self, KeySpec};
+
+/// Of most commands.
+const ONE_KEY: KeySpec = KeySpec::Range(1, 1, 1);
 
 /// See the head of this file. Offsets are those behind the command that touched.
 #[derive(Debug, Default)]
@@ -34,20 +37,34 @@ impl Touches {
     /// A command of the stream, acting on `database`; `offset`: behind it.
     pub fn note(&mut self, frame: &[u8], database: u32, offset: u64) {
         let name = Args::new(frame).next().unwrap_or_default();
-        let keys = command::lookup(name).keys_of(frame).unwrap_or_default().0;
+        let command = command::lookup(name);
+        if command.keys == ONE_KEY
+            && let Some(key) = Args::new(frame).nth(1)
+            && !touches_other_databases(name)
+        {
+            self.touch(database, key, offset);
+            return;
+        }
+        let keys = command.keys_of(frame).unwrap_or_default().0;
         if keys.is_empty() || touches_other_databases(name) {
             if !touches_no_key(name) {
                 self.everything = offset;
             }
             return;
         }
-        if self.recent.len() + keys.len() > limits::FEED_TOUCHED_KEYS_MAX {
-            self.older = std::mem::take(&mut self.recent);
+        for key in keys {
+            self.touch(database, key, offset);
+        }
+    }
+
+    fn touch(&mut self, database: u32, key: &[u8], offset: u64) {
+        if self.recent.len() >= limits::FEED_TOUCHED_KEYS_MAX {
+            // Both keep their memory.
+            std::mem::swap(&mut self.older, &mut self.recent);
+            self.recent.clear();
             self.forgotten = std::mem::replace(&mut self.recent_since, offset);
         }
-        for key in keys {
-            self.recent.insert(self.hasher.hash_one((database, key)), offset);
-        }
+        self.recent.insert(self.hasher.hash_one((database, key)), offset);
     }
 
     /// Whether this key may have been touched behind `offset`.
