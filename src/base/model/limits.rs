@@ -255,8 +255,8 @@ pub const FEED_ABSENT_AT_ONCE: usize = 512;
 /// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
 pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
 pub const FEED_LAG_STEPS_MAX: usize = 1024;
-/// Keys kept, twice, of those that a stream has touched last, 16 bytes each; what was touched before counts as touched whenever it is asked for.
-pub const FEED_TOUCHED_KEYS_MAX: usize = 100_000;
+/// Slots of 8 bytes in which a feed keeps when a key of each was touched last.
+pub const FEED_TOUCH_SLOTS: usize = 1 << 17;
 /// How much later than at the authority deadlines are stored while the history is being written and its stream caught up with: longer than any
 /// of that takes. Then they are corrected.
 pub const FEED_HISTORY_GRACE_MS: i64 = 24 * 3600 * 1000;

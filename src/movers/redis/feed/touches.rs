@@ -1,8 +1,7 @@
 //! When the stream last touched which key: what a comparison asks to know that both of its answers are of one moment. Pure.
 //!
-//! Keys are kept by a hash: two keys that share one look touched together, which costs a second look and never hides a difference.
+//! Each key has a slot by its hash: two keys that share one look touched together, which costs a second look and never hides a difference.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use base::model::limits;
@@ -13,25 +12,30 @@ use wire::resp::command::{self, KeySpec};
 const ONE_KEY: KeySpec = KeySpec::Range(1, 1, 1);
 
 /// See the head of this file. Offsets are those behind the command that touched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Touches {
     hasher: RandomState,
-    recent: HashMap<u64, u64>,
-    older: HashMap<u64, u64>,
-    /// When `recent` was begun.
-    recent_since: u64,
-    /// What was touched up to here is not known any more.
-    forgotten: u64,
-    /// The last command that touched keys it does not name.
+    /// The last offset at which a key of this slot was touched.
+    slots: Box<[u64]>,
+    /// What was touched up to here is not known; also the last command that touched keys it does not name.
     everything: u64,
+}
+
+const _: () = assert!(limits::FEED_TOUCH_SLOTS.is_power_of_two());
+
+impl Default for Touches {
+    fn default() -> Self {
+        let slots = vec![0; limits::FEED_TOUCH_SLOTS].into_boxed_slice();
+        Self { hasher: RandomState::new(), slots, everything: 0 }
+    }
 }
 
 impl Touches {
     /// Nothing is known of what was before this offset.
     pub fn begin(&mut self, offset: u64) {
-        self.recent.clear();
-        self.older.clear();
-        (self.recent_since, self.forgotten, self.everything) = (offset, offset, offset);
+        // Of another stream, whose offsets may be higher.
+        self.slots.fill(0);
+        self.everything = offset;
     }
 
     /// A command of the stream, acting on `database`; `offset`: behind it.
@@ -58,24 +62,18 @@ impl Touches {
     }
 
     fn touch(&mut self, database: u32, key: &[u8], offset: u64) {
-        if self.recent.len() >= limits::FEED_TOUCHED_KEYS_MAX {
-            // Both keep their memory.
-            std::mem::swap(&mut self.older, &mut self.recent);
-            self.recent.clear();
-            self.forgotten = std::mem::replace(&mut self.recent_since, offset);
-        }
-        self.recent.insert(self.hasher.hash_one((database, key)), offset);
+        let slot = self.slot(database, key);
+        self.slots[slot] = offset;
+    }
+
+    fn slot(&self, database: u32, key: &[u8]) -> usize {
+        self.hasher.hash_one((database, key)) as usize % limits::FEED_TOUCH_SLOTS
     }
 
     /// Whether this key may have been touched behind `offset`.
     #[must_use]
     pub fn since(&self, offset: u64, database: u32, key: &[u8]) -> bool {
-        if offset < self.forgotten || offset < self.everything {
-            return true;
-        }
-        let hash = self.hasher.hash_one((database, key));
-        let last = self.recent.get(&hash).or_else(|| self.older.get(&hash));
-        last.is_some_and(|&last| last > offset)
+        offset < self.everything || self.slots[self.slot(database, key)] > offset
     }
 }
 
@@ -134,15 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_counts_as_touched() {
-        let mut touches = noted(&[("SET first 1", 101)]);
-        let many = u64::try_from(limits::FEED_TOUCHED_KEYS_MAX).expect("small") * 2 + 10;
+    fn keys_that_share_a_slot_look_touched_together() {
+        let mut touches = noted(&[]);
+        let many = limits::FEED_TOUCH_SLOTS as u64;
         for at in 0..many {
-            touches.note(&request(&[b"SET", at.to_string().as_bytes(), b"1"]), 0, 102 + at);
+            touches.note(&request(&[b"SET", at.to_string().as_bytes(), b"1"]), 0, 101 + at);
         }
-        assert!(touches.since(101, 0, b"first"), "forgotten, so it may have been touched");
-        assert!(!touches.since(102 + many, 0, b"first"));
-        assert!(touches.recent.len() <= limits::FEED_TOUCHED_KEYS_MAX);
-        assert!(touches.older.len() <= limits::FEED_TOUCHED_KEYS_MAX);
+        let others = (0..1000).filter(|n| touches.since(100, 0, format!("other:{n}").as_bytes())).count();
+        assert!((500..750).contains(&others), "{others}: as many as 1 - 1/e of the slots are taken");
+        for at in (0..many).step_by(1000) {
+            assert!(touches.since(100 + at, 0, at.to_string().as_bytes()), "{at}");
+        }
+        touches.begin(100);
+        assert!(!touches.since(100, 0, b"1"), "another stream");
     }
 }
