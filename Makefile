@@ -3,7 +3,7 @@
 #   make demo ARGS=--auto-rollback   the same; the target is slowed and the rollback policy rolls back automatically
 #   make demo ARGS=postgres     a temporary PostgreSQL, paused and resumed under load, a report
 #   make test                   all tests: unit, property and end-to-end tests against real servers; instructions counted
-#   make soak                   100 000 seeds of the simulator; then twenty random histories beside a replication feed with flips and kills, 30 seconds each
+#   make soak                   100 000 seeds of the simulator; twenty random histories beside a replication feed with flips and kills, 30 seconds each; kills; a source of 10 million keys
 #   make check                  format, lints and the repository's own rules
 #   make bench [QUICK=1]        benchmarks against the servers themselves and against peers, and the targets met; loadtest/results
 #   make bench-soak             ten minutes at the highest sustained rate: latencies and memory minute by minute
@@ -34,7 +34,7 @@ test: servers build filters
 	cargo test --locked --workspace
 	@scripts/bench-instructions.sh --check
 
-# SIM_SEEDS is the number of the simulator's seeds; for the histories SEEDS, SECONDS_EACH and CROSSFADE_SEED (the first) may be set. Servers sync every write: TMPDIR in memory makes that cheap.
+# SIM_SEEDS is the number of the simulator's seeds; for the histories SEEDS, SECONDS_EACH and CROSSFADE_SEED (the first) may be set, for the large source KEYS and ELEMENTS; PARTS (histories,kills,large) says which. Servers sync every write: TMPDIR in memory makes that cheap.
 soak: servers build
 	SEEDS=$${SIM_SEEDS:-100000} cargo test --release --locked --package crossfade-sim tests::seeds -- --nocapture
 	cargo run --release --locked --quiet --package crossfade-loadtest --bin soak
