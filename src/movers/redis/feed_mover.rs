@@ -24,7 +24,7 @@ use super::reads::{Place, Reads};
 use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
 use crate::error::{JobError, ServerFault};
 use crate::holds::Holds;
-use base::model::{CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
+use base::model::{Authority, CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
 use bus::{Directive, HoldEvent, Mailbox};
 use follow::redis::position::Position;
 use follow::redis::spill::SpillSpec;
@@ -130,7 +130,7 @@ impl FeedMover {
         let same = self.0.running.borrow().as_ref().is_some_and(|running| running.route == route);
         if !same {
             // After a flip both sides hold what counts; before one only the source does.
-            let guarded = route.side == base::model::Side::Target;
+            let guarded = route.epoch > Authority::initial().epoch;
             self.begin(route, None, guarded, Rc::default());
         }
     }

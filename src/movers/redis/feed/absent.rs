@@ -65,6 +65,17 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Whether it is known that a key may differ.
+    pub(super) fn is_in_doubt(&self, database: u32, key: &[u8]) -> bool {
+        let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
+        let doubts = self.doubts.borrow();
+        let next = doubts.range(first..).next();
+        next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
+            || self.absent.borrow().contains_key(&(database, key.to_vec()))
+    }
+}
+
 fn doubt((database, key): DatabaseKey) -> Doubt {
     Doubt {
         database,
