@@ -85,6 +85,10 @@ const CASES: &[(u64, &str)] = &[
     (2697, "a key whose time had come at the old authority lived on at the new one: seen by a comparison"),
     (4221, "the same: behind the next flip what was written to it met what it had held before"),
     (5546, "the same: a list"),
+    (
+        10687,
+        "an old authority that died within the exchange: what its feed had under way was executed behind what clients wrote to the new one",
+    ),
 ];
 
 #[test]

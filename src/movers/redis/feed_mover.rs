@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::clients::{Clients, end_connections, leave_position, remove_key};
+use super::clients::{Clients, end_connections, end_feed, leave_position, remove_key};
 use super::confirmations::Confirmations;
 use super::feed::applier::Feed;
 use super::feed::compare::FeedReader;
@@ -319,6 +319,11 @@ impl FeedMover {
         };
         let finished = timeout_at(deadline, last).await.unwrap_or_else(|_| Err(late()));
         drop(applying);
+        if finished.is_err() {
+            // What it had under way must not be executed behind what clients write there.
+            let feed = self.feed_name(route.epoch);
+            let _ = timeout(limits::FEED_LOOK_PATIENCE, end_feed(&clients, &route, &feed)).await;
+        }
         let standing = way_back(&route, &standby, &clients, deadline).await;
         let _ = remove_key(&route.shadow, &self.position_key(route.epoch)).await;
         (finished, standing)
