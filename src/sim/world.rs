@@ -462,7 +462,8 @@ impl World {
         let position = |(key, entry): (&Vec<u8>, &Entry)| {
             let Value::String(text) = &entry.value else { return None };
             let position = key.starts_with(b"__crossfade:position:").then_some(text)?;
-            let position: follow::redis::position::Position = std::str::from_utf8(position).ok()?.parse().ok()?;
+            let words: Vec<&str> = std::str::from_utf8(position).ok()?.split(' ').take(3).collect();
+            let position: follow::redis::position::Position = words.join(" ").parse().ok()?;
             (position.stream.as_str() == stream).then_some(position.offset)
         };
         shadow.0.get(&0)?.iter().filter_map(position).max()

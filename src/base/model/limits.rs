@@ -252,6 +252,8 @@ pub const FEED_REPAIRS_AT_ONCE: usize = 128;
 pub const FEED_REPAIR_PAUSE: Duration = Duration::from_millis(2);
 /// Keys that a shadow did not have whose deadlines are asked for at a time.
 pub const FEED_ABSENT_AT_ONCE: usize = 512;
+/// How much of a stream that was applied already is looked at again for keys that may differ; a shadow that wants more is filled anew.
+pub const FEED_UNSETTLED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
 pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
 pub const FEED_LAG_STEPS_MAX: usize = 1024;

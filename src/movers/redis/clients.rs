@@ -85,6 +85,11 @@ pub(super) async fn end_connections(clients: &Clients, route: &Route, interlay: 
         .await
 }
 
+/// Ends what a feed that was given up has left of its connections to the shadow.
+pub(super) async fn end_feed(clients: &Clients, route: &Route, feed: &str) -> Result<(), JobError> {
+    with_client(&clients.shadow, &route.shadow, async |client| rivals::end_feed(client, feed).await).await
+}
+
 /// Leaves at the authority where the next epoch's feed, which will write there, begins.
 pub(super) async fn leave_position(
     clients: &Clients,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::clients::{Clients, end_connections, leave_position, remove_key};
+use super::clients::{Clients, end_connections, end_feed, leave_position, remove_key};
 use super::confirmations::Confirmations;
 use super::feed::applier::Feed;
 use super::feed::compare::FeedReader;
@@ -24,7 +24,7 @@ use super::reads::{Place, Reads};
 use crate::contract::{Drained, FreshFacts, HeldClients, HoldError, MoverEvent, Released, Route};
 use crate::error::{JobError, ServerFault};
 use crate::holds::Holds;
-use base::model::{CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
+use base::model::{Authority, CoreId, Epoch, InterlayName, SampledRead, Sighting, limits};
 use bus::{Directive, HoldEvent, Mailbox};
 use follow::redis::position::Position;
 use follow::redis::spill::SpillSpec;
@@ -130,7 +130,7 @@ impl FeedMover {
         let same = self.0.running.borrow().as_ref().is_some_and(|running| running.route == route);
         if !same {
             // After a flip both sides hold what counts; before one only the source does.
-            let guarded = route.side == base::model::Side::Target;
+            let guarded = route.epoch > Authority::initial().epoch;
             self.begin(route, None, guarded, Rc::default());
         }
     }
@@ -319,6 +319,11 @@ impl FeedMover {
         };
         let finished = timeout_at(deadline, last).await.unwrap_or_else(|_| Err(late()));
         drop(applying);
+        if finished.is_err() {
+            // What it had under way must not be executed behind what clients write there.
+            let feed = self.feed_name(route.epoch);
+            let _ = timeout(limits::FEED_LOOK_PATIENCE, end_feed(&clients, &route, &feed)).await;
+        }
         let standing = way_back(&route, &standby, &clients, deadline).await;
         let _ = remove_key(&route.shadow, &self.position_key(route.epoch)).await;
         (finished, standing)

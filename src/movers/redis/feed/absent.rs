@@ -41,8 +41,12 @@ impl Shared {
                 let related = self.absent.borrow_mut().remove(&one).unwrap_or_default();
                 // Also one that is gone by now: moved away, or expired since.
                 if ttl.integer() == Some(-1) {
+                    if !self.is_in_doubt(database, &one.1) {
+                        self.unsettled.borrow_mut().settle(&one);
+                    }
                     self.made_anew.borrow_mut().insert(one, until);
                 } else {
+                    self.unsettled.borrow_mut().open_with(&one, related.iter().cloned());
                     self.doubt(std::iter::once(one).chain(related).map(doubt));
                 }
             }
@@ -62,6 +66,26 @@ impl Shared {
         if watching || self.absent.borrow().contains_key(&one) || self.made_anew.borrow().contains_key(&one) {
             self.doubt([doubt(one)]);
         }
+    }
+}
+
+impl Shared {
+    /// The shadow has what the authority had behind everything that was applied.
+    pub(super) fn settled(&self, database: u32, key: Vec<u8>) {
+        self.doubts.borrow_mut().retain(|other| other.database != database || other.key.as_ref() != Some(&key));
+        let one = (database, key);
+        if !self.absent.borrow().contains_key(&one) {
+            self.unsettled.borrow_mut().settle(&one);
+        }
+    }
+
+    /// Whether it is known that a key may differ.
+    pub(super) fn is_in_doubt(&self, database: u32, key: &[u8]) -> bool {
+        let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
+        let doubts = self.doubts.borrow();
+        let next = doubts.range(first..).next();
+        next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
+            || self.absent.borrow().contains_key(&(database, key.to_vec()))
     }
 }
 

@@ -19,6 +19,7 @@ use super::rivals::{end_other_direction, take_over};
 use super::shadow::{connect, dialect, position, position_key};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
 use super::touches::Touches;
+use super::unsettled::Unsettled;
 use super::work::Work;
 use crate::redis::clock::now_ms;
 use base::model::limits;
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     /// there may have been lost.
     pub made_anew: RefCell<BTreeMap<DatabaseKey, u64>>,
     pub touches: RefCell<Touches>,
+    pub unsettled: RefCell<Unsettled>,
     pub work: RefCell<VecDeque<Work>>,
     /// Rung when there is work.
     pub has_work: Notify,
@@ -114,6 +116,7 @@ impl Feed {
             has_absent: Notify::new(),
             made_anew: RefCell::default(),
             touches: RefCell::default(),
+            unsettled: RefCell::default(),
             work: RefCell::default(),
             has_work: Notify::new(),
             stop_at: Cell::new(None),
@@ -286,7 +289,15 @@ impl Shared {
 
     pub fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
         let mut count = 0;
-        self.doubts.borrow_mut().extend(more.into_iter().inspect(|_| count += 1));
+        let mut unsettled = self.unsettled.borrow_mut();
+        let noted = more.into_iter().inspect(|doubt| {
+            count += 1;
+            if let Some(key) = &doubt.key {
+                unsettled.open((doubt.database, key.clone()));
+            }
+        });
+        self.doubts.borrow_mut().extend(noted);
+        drop(unsettled);
         self.note(|status| status.doubted += count);
         self.has_work.notify_one();
     }
@@ -311,13 +322,14 @@ impl Shared {
             Some(Standing { following, reader }) => {
                 let position = reader.position();
                 client.must(&[b"SET", &key, position.to_string().as_bytes()]).await?;
+                self.unsettled.borrow_mut().begin(position);
                 self.continues(events).await;
                 (following, reader, dialect)
             }
             None => match self.resume(&follow, &mut client, &key).await? {
-                Some((following, position)) => {
+                Some((following, reader)) => {
                     self.continues(events).await;
-                    (following, StreamReader::new(position), dialect)
+                    (following, reader, dialect)
                 }
                 None if self.keeps.get() => {
                     let why = "its stream does not go on, and nothing is copied while the authority changes".to_owned();
@@ -327,6 +339,7 @@ impl Shared {
                     let generous = Dialect { grace_ms: limits::FEED_HISTORY_GRACE_MS.max(spec.grace_ms), ..dialect };
                     let follow = self.for_history(follow, &generous).await?;
                     let (following, position) = self.fill(&follow, &generous, &mut client, &key, events).await?;
+                    self.unsettled.borrow_mut().begin(position);
                     // The deadlines of the history outlast whatever comes now.
                     (lag.catching_up, lag.until_exact) = (false, false);
                     (following, StreamReader::new(position), generous)
@@ -348,15 +361,52 @@ impl Shared {
         follow: &FollowSpec,
         client: &mut RedisClient,
         key: &[u8],
-    ) -> Result<Option<(Following, Position)>, FeedError> {
+    ) -> Result<Option<(Following, StreamReader)>, FeedError> {
         let Some(left) = position(client, key).await? else { return Ok(None) };
-        Ok(match resume(follow, &left).await? {
-            // A source that was promoted continues under a new name.
-            Resumed::Following(following) => {
-                let position = Position { stream: following.stream(), ..left };
-                Some((following, position))
+        if left.position.offset - left.settled.offset > limits::FEED_UNSETTLED_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut following = match resume(follow, &left.settled).await? {
+            Resumed::Following(following) => following,
+            Resumed::Gone => return Ok(None),
+        };
+        // A source that was promoted continues under a new name.
+        let settled = Position { stream: following.stream(), ..left.settled };
+        let mut reader = StreamReader::new(settled);
+        self.unsettled.borrow_mut().begin(settled);
+        self.doubt_up_to(left.position.offset, &mut following, &mut reader).await?;
+        self.unsettled.borrow_mut().answered(reader.position());
+        Ok(Some((following, reader)))
+    }
+
+    /// The shadow has what comes up to here, and may differ in the keys that are named there.
+    async fn doubt_up_to(
+        &self,
+        offset: u64,
+        following: &mut Following,
+        reader: &mut StreamReader,
+    ) -> Result<(), FeedError> {
+        while reader.position().offset < offset {
+            match self.next(reader)? {
+                Some(Item::Command { frame, database, .. }) => {
+                    let exclusions = self.exclusions();
+                    let is_own = |key: &[u8]| key.starts_with(crate::RESERVED_PREFIX);
+                    let keys = keys_with_databases(frame, database).into_iter();
+                    let keys = keys.filter(|(database, key)| !is_own(key) && !exclusions.covers(*database, key));
+                    let why = "it was applied before, and what came of it is not known";
+                    self.doubt(keys.map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
+                }
+                Some(Item::Begin | Item::End | Item::WantsAck | Item::Idle) => {}
+                None => reader.feed(&following.bytes().await?),
             }
-            Resumed::Gone => None,
+        }
+        Ok(())
+    }
+
+    fn next<'a>(&self, reader: &'a mut StreamReader) -> Result<Option<Item<'a>>, FollowError> {
+        reader.next_item().map_err(|why| FollowError::Stream {
+            server: format!("endpoint {}", self.spec.authority.name),
+            what: why.to_string(),
         })
     }
 
@@ -406,6 +456,10 @@ impl Shared {
         let position = at.reader.position();
         if !at.batch.is_empty() {
             self.send(at, position).await?;
+            self.unsettled.borrow_mut().answered(position);
+        } else if self.status().applied != Some(position) && self.unsettled.borrow().is_news() {
+            // The stream only says that it lives: the shadow is told that nothing is open.
+            self.send(at, position).await?;
         }
         let (received, waiting_bytes) = (at.following.received(), at.following.waiting_bytes());
         self.note(|status| {
@@ -440,11 +494,7 @@ impl Shared {
                     return Ok(gathered);
                 }
             }
-            let item = at.reader.next_item().map_err(|why| FollowError::Stream {
-                server: format!("endpoint {}", self.spec.authority.name),
-                what: why.to_string(),
-            })?;
-            match item {
+            match self.next(&mut at.reader)? {
                 None => return Ok(gathered),
                 Some(Item::Command { frame, database, offset }) => {
                     self.touches.borrow_mut().note(frame, database, offset);
@@ -474,11 +524,12 @@ impl Shared {
     }
 
     async fn send(&self, at: &mut Applying, position: Position) -> Result<(), FeedError> {
-        let (requests, count) = at.batch.seal(&at.key, &position);
-        let (mut left, mut refused, mut exec) = (count, None, Vec::new());
+        let left = self.unsettled.borrow_mut().tell(position);
+        let (requests, count) = at.batch.seal(&at.key, &left);
+        let (mut awaited, mut refused, mut exec) = (count, None, Vec::new());
         let read = |reply: &[u8]| {
-            left -= 1;
-            if left == 0 {
+            awaited -= 1;
+            if awaited == 0 {
                 exec.extend_from_slice(reply);
             } else if refused.is_none() && reply.starts_with(b"-") {
                 refused = Some(reply.to_vec());
@@ -492,8 +543,9 @@ impl Shared {
                     self.doubt(found.doubts);
                 }
                 if !found.absent.is_empty() {
-                    let mut absent = self.absent.borrow_mut();
+                    let (mut absent, mut unsettled) = (self.absent.borrow_mut(), self.unsettled.borrow_mut());
                     for (key, related) in found.absent {
+                        unsettled.open(key.clone());
                         absent.entry(key).or_default().extend(related);
                     }
                     self.has_absent.notify_one();

@@ -3,7 +3,8 @@
 //! The position is written by the same EXEC as the commands, so that after any crash the shadow itself says what it has: nothing is applied
 //! twice, nothing is left out. A batch may end only where a transaction of the source ends.
 
-use follow::redis::position::Position;
+use std::fmt::Display;
+
 use wire::resp::command;
 use wire::resp::encode::push_request;
 use wire::resp::value::{brief_bytes, elements};
@@ -139,7 +140,7 @@ impl Batch {
     }
 
     /// Ends the batch: the requests, and how many replies they have. `key`: where the position is kept, in database 0.
-    pub fn seal(&mut self, key: &[u8], position: &Position) -> (&[u8], usize) {
+    pub fn seal(&mut self, key: &[u8], position: &dyn Display) -> (&[u8], usize) {
         if self.entries.is_empty() {
             push_request(&mut self.bytes, &[b"MULTI"]);
         }

@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::applier::Feed;
-use super::batch::Doubt;
 use super::exact::{ReadAt, read_at, read_now};
 use super::shadow::connect;
 use super::work::{Pair, Work};
@@ -95,18 +94,10 @@ impl FeedReader {
     }
 
     fn is_known_to_differ(&self, database: u32, read: &[u8]) -> bool {
-        let doubts = self.feed.0.doubts.borrow();
-        let absent = self.feed.0.absent.borrow();
-        if doubts.is_empty() && absent.is_empty() {
+        if self.feed.doubts_len() == 0 {
             return false;
         }
-        let is_known = |key: &[u8]| {
-            let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
-            let next = doubts.range(first..).next();
-            next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
-                || absent.contains_key(&(database, key.to_vec()))
-        };
-        keys(read).is_some_and(|keys| keys.iter().any(|key| is_known(key)))
+        keys(read).is_some_and(|keys| keys.iter().any(|key| self.feed.0.is_in_doubt(database, key)))
     }
 }
 

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 use super::applier::Shared;
 use super::shadow::connect;
 use super::spec::{FeedError, FeedEvent};
-use super::work::Work;
+use super::work::{Pair, Work};
 use crate::error::JobError;
 use crate::redis::names::NameScan;
 use base::model::limits;
-use wire::resp::encode::push_request;
+use follow::redis::client::RedisClient;
+use wire::resp::encode::{push_request, request};
+use wire::resp::value::Value;
 
 impl Shared {
     /// Corrects every deadline once, and then waits for ever.
@@ -22,6 +24,7 @@ impl Shared {
         self.applied(self.status().received).await;
         if self.follows_a_flip() {
             self.take_off_grace().await?;
+            self.end_outlived().await?;
         }
         let (done, tightened) = oneshot::channel();
         self.push(Work::Tighten { done });
@@ -94,22 +97,74 @@ impl Shared {
             let mut requests = Vec::new();
             batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PEXPIRETIME", key]));
             let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
+            let deadlines = batch.keys.iter().zip(replies);
+            let there = deadlines.filter_map(|(key, at)| Some((key, at.integer().filter(|at_ms| *at_ms > 0)?)));
+            let corrections = there.map(|(key, at_ms)| (key, at_ms.saturating_add(grace_ms), at_ms));
+            correct(&mut client, batch.database, corrections).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for keys that the server that was the authority has no more, because their time had come there. A key that only the authority has, at
+    /// one position and without a doubt, nobody has written to since the flip, so its deadline is what the feed wrote.
+    async fn end_outlived(&self) -> Result<(), JobError> {
+        let (grace_ms, exclusions) = (self.spec.grace_ms, self.exclusions());
+        if grace_ms == 0 {
+            return Ok(());
+        }
+        let mut client = connect(&self.spec.authority).await?;
+        let mut scan = NameScan::begin_volatile(&self.spec.authority, limits::FEED_DEADLINES_AT_ONCE).await?;
+        while let Some(mut batch) = scan.next_batch().await? {
+            batch.keys.retain(|key| !exclusions.covers(batch.database, key));
             let mut requests = Vec::new();
-            push_request(&mut requests, &[b"SELECT", batch.database.to_string().as_bytes()]);
-            let mut count = 1;
-            for (key, deadline) in batch.keys.iter().zip(replies) {
-                let Some(at_ms) = deadline.integer().filter(|at_ms| *at_ms > 0) else { continue };
-                let (written, asked_for) = (at_ms.saturating_add(grace_ms).to_string(), at_ms.to_string());
-                let words = [b"EVAL".as_slice(), COMPARE_AND_SET, b"1", key, written.as_bytes(), asked_for.as_bytes()];
-                push_request(&mut requests, &words);
-                count += 1;
-            }
-            for reply in client.pipeline(&requests, count).await? {
-                if let Some(error) = reply.error() {
-                    return Err(JobError::answer(client.who(), format!("a deadline cannot be corrected: {error}")));
-                }
+            batch.keys.iter().for_each(|key| push_request(&mut requests, &[b"PTTL", key]));
+            let replies = scan.ask(batch.database, &requests, batch.keys.len()).await?;
+            // Twice the grace: clocks differ.
+            let soon = |left: &Value| left.integer().is_some_and(|ms| (0..=grace_ms.saturating_mul(2)).contains(&ms));
+            let keys = batch.keys.into_iter().zip(replies).filter(|(_, left)| soon(left));
+            let keys: Vec<_> = keys.map(|(key, _)| key).collect();
+            for some in keys.chunks(limits::FEED_EXACT_READS_MAX) {
+                let outlived = self.only_at_authority(batch.database, some).await;
+                let corrections = outlived.iter().map(|(key, at_ms)| (key, *at_ms, at_ms.saturating_sub(grace_ms)));
+                correct(&mut client, batch.database, corrections).await?;
             }
         }
         Ok(())
     }
+
+    /// Those that the shadow does not have, and is not known to lack, with their deadlines at the authority.
+    async fn only_at_authority(&self, database: u32, keys: &[Box<[u8]>]) -> Vec<(Box<[u8]>, i64)> {
+        let reads = keys.iter().map(|key| request(&[b"PEXPIRETIME", key]).into()).collect();
+        let (reply, answer) = oneshot::channel();
+        self.push(Work::Compare { database, reads, reply });
+        // Without an answer the feed has ended, and this with it.
+        let Ok(Pair { authority, shadow, .. }) = answer.await else { return Vec::new() };
+        let both = keys.iter().zip(authority.iter().zip(&shadow));
+        let missing = both.filter(|(_, (_, at_shadow))| at_shadow.integer() == Some(-2));
+        let volatile = missing.filter_map(|(key, (at, _))| Some((key, at.integer().filter(|at_ms| *at_ms > 0)?)));
+        volatile.filter(|(key, _)| !self.is_in_doubt(database, key)).map(|(key, at_ms)| (key.clone(), at_ms)).collect()
+    }
+}
+
+/// Sets deadlines of keys that have the first one to the second.
+async fn correct<'a>(
+    client: &mut RedisClient,
+    database: u32,
+    corrections: impl Iterator<Item = (&'a Box<[u8]>, i64, i64)>,
+) -> Result<(), JobError> {
+    let mut requests = Vec::new();
+    push_request(&mut requests, &[b"SELECT", database.to_string().as_bytes()]);
+    let mut count = 1;
+    for (key, written, asked_for) in corrections {
+        let (written, asked_for) = (written.to_string(), asked_for.to_string());
+        let words = [b"EVAL".as_slice(), COMPARE_AND_SET, b"1", key, written.as_bytes(), asked_for.as_bytes()];
+        push_request(&mut requests, &words);
+        count += 1;
+    }
+    for reply in client.pipeline(&requests, count).await? {
+        if let Some(error) = reply.error() {
+            return Err(JobError::answer(client.who(), format!("a deadline cannot be corrected: {error}")));
+        }
+    }
+    Ok(())
 }

@@ -42,6 +42,7 @@ impl Shared {
         self.doubts.borrow_mut().clear();
         self.absent.borrow_mut().clear();
         self.made_anew.borrow_mut().clear();
+        self.unsettled.borrow_mut().clear();
         let why = if again { "the authority no longer has what followed" } else { "the shadow has no position yet" };
         let _ = events.send(FeedEvent::Filling { why: why.to_owned(), keys }).await;
         let mut sync = full_sync(follow).await?;

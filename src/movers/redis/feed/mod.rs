@@ -1,7 +1,7 @@
 //! The replication feed: keeps a shadow in step by applying the authority's own replication stream to it.
 //!
 //! [`dialect`] turns a command of the stream into what the shadow is sent, [`batch`] makes transactions of them and reads their answers,
-//! [`touches`] remembers which keys they were about: these are pure. [`exclusions`] are the keys that are not moved, [`pace`] how fast a snapshot is read. [`conflicts`] deals with
+//! [`touches`] remembers which keys they were about, [`unsettled`] from where on a key may differ: these are pure. [`exclusions`] are the keys that are not moved, [`pace`] how fast a snapshot is read. [`conflicts`] deals with
 //! what the shadow held before, [`filling`] and [`history`] write a snapshot to it, [`applier`]
 //! applies the stream, [`standstill`] reads, compares and repairs at one exact
 //! position, [`compare`] asks it to. [`standby`] keeps the other direction ready. Lives on the movers' thread.
@@ -26,9 +26,12 @@ pub mod spec;
 pub mod standby;
 mod standstill;
 mod touches;
+pub mod unsettled;
 mod work;
 
 #[cfg(test)]
 mod conflict_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unsettled_tests;

@@ -98,6 +98,15 @@ pub async fn end_other_direction(authority: &Endpoint, feed: &str) -> Result<(),
     end_connections(&mut client, |name| name.starts_with(&prefix) && !name.ends_with(&own)).await
 }
 
+/// Ends what this process' feed of this name has left of its connections to its shadow: what a network holds back of them is not executed any more.
+///
+/// # Errors
+/// [`JobError`].
+pub async fn end_feed(shadow: &mut RedisClient, feed: &str) -> Result<(), JobError> {
+    let own = format!("{FEED}{feed}@{}", process());
+    end_connections(shadow, |name| name == own).await
+}
+
 /// Waits until no other process has a feed here, or it is known to be gone; ends what it has left.
 async fn outlast_rivals(client: &mut RedisClient, own: i64) -> Result<(), JobError> {
     let deadline = Instant::now() + limits::FEED_RIVAL_PATIENCE;

@@ -1,11 +1,11 @@
 //! The shadow of a replication feed: what it is like, and where the feed has left its position. Lives on the movers' thread.
 
 use super::dialect::Dialect;
+use super::unsettled::Left;
 use crate::error::{JobError, ServerFault};
 use crate::redis::facts::check_endpoint;
 use base::model::Endpoint;
 use follow::redis::client::RedisClient;
-use follow::redis::position::Position;
 use wire::rdb::dump;
 
 /// Written and removed again to see a DUMP payload of the server.
@@ -46,16 +46,16 @@ pub async fn connect(endpoint: &Endpoint) -> Result<RedisClient, JobError> {
 ///
 /// # Errors
 /// [`JobError`]; a text that is no position is refused, so that nothing is applied twice.
-pub async fn position(client: &mut RedisClient, key: &[u8]) -> Result<Option<Position>, JobError> {
+pub async fn position(client: &mut RedisClient, key: &[u8]) -> Result<Option<Left>, JobError> {
     let reply = client.must(&[b"GET", key]).await?;
     let Some(text) = reply.bytes() else { return Ok(None) };
     let text = String::from_utf8_lossy(text);
-    let position = text.parse().map_err(|why: follow::redis::position::NotAPosition| {
+    let left = text.parse().map_err(|why: follow::redis::position::NotAPosition| {
         let key = String::from_utf8_lossy(key);
         JobError::server(
             client.who(),
             ServerFault::Refused(format!("{key}: {why}; remove the key to fill the server anew")),
         )
     });
-    position.map(Some)
+    left.map(Some)
 }

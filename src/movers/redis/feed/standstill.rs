@@ -113,15 +113,15 @@ impl Shared {
         let (offset, values) = read_keys(self.source(at).await?, doubts).await?;
         self.advance_to(at, offset).await?;
         let mut writer = HistoryWriter::new(&at.dialect);
-        for value in values {
+        for value in &values {
             writer.key(value.doubt.database, &value.key, value.deadline_ms, value.payload.as_deref());
-            // What came up on the way here is about the same moment or an earlier one.
-            self.doubts
-                .borrow_mut()
-                .retain(|other| other.database != value.doubt.database || other.key.as_ref() != Some(&value.key));
         }
         writer.flush(&mut at.client).await?;
         at.client.must(&[b"SELECT", b"0"]).await?;
+        for value in values {
+            // What came up on the way here is about the same moment or an earlier one.
+            self.settled(value.doubt.database, value.key);
+        }
         self.lose(writer.take_doubts());
         self.note(|_| {});
         Ok(())

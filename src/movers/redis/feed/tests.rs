@@ -104,14 +104,14 @@ impl Pair {
         });
     }
 
-    async fn assert_equal(&self) {
+    pub async fn assert_equal(&self) {
         let source = digest_server(&self.source.endpoint("old")).await.expect("the source is read");
         let shadow = digest_server(&self.shadow.endpoint("new")).await.expect("the shadow is read");
         assert_eq!(source, shadow, "{}", self.name);
     }
 }
 
-fn run(feed: &Feed) -> JoinHandle<()> {
+pub(super) fn run(feed: &Feed) -> JoinHandle<()> {
     let feed = feed.clone();
     let (events, mut heard) = tokio::sync::mpsc::channel(64);
     tokio::task::spawn_local(async move {
