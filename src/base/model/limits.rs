@@ -257,6 +257,8 @@ pub const FEED_UNSETTLED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
 pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
 pub const FEED_LAG_STEPS_MAX: usize = 1024;
+/// How long a batch is gathered while more is known to come and nobody waits for it.
+pub const FEED_GATHER: Duration = Duration::from_millis(1);
 /// Slots of 8 bytes in which a feed keeps when a key of each was touched last.
 pub const FEED_TOUCH_SLOTS: usize = 1 << 17;
 /// How much later than at the authority deadlines are stored while the history is being written and its stream caught up with: longer than any

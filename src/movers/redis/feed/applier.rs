@@ -62,6 +62,8 @@ pub(super) struct Shared {
     keeps: Cell<bool>,
     /// Rung whenever the status has changed.
     changed: Notify,
+    /// Who waits for the shadow to have more: then nothing is gathered first.
+    awaited: Cell<usize>,
 }
 
 /// A feed at work.
@@ -94,6 +96,23 @@ struct Lag {
     until_exact: bool,
 }
 
+/// Somebody waits for the shadow to have more, as long as this lives.
+struct Waits<'a>(&'a Shared);
+
+impl<'a> Waits<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.awaited.set(shared.awaited.get() + 1);
+        shared.has_work.notify_one();
+        Self(shared)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.awaited.set(self.0.awaited.get() - 1);
+    }
+}
+
 /// What a batch was gathered from.
 #[derive(Debug, Clone, Copy, Default)]
 struct Gathered {
@@ -122,6 +141,7 @@ impl Feed {
             stop_at: Cell::new(None),
             keeps: Cell::new(false),
             changed: Notify::new(),
+            awaited: Cell::new(0),
         }))
     }
 
@@ -276,6 +296,7 @@ impl Shared {
     }
 
     async fn until(&self, done: impl Fn(&FeedStatus, usize) -> bool) {
+        let _waits = Waits::begin(self);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -397,7 +418,7 @@ impl Shared {
                     self.doubt(keys.map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
                 }
                 Some(Item::Begin | Item::End | Item::WantsAck | Item::Idle) => {}
-                None => reader.feed(&following.bytes().await?),
+                None => following.feed(reader).await?,
             }
         }
         Ok(())
@@ -413,6 +434,7 @@ impl Shared {
     /// Applies the stream until it ends.
     async fn apply(&self, mut at: Applying) -> Result<(), FeedError> {
         loop {
+            let (began, before) = (Instant::now(), at.reader.position().offset);
             let gathered = self.gather(&mut at, None)?;
             if at.reader.at_boundary() {
                 self.settle(&mut at, gathered).await?;
@@ -421,6 +443,15 @@ impl Shared {
                 }
                 if self.stand_still(&mut at).await? || gathered.is_full {
                     continue;
+                }
+            }
+            // More came while the shadow answered, so more is on its way: fewer and larger batches cost both servers much less.
+            let is_busy = at.reader.position().offset > before && at.following.waiting_bytes() > 0;
+            if is_busy && self.awaited.get() == 0 {
+                tokio::select! {
+                    biased;
+                    () = self.has_work.notified() => continue,
+                    () = tokio::time::sleep_until(began + limits::FEED_GATHER) => {}
                 }
             }
             let repair_due = at.repair_due;
