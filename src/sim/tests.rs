@@ -82,6 +82,8 @@ const CASES: &[(u64, &str)] = &[
     (154, "PERSIST of a key that a late shadow had lost: seen when everything rests"),
     (215, "an old authority that restarted within the exchange: the other database"),
     (218, "PERSIST of a key that a late shadow had lost: seen at the next flip, and by clients behind it"),
+    (316, "two clients of one core, blocked on one list, were put out of order by a flip: their connections differ"),
+    (1715, "the same, on the other core"),
     (2697, "a key whose time had come at the old authority lived on at the new one: seen by a comparison"),
     (4221, "the same: behind the next flip what was written to it met what it had held before"),
     (5546, "the same: a list"),

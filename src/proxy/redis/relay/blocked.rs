@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wire::resp::{Args, encode};
+use wire::resp::{Args, command, encode};
 
 /// Where a blocking command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,14 @@ pub struct Blocked {
 }
 
 impl Blocked {
+    /// What it waits for.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let name = Args::new(&self.frame).next().unwrap_or_default();
+        let keys = command::lookup(name).keys_of(&self.frame).unwrap_or_default().0;
+        keys.into_iter().map(<[u8]>::to_vec).collect()
+    }
+
     /// The command with the time it has left.
     #[must_use]
     pub fn frame_at(&self, now_us: u64) -> Vec<u8> {

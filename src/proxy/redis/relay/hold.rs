@@ -3,7 +3,7 @@
 //! Lives on one core, so there is no race between a client that begins a command and a hold. What counts as outstanding, and what clients
 //! do, is in `holding`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contract::{ClientKey, UpstreamKey};
 use bus::HoldEvent;
@@ -22,6 +22,14 @@ struct Begun {
     reported: bool,
     /// A [`bus::HoldOrder::Move`], up to this time.
     moving_until_us: Option<u64>,
+    /// What blocking commands wait for that were sent again and may not have arrived. Bounded by the clients of a core.
+    under_way: BTreeSet<Vec<u8>>,
+}
+
+impl Begun {
+    fn new(ticket: u64, busy: Vec<UpstreamKey>, moving_until_us: Option<u64>) -> Self {
+        Self { ticket, busy, asking: Vec::new(), reported: false, moving_until_us, under_way: BTreeSet::new() }
+    }
 }
 
 /// A client that waits for the release.
@@ -50,20 +58,33 @@ impl Hold {
 
     /// [`bus::HoldOrder::Begin`], with the connections on which something is outstanding.
     pub fn begin(&mut self, ticket: u64, busy: Vec<UpstreamKey>) {
-        self.begun = Some(Begun { ticket, busy, asking: Vec::new(), reported: false, moving_until_us: None });
+        self.begun = Some(Begun::new(ticket, busy, None));
     }
 
     /// [`bus::HoldOrder::Move`]. The connections are told by [`Self::moved_on`].
     pub fn begin_move(&mut self, ticket: u64, until_us: u64) {
-        let moving_until_us = Some(until_us);
-        self.begun = Some(Begun { ticket, busy: Vec::new(), asking: Vec::new(), reported: false, moving_until_us });
+        self.begun = Some(Begun::new(ticket, Vec::new(), Some(until_us)));
     }
 
-    /// A blocking command has been sent again on this connection.
-    pub fn moved_on(&mut self, upstream: UpstreamKey) {
+    /// A blocking command that waits for these keys has been sent again on this connection.
+    pub fn moved_on(&mut self, upstream: UpstreamKey, keys: Vec<Vec<u8>>) {
         if let Some(begun) = self.begun.as_mut() {
             begun.busy.push(upstream);
+            begun.under_way.extend(keys);
         }
+    }
+
+    /// Everything that was sent again has arrived.
+    pub fn all_arrived(&mut self) {
+        if let Some(begun) = self.begun.as_mut() {
+            begun.under_way.clear();
+        }
+    }
+
+    /// Whether a command may arrive before one that blocked earlier and waits for the same key.
+    pub fn may_overtake(&self, keys: &[Vec<u8>]) -> bool {
+        self.is_moving()
+            && self.begun.as_ref().is_some_and(|begun| keys.iter().any(|key| begun.under_way.contains(key)))
     }
 
     /// Up to when blocking commands may be sent to a new authority.

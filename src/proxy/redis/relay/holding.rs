@@ -67,6 +67,16 @@ impl RedisRelay {
         Ok(())
     }
 
+    /// Whether no blocking command that was sent again may still be on its way to the server.
+    pub(super) fn moved_have_arrived(&self) -> bool {
+        let on_its_way = |upstream: &Upstream| {
+            blocked_state(&self.clients, upstream) == Some(BlockedState::Sent)
+                && may_find_something(&self.clients, upstream)
+        };
+        let busy = self.shared.hold.busy().iter();
+        !busy.filter_map(|key| self.shared.upstreams.get(*key)).any(on_its_way)
+    }
+
     /// Looks whether the last reply that a hold waits for is in.
     pub(super) fn check_hold(&mut self) {
         if self.shared.hold.is_moving() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::barrier::{Barrier, is_busy};
-use super::blocked::BlockedState;
+use super::blocked::{Blocked, BlockedState};
 use super::client::{BlockPlace, Client};
 use super::path::{Path, Wait};
 use super::shared::Shared;
@@ -89,17 +89,21 @@ impl RedisRelay {
     }
 
     /// Sends blocking commands to the new authority, none before one that blocked earlier. While clients are held, control says how far: other cores have
-    /// some that blocked in between.
+    /// some that blocked in between; and the server has to have one before the next that waits for the same key is sent, on another connection.
     pub(super) fn send_moving(&mut self) {
+        if self.moved_have_arrived() {
+            self.shared.hold.all_arrived();
+        }
         while let Some(key) = self.moving.front() {
             if let Some(client) = self.clients.get_mut(*key) {
                 let since_us = client.blocked_since_us();
                 let is_late = since_us.is_some_and(|since_us| since_us > self.shared.hold.moves_until_us());
-                if is_late || !client.send_again(&mut self.shared) {
+                let keys = client.blocked.as_ref().map_or_else(Vec::new, Blocked::keys);
+                if is_late || self.shared.hold.may_overtake(&keys) || !client.send_again(&mut self.shared) {
                     return;
                 }
                 if let Some(upstream) = client.pinned {
-                    self.shared.hold.moved_on(upstream);
+                    self.shared.hold.moved_on(upstream, keys);
                 }
             }
             self.moving.pop_front();
