@@ -262,11 +262,13 @@ pub const FEED_HISTORY_GRACE_MS: i64 = 24 * 3600 * 1000;
 pub const FEED_DEADLINES_AT_ONCE: usize = 512;
 pub const FEED_DEADLINE_BATCHES_IN_FLIGHT: usize = 4;
 /// How long one comparison waits for the shadow to have what the authority had when it was read.
-pub const FEED_PROBE_PATIENCE: Duration = Duration::from_secs(5);
+pub const FEED_PROBE_PATIENCE: Duration = Duration::from_secs(20);
 /// Times the authority is read until nothing else was executed in between, for a comparison at one exact position.
 pub const FEED_EXACT_TRIES: u32 = 20;
 /// Reads that wait for the exact position of a feed.
 pub const FEED_EXACT_READS_MAX: usize = 64;
+/// Commands that are read at one position while a feed stands still; the values of one more comparison may come on top.
+pub const FEED_EXACT_READS_AT_ONCE: usize = 256;
 /// Pairs of connections a feed keeps for comparisons.
 pub const FEED_PROBE_PAIRS_MAX: usize = VERIFY_PROBES_IN_FLIGHT;
 /// Keys read in one look beside a feed: no client waits behind it.

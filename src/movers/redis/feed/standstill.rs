@@ -1,6 +1,7 @@
 //! What is done while a feed stands still at one exact position: the authority is read there, the shadow is brought to the same place, and
 //! read or written. Lives on the movers' thread.
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::applier::{Applying, Shared};
@@ -15,21 +16,25 @@ use base::model::limits;
 use follow::redis::client::RedisClient;
 use wire::resp::encode::push_request;
 
+/// Reads of one comparison, and who waits for the answers.
+type Comparison = (Vec<Box<[u8]>>, oneshot::Sender<Pair>);
+
 impl Shared {
-    /// Does the next thing there is to do at one position; false when there is none.
+    /// Does what there is to do at one position; false when there is nothing. Whatever the doubts, what waits behind them has its turn.
     pub(super) async fn stand_still(&self, at: &mut Applying) -> Result<bool, FeedError> {
         let due = Instant::now() >= at.repair_due;
         let doubtful = if due { self.some_doubts() } else { Vec::new() };
-        if !doubtful.is_empty() {
-            at.repair_due = Instant::now() + limits::FEED_REPAIR_PAUSE;
+        let repairs = !doubtful.is_empty();
+        if repairs {
             self.repair(at, doubtful).await?;
-            return Ok(true);
+            at.repair_due = Instant::now() + limits::FEED_REPAIR_PAUSE;
         }
-        let Some(work) = self.work.borrow_mut().pop_front() else { return Ok(false) };
+        let Some(work) = self.next_work() else { return Ok(repairs) };
         match work {
             Work::Compare { database, reads, reply } => {
-                let pair = self.compare(at, database, &reads).await?;
-                let _ = reply.send(pair);
+                let mut comparisons = vec![(reads, reply)];
+                self.take_comparisons(database, &mut comparisons);
+                self.compare(at, database, comparisons).await?;
             }
             Work::Deadlines { database, keys, done } => {
                 self.deadlines(at, database, &keys).await?;
@@ -41,6 +46,30 @@ impl Shared {
             }
         }
         Ok(true)
+    }
+
+    /// What nobody waits for any more is left out.
+    fn next_work(&self) -> Option<Work> {
+        let mut work = self.work.borrow_mut();
+        while work.front().is_some_and(|work| matches!(work, Work::Compare { reply, .. } if reply.is_closed())) {
+            work.pop_front();
+        }
+        work.pop_front()
+    }
+
+    /// The comparisons that come next are made at the same position: a shadow far away answers all of them in the time of one.
+    fn take_comparisons(&self, in_database: u32, comparisons: &mut Vec<Comparison>) {
+        let mut work = self.work.borrow_mut();
+        let mut count: usize = comparisons.iter().map(|(reads, _)| reads.len()).sum();
+        while let Some(Work::Compare { database, reads, .. }) = work.front() {
+            count += reads.len();
+            if *database != in_database || count > limits::FEED_EXACT_READS_AT_ONCE {
+                return;
+            }
+            if let Some(Work::Compare { reads, reply, .. }) = work.pop_front() {
+                comparisons.push((reads, reply));
+            }
+        }
     }
 
     /// Of one database.
@@ -60,11 +89,24 @@ impl Shared {
         Ok(at.source.insert(client))
     }
 
-    async fn compare(&self, at: &mut Applying, database: u32, reads: &[Box<[u8]>]) -> Result<Pair, FeedError> {
-        let ReadAt { offset, settled, replies } = read_at(self.source(at).await?, database, reads).await?;
+    async fn compare(&self, at: &mut Applying, database: u32, comparisons: Vec<Comparison>) -> Result<(), FeedError> {
+        let (reads, waiting): (Vec<_>, Vec<_>) = comparisons.into_iter().unzip();
+        let counts: Vec<usize> = reads.iter().map(Vec::len).collect();
+        let reads = reads.concat();
+        let ReadAt { offset, settled, replies } = read_at(self.source(at).await?, database, &reads).await?;
         self.advance_to(at, offset).await?;
-        let shadow = read_now(&mut at.client, database, reads).await?;
-        Ok(Pair { authority: replies, shadow, settled })
+        let shadow = read_now(&mut at.client, database, &reads).await?;
+        let (mut replies, mut shadow) = (replies.into_iter(), shadow.into_iter());
+        for (count, reply) in counts.into_iter().zip(waiting) {
+            let pair = Pair {
+                authority: replies.by_ref().take(count).collect(),
+                shadow: shadow.by_ref().take(count).collect(),
+                settled,
+            };
+            // That the answer is no longer waited for is no error.
+            let _ = reply.send(pair);
+        }
+        Ok(())
     }
 
     async fn repair(&self, at: &mut Applying, doubts: Vec<Doubt>) -> Result<(), FeedError> {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::applier::Feed;
 use super::batch::Doubt;
+use super::compare::{Compared, FeedReader};
 use super::spec::{FeedEvent, FeedSpec};
 use crate::contract::Conflicts;
 use crate::digest_server;
@@ -381,6 +382,40 @@ fn a_doubtful_key_is_copied_again_at_the_position_of_the_shadow() {
         timeout(PATIENCE, repaired).await.unwrap_or_else(|_| panic!("{}: {:?}", pair.name, feed.doubts()));
         pair.in_step(&feed).await;
         pair.assert_equal().await;
+        running.abort();
+    });
+}
+
+/// A shadow far away answers each look after its way there and back: one look for each comparison would take a minute where a second is there.
+#[test]
+fn comparisons_that_wait_together_are_made_at_one_position() {
+    with_each("together", async |pair| {
+        let mut client = pair.source().await;
+        say(&mut client, &["SET k 1", "SELECT 3", "SET k 3"]).await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let mut shadow = pair.shadow().await;
+        say(&mut shadow, &["CONFIG RESETSTAT"]).await;
+        let reader = Rc::new(FeedReader::new(feed.clone()));
+        let compare = |nth| {
+            let reader = Rc::clone(&reader);
+            let database = if nth < 40 { 0 } else { 3 };
+            let reads = vec![Box::from(request(&[b"GET", b"k"]))];
+            tokio::task::spawn_local(async move { reader.exactly(database, reads).await })
+        };
+        let all: Vec<_> = (0..60).map(compare).collect();
+        for (nth, compared) in all.into_iter().enumerate() {
+            let compared = compared.await.expect("it does not panic");
+            let Compared { authority, shadow, doubtful } = compared.expect("it is compared");
+            let expected: &[u8] = if nth < 40 { b"1" } else { b"3" };
+            let answers = (authority[0].bytes(), shadow[0].bytes(), doubtful);
+            assert_eq!(answers, (Some(expected), Some(expected), vec![false]), "{}: {nth}", pair.name);
+        }
+        let stats = shadow.must(&[b"INFO", b"commandstats"]).await.expect("INFO");
+        let stats = String::from_utf8_lossy(stats.bytes().unwrap_or_default()).into_owned();
+        // SELECT there and back, for each database once.
+        assert!(stats.contains("cmdstat_select:calls=4,"), "{}: {stats}", pair.name);
         running.abort();
     });
 }
