@@ -1,10 +1,15 @@
 //! Dual operation: commands into a lane, its requests to both servers, their replies back in.
 
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+
 use ::bus::{LaneEvent, LaneOrder};
 use ::policy::SharedPolicies;
-use base::model::{CoreId, PlanMode, Side};
+use base::model::{CoreId, PlanMode, Side, limits};
 use base::stdx::clock::Now;
+use proxy::contract::{KeptMemory, KeptWords};
 use proxy::redis::lane::Lane;
+use proxy::redis::lane::intents::{Found, IntentLog};
 use proxy::redis::lane::request::{LaneBatch, LaneItem};
 use wire::resp::command::lookup;
 
@@ -28,6 +33,27 @@ pub const OPERATIONS: &[Operation] = &[
         uncounted: None,
     },
 ];
+
+/// Memory for the intent log, of the product's size.
+#[derive(Debug)]
+struct Heap;
+
+impl KeptMemory for Heap {
+    fn left(&mut self) -> Result<KeptWords, String> {
+        Err("there is none".to_owned())
+    }
+
+    fn fresh(&mut self) -> Result<KeptWords, String> {
+        let words = limits::INTENT_HEADER_WORDS + limits::INTENT_LOG_WORDS;
+        Ok(Rc::new(std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect::<Vec<_>>()))
+    }
+
+    fn discard(&mut self) {}
+
+    fn boot(&self) -> u128 {
+        1
+    }
+}
 
 /// One side's connection.
 struct Link {
@@ -55,7 +81,10 @@ impl Stage {
 
     fn new(verb: Verb) -> Self {
         let now = setting::begin();
-        let mut lane = Lane::new(&setting::plan(PlanMode::Dual), SharedPolicies::default(), now);
+        let plan = setting::plan(PlanMode::Dual);
+        let mut lane = Lane::new(&plan, SharedPolicies::default(), now);
+        let log = IntentLog::begin(&mut Heap, &plan).expect("memory");
+        lane.keep_intents(Found::Nothing { log, why: "it begins".to_owned() });
         lane.open();
         for side in [Side::Source, Side::Target] {
             lane.opened(side, 1);

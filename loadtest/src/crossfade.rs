@@ -155,6 +155,12 @@ impl Crossfade {
         self.process = None;
     }
 
+    /// Its data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// SIGTERM and the exit status.
     ///
     /// # Panics

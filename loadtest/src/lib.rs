@@ -12,6 +12,7 @@ pub mod digest;
 pub mod feed_faults;
 pub mod feed_history;
 pub mod history;
+pub mod lane_faults;
 pub mod large;
 pub mod ledger;
 pub mod pg_client;

@@ -14,6 +14,8 @@ use crate::process::free_port;
 pub struct SlowProxy {
     pub port: u16,
     delay_us: Arc<AtomicU64>,
+    /// How often everything on its way was lost.
+    losses: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     acceptor: Option<std::thread::JoinHandle<()>>,
 }
@@ -26,24 +28,30 @@ impl SlowProxy {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("bind");
         let (delay_us, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (delay, stopped) = (Arc::clone(&delay_us), Arc::clone(&stop));
+        let losses = Arc::new(AtomicU64::new(0));
+        let (delay, lost, stopped) = (Arc::clone(&delay_us), Arc::clone(&losses), Arc::clone(&stop));
         let acceptor = std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) {
-                    forward(&client, &server, &delay, &stopped);
-                    forward(&server, &client, &Arc::new(AtomicU64::new(0)), &stopped);
+                    forward(&client, &server, &delay, &lost, &stopped);
+                    forward(&server, &client, &Arc::new(AtomicU64::new(0)), &lost, &stopped);
                 }
             }
         });
-        Self { port, delay_us, stop, acceptor: Some(acceptor) }
+        Self { port, delay_us, losses, stop, acceptor: Some(acceptor) }
     }
 
     /// From now on every piece sent to the server is delayed by this time.
     pub fn delay(&self, delay: Duration) {
         self.delay_us.store(delay.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Every connection ends, and what waits is lost with it.
+    pub fn lose(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -55,23 +63,36 @@ const IDLE: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A piece is handed over when it is as old as the delay is then, so that a delay costs no throughput.
-fn forward(from: &TcpStream, to: &TcpStream, delay_us: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) {
+fn forward(
+    from: &TcpStream,
+    to: &TcpStream,
+    delay_us: &Arc<AtomicU64>,
+    losses: &Arc<AtomicU64>,
+    stop: &Arc<AtomicBool>,
+) {
     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
-    let (delay_us, stop) = (Arc::clone(delay_us), Arc::clone(stop));
+    let (delay_us, losses, stop) = (Arc::clone(delay_us), Arc::clone(losses), Arc::clone(stop));
+    let before = losses.load(Ordering::Relaxed);
     std::thread::spawn(move || {
+        let ends = || stop.load(Ordering::Relaxed) || losses.load(Ordering::Relaxed) != before;
         // Whatever ends it, both connections end.
-        let _ = hand_over(&from, &to, &delay_us, &stop);
+        let _ = hand_over(&from, &to, &delay_us, ends);
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     });
 }
 
-fn hand_over(mut from: &TcpStream, mut to: &TcpStream, delay_us: &AtomicU64, stop: &AtomicBool) -> std::io::Result<()> {
+fn hand_over(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    delay_us: &AtomicU64,
+    ends: impl Fn() -> bool,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     let mut waiting: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut ended = false;
     from.set_read_timeout(Some(IDLE))?;
-    while !stop.load(Ordering::Relaxed) {
+    while !ends() {
         if ended && waiting.is_empty() {
             break;
         }

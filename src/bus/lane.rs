@@ -123,6 +123,10 @@ pub enum LaneEvent {
     SideBack {
         side: Side,
     },
+    /// There are more keys in doubt than the intent log holds, or it is complete again. While it is full a kill of the process costs a full pass.
+    IntentLog {
+        full: bool,
+    },
 }
 
 /// The lane's sets and queues at one moment.

@@ -85,6 +85,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
     let config = Config::load(config).map_err(|error| error.to_string())?;
     let cores = config.core_count();
     let admin = config.admin_listen;
+    let data_dir = config.data_dir.clone();
     let endpoint_tls = config.endpoints.iter().map(|endpoint| endpoint.tls.clone()).collect();
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async move {
@@ -99,7 +100,7 @@ fn serve_inner(config: &Path) -> Result<i32, String> {
         let bus = Switchboard::new(cores).map_err(|error| format!("the bus cannot be created: {error}"))?;
         intent.send_filters(&bus)?;
         let interlays = intent.plans.clone();
-        let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls }, &bus)?;
+        let dataplane = Dataplane::start(DataplaneConfig { cores, interlays, endpoint_tls, data_dir }, &bus)?;
         let (running, handle) = control::reconcile::start(intent, bus, dataplane.driver.clone()).await?;
         let api = tokio::task::spawn_local(api::serve(listener, handle));
         tracing::info!(admin = %admin, cores, driver = %dataplane.driver, "serving");

@@ -361,4 +361,8 @@ pub enum MoverEvent {
     SideBack {
         side: Side,
     },
+    /// What is to be copied again after a kill of the process cannot be written down any more, so everything would be; or it can again.
+    DoubtsWrittenDown {
+        all: bool,
+    },
 }

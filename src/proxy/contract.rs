@@ -4,8 +4,11 @@
 //! Bytes, plans and orders go in; bytes and asks come out. Relays and companions are sans-io: they open nothing, read no clock and no
 //! randomness, know no phase. Nothing here names a protocol; `protocols` does. Each value lives on one core.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use crate::protocols::messages::{ToCompanion, ToRelay};
 use base::model::{CoreId, Generation, InterlaySpec, RoutePlan, SampledRead, SessionInfo, Side, StatementSample};
@@ -276,6 +279,31 @@ pub enum CompanionAsk {
     Connect { link: LinkKey, side: Side },
     /// End the connection, or the tries to make it.
     Close(LinkKey),
+}
+
+/// Words of memory that outlive the process, as often as they are shared within one core.
+pub type KeptWords = Rc<dyn AsRef<[AtomicU64]>>;
+
+/// Where a companion writes down what the next process has to know: memory that a kill of the process does not touch. A crash of the host may do
+/// anything to it, which [`KeptMemory::boot`] tells. Implemented by the owner of the sockets.
+pub trait KeptMemory: fmt::Debug {
+    /// What an earlier process has left.
+    ///
+    /// # Errors
+    /// Why there is nothing to be read.
+    fn left(&mut self) -> Result<KeptWords, String>;
+
+    /// Memory in which every word is zero. What was left is gone.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn fresh(&mut self) -> Result<KeptWords, String>;
+
+    /// What was left is of no use any more.
+    fn discard(&mut self);
+
+    /// Another number after each start of the host; 0: not known.
+    fn boot(&self) -> u128;
 }
 
 /// What one core (`bus::companion_core`) keeps beside the relays of one interlay. It exists as long as the interlay does and decides

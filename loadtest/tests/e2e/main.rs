@@ -8,6 +8,7 @@ mod feed_faults;
 mod feed_history;
 mod feed_inputs;
 mod history;
+mod lane_resume;
 mod migration;
 mod openapi;
 mod pg_analyze;

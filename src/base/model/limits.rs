@@ -64,6 +64,7 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(COPY_QUIET_US < COPY_AGE_US && COPY_OF_KEY_BYTES_PER_SECOND < COPIES_BYTES_PER_SECOND);
 const _: () = assert!(PIECES_FROM_BYTES < DUMP_BYTES_MAX && (DUMP_BYTES_MAX as u64) < BULK_BYTES_MAX);
 const _: () = assert!(LANE_STATUS_TURN_US < LANE_STATUS_US);
+const _: () = assert!(INTENT_LOG_WORDS.is_power_of_two() && INTENT_NAME_BYTES_MAX < INTENT_LOG_WORDS);
 const _: () = assert!(WAITER_SCRIPT_POLL_US < WAITER_POLL_US);
 const _: () = assert!(COPY_BATCHES_IN_FLIGHT * 8 < DIRECTIVE_QUEUE_LEN);
 const _: () = assert!(PROBES_IN_FLIGHT < DIRECTIVE_QUEUE_LEN);
@@ -192,6 +193,17 @@ pub const CONSUMERS_KNOWN_MAX: usize = 65_536;
 pub const DEADLINE_DOUBT_MS: i64 = 50;
 /// Largest reply repeated on the shadow for comparison; longer ones are counted as not compared.
 pub const COMPARED_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Names of keys in the intent log of one lane, in words of 8 bytes: over half a million keys with names of 60 bytes, which is some seconds of writes.
+/// A shadow that is later than that costs a copy of every key after a kill of the process. A power of two.
+pub const INTENT_LOG_WORDS: usize = 8 * 1024 * 1024;
+/// In front of them: one page that says whose they are.
+pub const INTENT_HEADER_WORDS: usize = 512;
+/// A key with a longer name stands in the intent log as "every key".
+pub const INTENT_NAME_BYTES_MAX: usize = 4096;
+/// Records of the intent log that are not needed any more and are left where they are, besides as many as there are dirty keys.
+pub const INTENT_RECORDS_SPARE: u64 = 64;
+/// How often it is told that the intent log is full, microseconds: a shadow that is late for long would fill the journal.
+pub const INTENT_LOG_TOLD_US: u64 = 60_000_000;
 /// Copy, probe and repair orders that wait for the lane while a side is away: a pass and a comparison have at most a few dozen outstanding.
 pub const LANE_ORDERS_PARKED_MAX: usize = 1024;
 /// Interval of lane status reports, microseconds.

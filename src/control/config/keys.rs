@@ -32,7 +32,7 @@ pub const DATA: &[Key] = &[key(
     "dir",
     "path",
     "crossfade-data",
-    "directory of the store; created if missing; used by one process at a time",
+    "directory of the store; created if missing; used by one process at a time; 64 MiB more for each interlay that the lane keeps in step",
 )];
 
 pub const CORES: &[Key] = &[

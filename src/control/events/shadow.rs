@@ -35,6 +35,7 @@ pub enum ShadowEvent {
     Loss { database: u32, key: String, why: String },
     SideLost { side: Side, reason: String },
     SideBack { side: Side },
+    DoubtsWrittenDown { all: bool },
     VerificationDone { keys: u64, divergent: u64, inconclusive: u64 },
     DivergenceFound { keys: u64 },
     DivergenceResolved { keys: u64 },
@@ -52,6 +53,7 @@ impl ShadowEvent {
             Self::Loss { .. } => "shadow_lacks",
             Self::SideLost { .. } => "side_lost",
             Self::SideBack { .. } => "side_back",
+            Self::DoubtsWrittenDown { .. } => "intent_log",
             Self::VerificationDone { .. } => "verification_done",
             Self::DivergenceFound { .. } => "divergence_found",
             Self::DivergenceResolved { .. } => "divergence_resolved",
@@ -94,6 +96,10 @@ impl fmt::Display for ShadowEvent {
             }
             Self::SideLost { side, reason } => write!(f, "the {side} is not connected: {reason}"),
             Self::SideBack { side } => write!(f, "the {side} is connected again"),
+            Self::DoubtsWrittenDown { all: false } => f.write_str(
+                "the intent log is full, because the shadow is late: if this process is killed now, every key is copied again",
+            ),
+            Self::DoubtsWrittenDown { all: true } => f.write_str("the intent log is complete again"),
             Self::VerificationDone { keys, divergent, inconclusive } => {
                 write!(f, "{keys} keys compared, {divergent} divergent, {inconclusive} inconclusive")
             }

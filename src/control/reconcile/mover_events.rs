@@ -46,6 +46,9 @@ impl Control {
             MoverEvent::SideLost { side, reason } => {
                 self.events.lasting(ShadowEvent::SideLost { side, reason }, &about).await;
             }
+            MoverEvent::DoubtsWrittenDown { all } => {
+                self.events.lasting(ShadowEvent::DoubtsWrittenDown { all }, &about).await;
+            }
             MoverEvent::SideBack { side } => self.events.lasting(ShadowEvent::SideBack { side }, &about).await,
         }
     }

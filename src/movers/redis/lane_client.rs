@@ -151,7 +151,8 @@ impl LaneClient {
             | LaneEvent::ReadDivergence { .. }
             | LaneEvent::RecordNotCopied { .. }
             | LaneEvent::SideLost { .. }
-            | LaneEvent::SideBack { .. } => return,
+            | LaneEvent::SideBack { .. }
+            | LaneEvent::IntentLog { .. } => return,
         };
         if let Some(sender) = self.inner.waiting.borrow_mut().remove(&ticket) {
             // A waiter that just gave up is no error.

@@ -150,6 +150,7 @@ impl LaneMover {
                 self.connected(&route, side, |connected| *connected = true).await;
                 self.tell(MoverEvent::SideBack { side }).await;
             }
+            LaneEvent::IntentLog { full } => self.tell(MoverEvent::DoubtsWrittenDown { all: !full }).await,
             // Answers to tickets: `LaneClient::on_event` has handed them over.
             LaneEvent::Copied { .. }
             | LaneEvent::Probed { .. }

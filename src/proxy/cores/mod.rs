@@ -10,6 +10,7 @@ mod exchange;
 mod link_task;
 mod links;
 mod listener;
+mod mapped_file;
 mod notify;
 mod outbox;
 mod policies;
@@ -23,6 +24,7 @@ mod tls;
 mod upstream;
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use base::model::{ClientTls, CoreId, InterlaySpec, limits};
@@ -41,6 +43,8 @@ pub struct DataplaneConfig {
     pub interlays: Vec<(InterlaySpec, Published)>,
     /// Of every endpoint a plan may name.
     pub endpoint_tls: Vec<ClientTls>,
+    /// Where files are kept that must outlive the process.
+    pub data_dir: PathBuf,
 }
 
 /// The running cores. Stop them with [`bus::Directive::Drain`] to each, then [`Dataplane::join`].
@@ -90,6 +94,7 @@ impl Dataplane {
                 directives: switchboard.cores[usize::from(index)].clone(),
                 reports: switchboard.reports.clone(),
                 handovers: handovers.clone(),
+                data_dir: config.data_dir.clone(),
             };
             let reports = switchboard.reports.clone();
             let thread = std::thread::Builder::new()

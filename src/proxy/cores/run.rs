@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::core::{Core, CoreMessage, Interlay, SharedCore};
 use super::directives::obey;
 use super::links::Links;
+use super::mapped_file::MappedFile;
 use super::outbox::Outbox;
 use super::pump::pump;
 use super::tls::TlsKit;
@@ -38,6 +40,8 @@ pub struct CoreSetup {
     pub directives: Mailbox<Directive>,
     pub reports: Mailbox<Report>,
     pub handovers: Vec<Mailbox<CoreMessage>>,
+    /// Where files are kept that must outlive the process.
+    pub data_dir: PathBuf,
 }
 
 /// One interlay as a core begins it.
@@ -52,7 +56,7 @@ pub struct InterlayStart {
 
 /// The life of a core.
 pub async fn run(setup: CoreSetup) {
-    let CoreSetup { id, cores, token, seed, start, interlays, tls, directives, reports, handovers } = setup;
+    let CoreSetup { id, cores, token, seed, start, interlays, tls, directives, reports, handovers, data_dir } = setup;
     let own_handover = handovers[usize::from(id.0)].clone();
     let mut sockets = Vec::new();
     let mut built = Vec::new();
@@ -61,7 +65,8 @@ pub async fn run(setup: CoreSetup) {
         let policies = SharedPolicies::default();
         let name = spec.name.clone();
         let setup = RelaySetup { spec, plan, core: id, cores, token, seed, policies: Rc::clone(&policies) };
-        let companion = if companion_core(&name) == id { protocols::companion(setup.clone()) } else { None };
+        let kept = || Box::new(MappedFile::of_interlay(&data_dir, &name));
+        let companion = if companion_core(&name) == id { protocols::companion(setup.clone(), kept()) } else { None };
         built.push(Interlay {
             name,
             relay: protocols::relay(setup),

@@ -6,7 +6,7 @@ pub mod messages;
 #[cfg(test)]
 pub mod samples;
 
-use crate::contract::{Companion, Relay, RelaySetup};
+use crate::contract::{Companion, KeptMemory, Relay, RelaySetup};
 use crate::postgres::PostgresRelay;
 use crate::redis::companion::RedisCompanion;
 use crate::redis::relay::RedisRelay;
@@ -36,9 +36,9 @@ pub fn relay(setup: RelaySetup) -> Box<dyn Relay> {
 
 /// What one core keeps beside the relays of an interlay, for protocols that have such a thing. Made on `bus::companion_core` only.
 #[must_use]
-pub fn companion(setup: RelaySetup) -> Option<Box<dyn Companion>> {
+pub fn companion(setup: RelaySetup, kept: Box<dyn KeptMemory>) -> Option<Box<dyn Companion>> {
     match &setup.spec.protocol {
-        InterlayProtocol::Redis => Some(Box::new(RedisCompanion::new(setup))),
+        InterlayProtocol::Redis => Some(Box::new(RedisCompanion::new(setup, kept))),
         InterlayProtocol::Postgres(_) => None,
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::lane::Lane;
 use super::lane::caller::Caller;
+use super::lane::intents::{Found, IntentLog};
 use super::lane::request::{LaneMessage, LaneReply};
-use crate::contract::{Companion, CompanionAsk, LinkKey, RelaySetup, SharedPolicies, ToCompanion, ToRelay};
+use crate::contract::{Companion, CompanionAsk, KeptMemory, LinkKey, RelaySetup, SharedPolicies, ToCompanion, ToRelay};
 use base::model::{CoreId, PlanMode, RoutePlan, Side};
 use base::stdx::clock::Now;
 use bus::counters::CoreCounters;
@@ -19,6 +20,8 @@ const NOT_DUAL: &str = "this interlay is not in dual operation";
 #[derive(Debug)]
 pub struct RedisCompanion {
     policies: SharedPolicies,
+    /// Where a lane writes down what must be known after a kill of the process.
+    kept: Box<dyn KeptMemory>,
     /// Part of the names of this process' connections.
     token: u64,
     running: Option<Running>,
@@ -52,9 +55,10 @@ impl Running {
 
 impl RedisCompanion {
     #[must_use]
-    pub fn new(setup: RelaySetup) -> Self {
+    pub fn new(setup: RelaySetup, kept: Box<dyn KeptMemory>) -> Self {
         let mut companion = Self {
             policies: setup.policies,
+            kept,
             token: setup.token,
             running: None,
             next_link: 0,
@@ -64,23 +68,41 @@ impl RedisCompanion {
             events: Vec::new(),
         };
         if setup.plan.mode == PlanMode::Dual {
-            companion.begin(&setup.plan, Now::default());
+            let found = IntentLog::take_up(&mut *companion.kept, &setup.plan);
+            companion.begin(&setup.plan, found, Now::default());
             // Every core starts with this plan, so no write goes past the lane.
             if let Some(running) = companion.running.as_mut() {
                 running.lane.open();
             }
             companion.collect();
+        } else {
+            companion.kept.discard();
         }
         companion
     }
 
-    fn begin(&mut self, plan: &Arc<RoutePlan>, now: Now) {
+    /// What an earlier lane has left says nothing of one that begins while the process runs.
+    fn begin_anew(&mut self, plan: &Arc<RoutePlan>, now: Now) {
+        let found = match IntentLog::begin(&mut *self.kept, plan) {
+            Ok(log) => Found::Nothing { log, why: "dual operation begins".to_owned() },
+            Err(error) => {
+                let why = format!(
+                    "dual operation begins; there is no intent log, so a kill of the process costs another copy of every key: {error}"
+                );
+                Found::Nothing { log: IntentLog::none(plan), why }
+            }
+        };
+        self.begin(plan, found, now);
+    }
+
+    fn begin(&mut self, plan: &Arc<RoutePlan>, found: Found, now: Now) {
         let (source, target) = (self.next_link, self.next_link + 1);
         self.next_link += 2;
         self.asks.push(CompanionAsk::Connect { link: source, side: Side::Source });
         self.asks.push(CompanionAsk::Connect { link: target, side: Side::Target });
-        self.running =
-            Some(Running { lane: Lane::new(plan, SharedPolicies::clone(&self.policies), now), source, target });
+        let mut lane = Lane::new(plan, SharedPolicies::clone(&self.policies), now);
+        lane.keep_intents(found);
+        self.running = Some(Running { lane, source, target });
     }
 
     /// Ends the lane, whatever it still has under way: clients that wait for it are told that the outcome is unknown.
@@ -124,9 +146,12 @@ impl Companion for RedisCompanion {
             (PlanMode::Dual, Some(running)) => running.lane.publish(plan, now),
             (PlanMode::Dual, None) => {
                 self.end(now); // a retired one that was still finishing
-                self.begin(plan, now);
+                self.begin_anew(plan, now);
             }
-            (PlanMode::PassThrough | PlanMode::Followed, Some(running)) => running.lane.retire(),
+            (PlanMode::PassThrough | PlanMode::Followed, Some(running)) => {
+                running.lane.retire();
+                self.kept.discard();
+            }
             (PlanMode::PassThrough | PlanMode::Followed, None) => {}
         }
         self.collect();
@@ -247,6 +272,7 @@ fn count(lane: &Lane, counters: &mut CoreCounters) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lane::intents::testing::Heap;
     use super::super::lane::request::{LaneBatch, LaneItem};
     use super::*;
     use base::model::{
@@ -274,11 +300,16 @@ mod tests {
     }
 
     fn companion(mode: PlanMode) -> RedisCompanion {
+        companion_with(mode, Heap::default())
+    }
+
+    fn companion_with(mode: PlanMode, kept: Heap) -> RedisCompanion {
         let plan = plan(1, mode);
         let listen = ([127, 0, 0, 1], 0).into();
         let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
         let policies = SharedPolicies::default();
-        RedisCompanion::new(RelaySetup { spec, plan, core: CoreId(0), cores: 2, token: 1, seed: [0; 32], policies })
+        let setup = RelaySetup { spec, plan, core: CoreId(0), cores: 2, token: 1, seed: [0; 32], policies };
+        RedisCompanion::new(setup, Box::new(kept))
     }
 
     fn set(client: u64) -> ToCompanion {
@@ -309,6 +340,25 @@ mod tests {
         companion.order(CompanionOrder::Lane(LaneOrder::Close), Now::default());
         assert_eq!(companion.take_asks(), [CompanionAsk::Close(0), CompanionAsk::Close(1)]);
         assert!(!companion.is_active());
+    }
+
+    /// Or a later migration would go on with what an earlier one has left.
+    #[test]
+    fn what_a_lane_has_written_down_ends_with_it() {
+        let heap = Heap::default();
+        let left = || heap.left.borrow().is_some();
+        let mut first = companion_with(PlanMode::PassThrough, heap.clone());
+        assert!(!left());
+        first.publish(&plan(2, PlanMode::Dual), Now::default());
+        assert!(left());
+        first.publish(&plan(3, PlanMode::PassThrough), Now::default());
+        assert!(!left(), "dual operation has ended");
+        first.publish(&plan(4, PlanMode::Dual), Now::default());
+        drop(first);
+        drop(companion_with(PlanMode::Dual, heap.clone()));
+        assert!(left(), "the process was killed");
+        drop(companion_with(PlanMode::Followed, heap.clone()));
+        assert!(!left(), "the next one has nothing that is kept in step by a lane");
     }
 
     #[test]

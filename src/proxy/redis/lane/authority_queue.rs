@@ -251,6 +251,18 @@ impl AuthorityQueue {
         self.awaiting.len()
     }
 
+    /// Replies taken off so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The number of the last reply that is owed now.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.taken + self.awaiting.len() as u64
+    }
+
     /// No reply is owed, and no answer waits behind one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -262,7 +274,7 @@ impl AuthorityQueue {
         if self.is_empty() {
             out.deliver(to, &bytes);
         } else {
-            let behind = self.taken + self.awaiting.len() as u64;
+            let behind = self.end();
             self.local.push_back(Local { behind, to, bytes });
         }
     }
@@ -278,11 +290,12 @@ impl AuthorityQueue {
         }
     }
 
-    /// Takes everything, for a connection that is lost. Answers of the lane's own are delivered: they were never the server's.
+    /// Takes everything, for a connection that is lost. No write waits for those replies any more. Answers of the lane's own are delivered: they were never the server's.
     pub fn take_all(&mut self, out: &mut Outgoing) -> VecDeque<Awaiting> {
         for local in std::mem::take(&mut self.local) {
             out.deliver(local.to, &local.bytes);
         }
+        self.taken = self.end();
         self.probe = Probe::default();
         self.read_deadline = None;
         self.soonest_copied = None;

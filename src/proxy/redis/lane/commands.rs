@@ -115,7 +115,7 @@ impl Lane {
     fn emit_compared_read(&mut self, command: &'static Command, incoming: Incoming<'_>) {
         let keys = keys_of(command, incoming).unwrap_or_default();
         let known = !keys.is_empty() && keys.iter().all(|key| self.is_known(key) && !self.keys.is_dirty(key.id));
-        let volatile = keys.iter().filter(|key| self.keys.is_volatile(key.id)).count();
+        let volatile = keys.iter().filter(|key| self.keys.volatile.contains(key.id)).count();
         if !known || command.compare == CompareRule::Never || (volatile > 0 && keys.len() > 1) {
             self.report.counts.reads_not_comparable += 1;
             return self.emit_read(incoming);
@@ -178,7 +178,7 @@ impl Lane {
     /// Between several keys a deadline cannot be checked for each at one moment: the result is copied.
     pub(super) fn adapt_plan(&self, plan: EffectPlan, keys: &[KeyRef]) -> EffectPlan {
         let volatile =
-            keys.len() > 1 && plan.depends_on_old_value && keys.iter().any(|key| self.keys.is_volatile(key.id));
+            keys.len() > 1 && plan.depends_on_old_value && keys.iter().any(|key| self.keys.volatile.contains(key.id));
         if volatile { COPIED } else { plan }
     }
 
@@ -193,12 +193,13 @@ impl Lane {
         self.prepare(incoming.database, incoming.resp);
         if command.is_script() {
             self.watches.script_sent(self.now.mono_us);
+            self.keys.log.script_sent(self.now.wall_ms as u64);
         }
         self.note_writes(&keys);
         if !matches!(plan.shape, Shape::Overwrite | Shape::InDoubt | Shape::Copied) {
             self.copy_on_first_write(&keys);
         }
-        let checked = plan.depends_on_old_value && keys.len() == 1 && self.keys.is_volatile(keys[0].id);
+        let checked = plan.depends_on_old_value && keys.len() == 1 && self.keys.volatile.contains(keys[0].id);
         if checked {
             push_request(&mut self.links.authority_mut().output, &[b"PEXPIRETIME", &keys[0].name]);
             self.due.push(Awaiting::Deadline);
@@ -216,6 +217,7 @@ impl Lane {
         };
         self.await_answer(Awaiting::Write(Box::new(entry)));
         self.emit_post(plan.post, &keys);
+        self.keys.write_down(&keys, self.due.end());
     }
 
     /// The reads behind a command, in the same pipeline, so that they see exactly its outcome.
@@ -224,7 +226,7 @@ impl Lane {
             // What is copied is marked when the reply is in.
             (Post::Nothing | Post::Copy, _) | (_, None) => {}
             (Post::Deadline, Some(key)) => {
-                self.keys.expect_deadline(key.id);
+                self.keys.volatile.expect(key.id);
                 push_request(&mut self.links.authority_mut().output, &[b"PEXPIRETIME", &key.name]);
                 self.due.push(Awaiting::PostDeadline);
             }
@@ -267,7 +269,7 @@ impl Lane {
     pub(super) fn emit_copy(&mut self, key: &KeyRef, purpose: CopyFor, typed: Option<DataType>) {
         let token = self.keys.token();
         self.keys.copy_asked(key.id, token);
-        self.keys.expect_deadline(key.id);
+        self.keys.volatile.expect(key.id);
         let output = &mut self.links.authority_mut().output;
         push_request(output, &[b"PEXPIRETIME", &key.name]);
         self.due.push(Awaiting::CopyDeadline);

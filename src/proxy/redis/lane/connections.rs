@@ -32,6 +32,7 @@ impl Lane {
             // What it holds is not what its predecessor held.
             self.begin_pass(PassKind::Full, &format!("the {side} is another server process than before"));
         }
+        self.keys.log.connected(side, run_id);
         if side == self.links.authority {
             self.end_start();
         } else {

@@ -3,21 +3,22 @@
 use std::rc::Rc;
 
 use super::authority_queue::{Awaiting, Copied, CopyFor};
+use super::jobs::Grace;
 use super::keys::KeyRef;
 use super::shadow::Queued;
-use super::shadow_queue::{Because, CopyContent};
+use super::shadow_queue::{Because, CopyContent, DeadlineRead, Purpose};
 use super::state::Lane;
 use base::model::limits;
 use wire::resp::copy::{self, DataType};
 use wire::resp::effect::{Effects, Expect, bulk, integer, is_nil};
-use wire::resp::encode::{number, push_request};
+use wire::resp::encode::{number, push_request, request};
 
 impl Lane {
     /// The authority answered the DUMP of a key.
     pub(super) fn dump_arrived(&mut self, copied: &Copied, reply: &[u8]) {
         let key = &copied.key;
         let deadline = self.due.read_deadline.unwrap_or(-1);
-        self.keys.learn_deadline(key.id, deadline > 0);
+        self.keys.volatile.learn(key.id, deadline > 0);
         match bulk(reply) {
             None if is_nil(reply) => {
                 self.keys.set_altered(key, false);
@@ -42,7 +43,9 @@ impl Lane {
 
     /// The dump of a key was so long that only its beginning was kept. It is not asked for again.
     pub(super) fn long_dump_arrived(&mut self, head: &[u8]) {
-        let copied = match self.due.pop() {
+        let due = self.due.pop();
+        self.shadow.reply = self.due.taken();
+        let copied = match due {
             Some(Awaiting::DumpCopy(copied)) => copied,
             // Its value is not known: it counts as another one.
             Some(Awaiting::Verified { to, id, asked, place }) => {
@@ -51,7 +54,7 @@ impl Lane {
             }
             _ => return self.due.deliver_local(&mut self.out),
         };
-        self.keys.learn_deadline(copied.key.id, self.due.read_deadline.is_none_or(|at| at > 0));
+        self.keys.volatile.learn(copied.key.id, self.due.read_deadline.is_none_or(|at| at > 0));
         let body = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1);
         let kind = copy::data_type(&head[body..]).unwrap_or(DataType::Other(0));
         if !self.judges_records() {
@@ -104,7 +107,7 @@ impl Lane {
     /// The authority answered the read of a key by its type.
     pub(super) fn typed_arrived(&mut self, copied: &Copied, kind: DataType, reply: &[u8]) {
         let deadline = self.due.read_deadline.unwrap_or(-1);
-        self.keys.learn_deadline(copied.key.id, deadline > 0);
+        self.keys.volatile.learn(copied.key.id, deadline > 0);
         if self.judges_records() {
             self.judge_typed(copied, kind, deadline, reply);
         } else {
@@ -148,28 +151,61 @@ impl Lane {
     /// The volatile pass found this key's deadline. A key that was not written since the flip carries the grace of its time as a
     /// shadow: it is given back here, so that deadlines do not drift with every flip.
     pub(super) fn deadline_arrived(&mut self, key: &KeyRef, ticket: u64, reply: &[u8]) {
-        let grace = self.plan.ttl_grace_ms as i64;
-        let mut effects = Effects::default();
-        self.keys.learn_deadline(key.id, integer(reply).is_none_or(|at| at > 0));
+        self.keys.volatile.learn(key.id, integer(reply).is_none_or(|at| at > 0));
         match integer(reply) {
             Some(-2) => {
+                let mut effects = Effects::default();
                 effects.push(&[b"DEL", &key.name], Expect::NoError);
                 self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
             }
-            Some(at) if at > 0 => {
-                let exact = if self.keys.is_touched(key.id) { at } else { at - grace };
-                if exact != at {
-                    self.prepare(key.database, 2);
-                    push_request(&mut self.links.authority_mut().output, &[b"PEXPIREAT", &key.name, &number(exact)]);
-                    self.due.push(Awaiting::Swallow);
-                }
-                let expect = Expect::Same(b":1\r\n".as_slice().into());
-                effects.push(&[b"PEXPIREAT", &key.name, &number(exact + grace)], expect);
-                self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
-            }
+            Some(at) if at > 0 => match self.jobs.pass.grace {
+                Grace::Returned if self.keys.is_touched(key.id) => self.write_deadline(key, at),
+                Grace::Returned => self.give_grace_back(key, at),
+                Grace::AsShadowSays => return self.ask_shadow_for_deadline(key, ticket, at),
+            },
             Some(_) => {}
             None => self.mark_dirty(key),
         }
         self.end_of_ticketed(ticket, |ticket| ticket.copied += 1);
+    }
+
+    /// A deadline that the authority had as a shadow becomes what the client asked for; the shadow's becomes later by the grace.
+    fn give_grace_back(&mut self, key: &KeyRef, at: i64) {
+        let exact = at - self.plan.ttl_grace_ms as i64;
+        self.prepare(key.database, 2);
+        push_request(&mut self.links.authority_mut().output, &[b"PEXPIREAT", &key.name, &number(exact)]);
+        self.due.push(Awaiting::Swallow);
+        self.write_deadline(key, exact);
+    }
+
+    fn write_deadline(&mut self, key: &KeyRef, at: i64) {
+        let mut effects = Effects::default();
+        let set = Expect::Same(b":1\r\n".as_slice().into());
+        effects.push(&[b"PEXPIREAT", &key.name, &number(self.shadow_deadline(at))], set);
+        self.enqueue(key.database, effects, &Rc::from([key.clone()]), Because::Effect);
+    }
+
+    /// A predecessor may have corrected this key's deadlines already; the shadow's tells.
+    fn ask_shadow_for_deadline(&mut self, key: &KeyRef, ticket: u64, at: i64) {
+        let read = DeadlineRead { key: key.clone(), ticket, at };
+        let frame = request(&[b"PEXPIRETIME", &key.name]);
+        if !self.enqueue_read(key.database, &frame, Purpose::Deadline(Box::new(read))) {
+            self.copy_failed(&Copied { key: key.clone(), purpose: CopyFor::Ticket(ticket), token: 0 });
+        }
+    }
+
+    /// What has been written meanwhile had its deadline written too. A shadow that is early by the grace has not been corrected since the flip, and
+    /// neither has the authority.
+    pub(super) fn shadow_deadline_arrived(&mut self, read: &DeadlineRead, reply: &[u8]) {
+        let DeadlineRead { key, ticket, at } = read;
+        let grace = self.plan.ttl_grace_ms as i64;
+        let untouched = !self.keys.is_touched(key.id) && !self.keys.is_dirty(key.id);
+        match integer(reply) {
+            Some(shadow) if untouched && shadow == at - grace => self.give_grace_back(key, *at),
+            Some(shadow) if untouched && shadow != at + grace => self.mark_dirty(key),
+            Some(_) => {}
+            None => self.mark_dirty(key),
+        }
+        self.end_of_ticketed(*ticket, |ticket| ticket.copied += 1);
     }
 }

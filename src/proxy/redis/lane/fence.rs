@@ -31,6 +31,7 @@ impl Lane {
             if let Some(fence) = self.held.fence.as_mut() {
                 fence.reported = true;
             }
+            self.keys.log.drained();
             self.out.tell(LaneEvent::Fenced { ticket });
         } else if self.now.mono_us >= deadline_us {
             let reason = format!("the budget ran out: {}", self.what_is_left());
@@ -64,6 +65,7 @@ impl Lane {
     fn expire_fence(&mut self, reason: String) {
         let Some(fence) = self.held.fence.take() else { return };
         self.keys.drain(false);
+        self.keys.log.released(self.plan.authority);
         self.out.tell(LaneEvent::FenceExpired { ticket: fence.ticket, reason });
         self.adopt_records_policy();
         self.run_held();
@@ -81,6 +83,7 @@ impl Lane {
         if let Some(plan) = self.held.next_plan.take() {
             self.exchange_roles(&plan);
         }
+        self.keys.log.released(self.plan.authority);
         let pause_us = self.now.mono_us - fence.began_us;
         let held = self.held.take_count();
         self.out.tell(LaneEvent::Released { ticket, pause_us, held });

@@ -25,12 +25,30 @@ impl Ticket {
     }
 }
 
+/// What becomes of the grace that deadlines have at an authority that was the shadow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// Keys that were not written since then give it back.
+    Returned,
+    /// It is not known which of them have given it back already: the shadow's deadline tells.
+    AsShadowSays,
+}
+
+/// How the first pass begins.
+#[derive(Debug)]
+pub struct Opening {
+    pub kind: PassKind,
+    pub grace: Grace,
+    pub why: String,
+}
+
 /// A pass over all keys.
 #[derive(Debug)]
 pub struct Pass {
     /// 0: none has begun.
     pub number: u64,
     pub kind: PassKind,
+    pub grace: Grace,
     pub done: bool,
 }
 
@@ -50,6 +68,7 @@ pub struct Probing {
 /// All of them.
 #[derive(Debug)]
 pub struct Jobs {
+    pub opening: Opening,
     pub pass: Pass,
     pub tickets: HashMap<u64, Ticket>,
     pub probes: HashMap<u64, Probing>,
@@ -65,7 +84,8 @@ pub struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         Self {
-            pass: Pass { number: 0, kind: PassKind::Full, done: false },
+            opening: Opening { kind: PassKind::Full, grace: Grace::Returned, why: "dual operation begins".to_owned() },
+            pass: Pass { number: 0, kind: PassKind::Full, grace: Grace::Returned, done: false },
             tickets: HashMap::new(),
             probes: HashMap::new(),
             refusals: 0,

@@ -1,56 +1,17 @@
-//! What is known of keys: clean, dirty, volatile. Invariant I5: shadow[k] ≠ authority[k] ⇒ k is dirty, in flight or uncopied.
+//! What is known of keys: clean, dirty, volatile. What must be known after a kill of the process is written down in the intent log. Invariant I5: shadow[k] ≠ authority[k] ⇒ k is dirty, in flight or uncopied.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
-use std::rc::Rc;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
+use super::intent_ring::{Named, Record};
+use super::intents::{Confirmed, IntentLog};
+use super::key::{IdHasher, Ids};
+pub use super::key::{KeyId, KeyRef};
+use super::volatile::Volatile;
 use base::model::limits;
 use wire::resp::copy::DataType;
-
-/// 128-bit hash of database and name. Two keys with one hash would have to be found on purpose (XXH3 is not cryptographic, but
-/// the set lives for one pass of one migration).
-pub type KeyId = u128;
-
-/// A key by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRef {
-    pub id: KeyId,
-    pub database: u32,
-    pub name: Rc<[u8]>,
-}
-
-impl KeyRef {
-    #[must_use]
-    pub fn new(database: u32, name: &[u8]) -> Self {
-        let id = xxhash_rust::xxh3::xxh3_128_with_seed(name, u64::from(database));
-        Self { id, database, name: name.into() }
-    }
-}
-
-/// The id is a hash already.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, id: u128) {
-        self.0 = id as u64;
-    }
-}
-
-type Ids = HashSet<KeyId, BuildHasherDefault<IdHasher>>;
 
 /// Where the copy (or overwrite) is that will make a dirty key right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +37,8 @@ struct Dirty {
     marked: Option<Marked>,
     /// An entry of it is in one of the two queues.
     queued: bool,
+    /// Where its newest record in the intent log is.
+    logged: Option<u64>,
 }
 
 /// Since when a key waits for a copy made once for many writes, and until when it waits for more of them.
@@ -86,13 +49,12 @@ struct Marked {
 }
 
 /// The sets of one lane. Lives on the lane's core.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeyStates {
+    /// What the next process has to know.
+    pub log: IntentLog,
     clean: Ids,
-    volatile: Ids,
-    all_volatile: bool,
-    /// Reads of deadlines on their way, by key: until they are in, the key may be volatile.
-    deadlines_expected: HashMap<KeyId, u32, BuildHasherDefault<IdHasher>>,
+    pub volatile: Volatile,
     /// Written since the last flip, while the volatile pass runs.
     touched: Ids,
     /// A records policy has changed their value or left them out: the shadow differs on purpose. With the database of each.
@@ -116,13 +78,34 @@ pub struct KeyStates {
 }
 
 impl Dirty {
-    fn new(key: &KeyRef) -> Self {
+    fn new(key: &KeyRef, logged: Option<u64>) -> Self {
         let (key, healing) = (key.clone(), Healing::No);
-        Self { key, healing, typed: None, not_before_us: 0, marked: None, queued: false }
+        Self { key, healing, typed: None, not_before_us: 0, marked: None, queued: false, logged }
     }
 }
 
 impl KeyStates {
+    #[must_use]
+    pub fn new(log: IntentLog) -> Self {
+        Self {
+            log,
+            clean: Ids::default(),
+            volatile: Volatile::default(),
+            touched: Ids::default(),
+            altered: HashMap::default(),
+            all_altered: false,
+            dirty: HashMap::default(),
+            repair_queue: VecDeque::new(),
+            repairs_later: BinaryHeap::new(),
+            paced: HashMap::default(),
+            share_us: 0,
+            by_type: HashMap::default(),
+            draining: false,
+            next_token: 0,
+            dirtied: 0,
+        }
+    }
+
     pub fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
@@ -165,7 +148,7 @@ impl KeyStates {
     /// what is known now happened before it was read.
     pub fn mark_dirty(&mut self, key: &KeyRef) {
         self.dirtied += 1;
-        let dirty = self.dirty.entry(key.id).or_insert_with(|| Dirty::new(key));
+        let dirty = dirty_of(&mut self.dirty, &mut self.log, key);
         if let Healing::Queued(_) | Healing::Reading(_) = dirty.healing {
             dirty.healing = Healing::No;
             dirty.not_before_us = 0;
@@ -177,7 +160,7 @@ impl KeyStates {
     pub fn mark_for_copy(&mut self, key: &KeyRef, now_us: u64) {
         self.dirtied += 1;
         let is_new = !self.dirty.contains_key(&key.id);
-        let dirty = self.dirty.entry(key.id).or_insert_with(|| Dirty::new(key));
+        let dirty = dirty_of(&mut self.dirty, &mut self.log, key);
         if let Healing::Asked(_) = dirty.healing {
             return;
         }
@@ -204,7 +187,7 @@ impl KeyStates {
     /// A copy was not made: its key is dirty unless another is on its way. `typed`: how to read it the next time.
     pub fn copy_missed(&mut self, key: &KeyRef, token: u64, typed: Option<DataType>, not_before_us: u64) {
         self.dirtied += 1;
-        let dirty = self.dirty.entry(key.id).or_insert_with(|| Dirty::new(key));
+        let dirty = dirty_of(&mut self.dirty, &mut self.log, key);
         dirty.typed = typed.or(dirty.typed);
         match dirty.healing {
             Healing::Asked(other) if other != token => {}
@@ -373,65 +356,82 @@ impl KeyStates {
         self.altered.len()
     }
 
-    // ---- volatile -----------------------------------------------------------------------------------------------------
+    // ---- the intent log -----------------------------------------------------------------------------------------------
 
-    /// May have a deadline on either side.
-    pub fn is_volatile(&self, id: KeyId) -> bool {
-        self.all_volatile || self.volatile.contains(&id) || self.deadlines_expected.contains_key(&id)
-    }
-
-    /// A read of this key's deadline has been sent.
-    pub fn expect_deadline(&mut self, id: KeyId) {
-        *self.deadlines_expected.entry(id).or_insert(0) += 1;
-    }
-
-    /// It was answered.
-    pub fn learn_deadline(&mut self, id: KeyId, volatile: bool) {
-        if let Some(count) = self.deadlines_expected.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.deadlines_expected.remove(&id);
+    /// Goes on with what a predecessor has written down: each of those keys is dirty.
+    pub fn take_up(&mut self, log: IntentLog, records: &[Record]) {
+        for Record { position, key } in records {
+            let Some(key) = key else { continue };
+            self.mark_dirty(key);
+            if let Some(dirty) = self.dirty.get_mut(&key.id) {
+                dirty.logged = Some(*position);
             }
         }
-        self.set_volatile(id, volatile);
+        self.log = log;
     }
 
-    /// The connection that would have answered is gone; all those keys may be volatile.
-    pub fn deadlines_lost(&mut self) {
-        for (id, _) in std::mem::take(&mut self.deadlines_expected) {
-            self.set_volatile(id, true);
+    /// A write of these keys is about to be sent; none: of any. It is over behind this reply of the authority.
+    pub fn write_down(&mut self, keys: &[KeyRef], at: u64) {
+        if keys.is_empty() {
+            self.log.write_every_key(at);
+        }
+        for key in keys {
+            let position = self.log.write(key, at);
+            if !self.dirty.is_empty()
+                && let Some(dirty) = self.dirty.get_mut(&key.id)
+            {
+                dirty.logged = position.or(dirty.logged);
+            }
         }
     }
 
-    pub fn set_volatile(&mut self, id: KeyId, volatile: bool) {
-        if !volatile {
-            self.volatile.remove(&id);
-        } else if self.volatile.len() < limits::VOLATILE_KEYS_MAX {
-            self.volatile.insert(id);
-        } else {
-            self.all_volatile = true;
+    /// Ends the records of the intent log that are not needed any more. `end`: the authority's last reply that is owed now.
+    pub fn settle(&mut self, confirmed: Confirmed, end: u64) {
+        self.log.begin_again(end);
+        let needed_max = 2 * self.dirty.len() as u64 + limits::INTENT_RECORDS_SPARE;
+        while let Some(front) = self.log.front()
+            && confirmed.covers(front.at)
+        {
+            let dirty = self.dirty.get_mut(&front.id).filter(|_| front.named == Named::Key);
+            let Some(dirty) = dirty.filter(|dirty| dirty.logged == Some(front.position)) else {
+                self.log.pop();
+                continue;
+            };
+            // Moving it makes room only if there is something behind it that is not needed.
+            if self.log.records() <= needed_max {
+                break;
+            }
+            let Some(position) = self.log.keep_front() else { break };
+            dirty.logged = Some(position);
+        }
+        if self.log.lacks_only_dirty(confirmed) {
+            for dirty in self.dirty.values_mut() {
+                dirty.logged = self.log.write(&dirty.key, 0);
+            }
+            self.log.complete();
         }
     }
 
     // ---- passes -------------------------------------------------------------------------------------------------------
 
-    /// Everything is uncopied again. A full pass also forgets what was dirty: every key will be copied.
-    pub fn begin_pass(&mut self, full: bool) {
+    /// Everything is uncopied again. A full pass also forgets what was dirty: every key will be copied. `judged`: by a records policy.
+    pub fn begin_pass(&mut self, full: bool, judged: bool) {
         self.clean.clear();
         self.touched.clear();
         if full {
+            self.log.every_key_is_uncopied(judged);
             self.altered.clear();
             self.all_altered = false;
-            self.volatile.clear();
-            self.all_volatile = false;
+            self.volatile.forget();
             self.dirty.clear();
             self.repair_queue.clear();
             self.repairs_later.clear();
         }
     }
 
-    /// The pass is over; what was only needed for it is freed.
-    pub fn end_pass(&mut self) {
+    /// The pass is over; what was only needed for it is freed. `end`: the authority's last reply that is owed now.
+    pub fn end_pass(&mut self, end: u64) {
+        self.log.every_key_is_copied(end);
         self.clean = Ids::default();
         self.touched = Ids::default();
     }
@@ -447,13 +447,29 @@ impl KeyStates {
     }
 }
 
+/// The entry of a key that becomes dirty, or is.
+fn dirty_of<'a>(
+    dirty: &'a mut HashMap<KeyId, Dirty, BuildHasherDefault<IdHasher>>,
+    log: &mut IntentLog,
+    key: &KeyRef,
+) -> &'a mut Dirty {
+    match dirty.entry(key.id) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(Dirty::new(key, log.write(key, 0))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn states() -> KeyStates {
+        KeyStates::new(IntentLog::none(&super::super::tests::plan(base::model::Authority::initial())))
+    }
+
     #[test]
     fn only_the_last_copy_heals() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         let key = KeyRef::new(0, b"k");
         states.mark_dirty(&key);
         assert_eq!(states.next_repair(0).unwrap().0, key);
@@ -485,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_type_is_remembered_until_it_is_seen_to_be_another() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         let key = KeyRef::new(0, b"k");
         states.copy_missed(&key, 0, Some(DataType::Set), 0);
         states.mark_dirty(&key);
@@ -497,7 +513,7 @@ mod tests {
 
     #[test]
     fn many_writes_are_copied_once_when_they_pause_or_have_waited_long() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         let key = KeyRef::new(0, b"k");
         states.mark_for_copy(&key, 0);
         assert!(states.is_unhealed(key.id), "I5");
@@ -517,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_large_key_is_copied_seldom_but_at_once_for_a_fence() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         let key = KeyRef::new(0, b"k");
         states.pace(key.id, 64 * 1024 * 1024, 0);
         states.mark_for_copy(&key, 0);
@@ -532,7 +548,7 @@ mod tests {
 
     #[test]
     fn marked_keys_have_a_share_together_and_doubts_do_not_wait_for_it() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         states.pace(KeyRef::new(0, b"small").id, 1024, 0);
         for _ in 0..1000 {
             states.pace(KeyRef::new(0, b"large").id, 1024 * 1024, 0);
@@ -547,7 +563,7 @@ mod tests {
 
     #[test]
     fn an_empty_database_has_nothing_dirty_or_altered() {
-        let mut states = KeyStates::default();
+        let mut states = states();
         let keys = [KeyRef::new(0, b"k"), KeyRef::new(1, b"k")];
         for key in &keys {
             states.set_altered(key, true);
@@ -558,10 +574,5 @@ mod tests {
         assert!(states.is_altered(keys[0].id) && !states.is_altered(keys[1].id));
         states.forget_dirty(None);
         assert_eq!((states.dirty_count(), states.altered_count()), (0, 0));
-    }
-
-    #[test]
-    fn databases_are_apart() {
-        assert_ne!(KeyRef::new(0, b"k").id, KeyRef::new(1, b"k").id);
     }
 }

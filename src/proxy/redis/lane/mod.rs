@@ -10,6 +10,7 @@
 //! * `replies`, `copies`, `pieces`: what its replies mean: effects, copies, answers to clients (I4, I8).
 //! * `shadow`: the queue of effects and what its replies say about the keys (I5, I9).
 //! * `fence`: draining and the exchange of roles (I6).
+//! * `intents`: what is written down for the process that comes after a kill: `intent_ring` (keys), `intent_header` (whose they are).
 //! * `orders`: what control asks. `connections`, `introduction`: the two connections.
 //! * `transaction`, `verification`, `blocking`, `consumers`: MULTI, WATCH, blocking commands, readers of groups. `comparison`, `records`, `facts`: policies.
 
@@ -24,8 +25,12 @@ mod copies;
 pub mod facts;
 mod fence;
 mod holding;
+mod intent_header;
+mod intent_ring;
+pub mod intents;
 mod introduction;
 mod jobs;
+mod key;
 mod keys;
 mod link;
 mod orders;
@@ -43,6 +48,7 @@ mod state;
 mod tests;
 mod transaction;
 mod verification;
+mod volatile;
 mod waiters;
 mod watches;
 

@@ -30,7 +30,7 @@ impl Lane {
             LaneOrder::PassDone { pass } => {
                 if pass == self.jobs.pass.number && !self.jobs.pass.done {
                     self.jobs.pass.done = true;
-                    self.keys.end_pass();
+                    self.keys.end_pass(self.due.end());
                 }
             }
             LaneOrder::Repair { database, keys } => {
@@ -88,7 +88,7 @@ impl Lane {
             match self.jobs.pass.kind {
                 PassKind::Full => self.emit_copy(&key, CopyFor::Ticket(ticket), None),
                 PassKind::Volatile => {
-                    self.keys.expect_deadline(key.id);
+                    self.keys.volatile.expect(key.id);
                     push_request(&mut self.links.authority_mut().output, &[b"PEXPIRETIME", &key.name]);
                     self.due.push(Awaiting::RefreshDeadline { key, ticket });
                 }

@@ -61,7 +61,7 @@ impl Lane {
             let (key, token) = (copy.key.clone(), copy.token);
             let read = copy.pieces.read(&key.name);
             self.prepare(key.database, 2);
-            self.keys.expect_deadline(id);
+            self.keys.volatile.expect(id);
             let output = &mut self.links.authority_mut().output;
             push_request(output, &[b"PEXPIRETIME", &key.name]);
             output.extend_from_slice(&read);
@@ -80,7 +80,7 @@ impl Lane {
 
     pub(super) fn piece_arrived(&mut self, id: KeyId, token: u64, reply: &[u8]) {
         let deadline = self.due.read_deadline.unwrap_or(-1);
-        self.keys.learn_deadline(id, deadline > 0);
+        self.keys.volatile.learn(id, deadline > 0);
         let Some(copy) = self.jobs.pieces.get_mut(&id).filter(|copy| copy.token == token) else { return };
         if !self.keys.is_reading(id, token) {
             return self.end_pieces(id);

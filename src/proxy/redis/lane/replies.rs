@@ -35,6 +35,7 @@ pub(super) struct Executed<'a> {
 impl Lane {
     pub(super) fn authority_reply(&mut self, reply: &[u8]) -> Result<(), String> {
         let awaiting = self.due.pop().ok_or("the authority answered nothing that was asked")?;
+        self.shadow.reply = self.due.taken();
         self.count_reply(&awaiting, reply);
         match awaiting {
             Awaiting::Swallow => {}
@@ -116,7 +117,7 @@ impl Lane {
     fn finish_write(&mut self, deadline: Option<i64>, first_entry: Option<&[u8]>) {
         if let Some(Finishing { entry, reply }) = self.due.finishing.take() {
             if let (Some(deadline), Some(key)) = (deadline, entry.keys.first()) {
-                self.keys.learn_deadline(key.id, deadline > 0);
+                self.keys.volatile.learn(key.id, deadline > 0);
             }
             let before = if entry.checked { self.due.read_deadline } else { None };
             self.conclude_write(&entry, &reply, deadline, first_entry, before);
@@ -236,14 +237,14 @@ impl Lane {
             for key in keys.iter() {
                 self.note_clean(key.id);
                 if plan.post != Post::Deadline {
-                    self.keys.set_volatile(key.id, false);
+                    self.keys.volatile.set(key.id, false);
                 }
             }
         }
-        if keys.len() > 1 && keys.iter().any(|key| self.keys.is_volatile(key.id)) && !overwrites {
+        if keys.len() > 1 && keys.iter().any(|key| self.keys.volatile.contains(key.id)) && !overwrites {
             // A deadline may have moved from one of them to another.
             for key in keys.iter() {
-                self.keys.set_volatile(key.id, true);
+                self.keys.volatile.set(key.id, true);
             }
         }
         let because = if overwrites { Because::Overwrite } else { Because::Effect };
@@ -256,9 +257,9 @@ impl Lane {
             Some(-2) => {
                 // Expired (or gone) on the authority: on the shadow it may still live for G.
                 effects.push(&[b"DEL", &key.name], Expect::NoError);
-                self.keys.set_volatile(key.id, false);
+                self.keys.volatile.set(key.id, false);
             }
-            Some(-1) => self.keys.set_volatile(key.id, false),
+            Some(-1) => self.keys.volatile.set(key.id, false),
             Some(at) if at - self.now.wall_ms > limits::DEADLINE_DOUBT_MS => {
                 let expected = number(at + self.plan.ttl_grace_ms as i64);
                 let reply = [b":", expected.as_slice(), b"\r\n"].concat();
@@ -298,7 +299,7 @@ impl Lane {
         self.pieces_lost();
         self.jobs.pieces.clear();
         self.jobs.repairs_in_flight = 0;
-        self.keys.deadlines_lost();
+        self.keys.volatile.reads_lost();
     }
 
     fn lost_awaiting(&mut self, awaiting: Awaiting) {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::authority_queue::{Copied, CopyFor, Place};
 use super::keys::KeyRef;
-use super::shadow_queue::{Because, Compared, CopyContent, CopyPart, Purpose};
+use super::shadow_queue::{Because, Compared, CopyContent, CopyPart, DeadlineRead, Purpose};
 use super::state::Lane;
 use base::model::limits;
 use bus::{LaneEvent, PassKind};
@@ -112,6 +112,7 @@ impl Lane {
             Purpose::Compare(compared) => self.compared(&compared, reply, latency_us),
             Purpose::Mirrored => {}
             Purpose::Probe { ticket, place } => self.probe_repeated(ticket, place, reply),
+            Purpose::Deadline(read) => self.shadow_deadline_arrived(&read, reply),
         }
         Ok(())
     }
@@ -215,6 +216,10 @@ impl Lane {
                 },
                 Purpose::Compare(_) => self.report.counts.reads_not_comparable += 1,
                 Purpose::Probe { ticket, .. } => self.fail_probe(ticket, "the shadow's connection was lost"),
+                Purpose::Deadline(read) => {
+                    let DeadlineRead { key, ticket, .. } = *read;
+                    self.copy_failed(&Copied { key, purpose: CopyFor::Ticket(ticket), token: 0 });
+                }
             }
         }
         self.pieces_lost();

@@ -14,6 +14,8 @@ use wire::resp::effect::{Effects, Expect};
 pub struct Sent {
     pub purpose: Purpose,
     pub at_us: u64,
+    /// The reply of the authority it follows from, or one behind that.
+    pub follows: u64,
 }
 
 /// What the reply to a request on the shadow is for.
@@ -35,6 +37,17 @@ pub enum Purpose {
         ticket: u64,
         place: Place,
     },
+    /// The deadline of a key whose deadline at the authority was this.
+    Deadline(Box<DeadlineRead>),
+}
+
+/// A key whose deadlines on both sides are looked at.
+#[derive(Debug)]
+pub struct DeadlineRead {
+    pub key: KeyRef,
+    pub ticket: u64,
+    /// At the authority.
+    pub at: i64,
 }
 
 /// A compared read with the authority's answer.
@@ -91,6 +104,8 @@ pub enum Because {
 #[derive(Debug, Default)]
 pub struct ShadowQueue {
     sent: VecDeque<Sent>,
+    /// The authority's reply that is being looked at, or was last.
+    pub reply: u64,
     /// The queue was full: effects become dirty keys until it is half empty.
     pub overflowed: bool,
     /// The shadow refused what every effect depends on (SELECT): nothing more is sent to it until it is connected anew.
@@ -100,7 +115,7 @@ pub struct ShadowQueue {
 impl ShadowQueue {
     #[inline]
     pub fn push(&mut self, purpose: Purpose, now_us: u64) {
-        self.sent.push_back(Sent { purpose, at_us: now_us });
+        self.sent.push_back(Sent { purpose, at_us: now_us, follows: self.reply });
     }
 
     #[inline]
@@ -120,6 +135,12 @@ impl ShadowQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sent.is_empty()
+    }
+
+    /// From which reply of the authority the oldest request comes.
+    #[must_use]
+    pub fn oldest_follows(&self) -> Option<u64> {
+        self.sent.front().map(|sent| sent.follows)
     }
 
     /// How long the oldest request has been on its way.

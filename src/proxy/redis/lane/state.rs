@@ -8,7 +8,8 @@ use super::authority_queue::AuthorityQueue;
 use super::caller::Caller;
 use super::consumers::Consumers;
 use super::holding::Holding;
-use super::jobs::{Jobs, Pass};
+use super::intents::{Confirmed, Found, IntentLog, Left};
+use super::jobs::{Grace, Jobs, Opening, Pass};
 use super::keys::{KeyId, KeyRef, KeyStates};
 use super::link::Links;
 use super::outgoing::Outgoing;
@@ -40,6 +41,10 @@ pub(super) struct StatusReport {
     pub scripts: Scripts,
     last_us: u64,
     last: LaneStatus,
+    /// It was told that the intent log is full, and not yet that it is complete again.
+    told_full: bool,
+    /// When that may be told again.
+    next_full_us: u64,
 }
 
 /// How far the lane's end has come.
@@ -84,7 +89,7 @@ impl Lane {
             links: Links::new(plan.authority.side),
             due: AuthorityQueue::default(),
             shadow: ShadowQueue::default(),
-            keys: KeyStates::default(),
+            keys: KeyStates::new(IntentLog::none(plan)),
             jobs: Jobs::default(),
             held: Holding::default(),
             watches: Watches::default(),
@@ -97,10 +102,39 @@ impl Lane {
         }
     }
 
-    /// Begins the first, full pass; later calls do nothing.
+    /// What must be known after a kill of the process is written down here from now on, and what a predecessor has left is gone on with.
+    pub fn keep_intents(&mut self, found: Found) {
+        match found {
+            Found::Nothing { log, why } => {
+                self.keys.log = log;
+                self.jobs.opening.why = why;
+            }
+            Found::Left(left) => self.take_up(*left),
+        }
+        if self.records.identity.is_some() {
+            self.keys.log.records_policy();
+        }
+    }
+
+    fn take_up(&mut self, left: Left) {
+        let Left { log, records, header, flipped } = left;
+        self.keys.take_up(log, &records);
+        for (side, process) in [Side::Source, Side::Target].into_iter().zip(header.processes) {
+            self.links.of_mut(side).run_id = process;
+        }
+        self.report.counts.scripts_unproven_at_ms = header.scripts_at_ms;
+        // Each key is named once more: which of them are volatile is not written down.
+        let why = format!("the process was started anew: {} keys in doubt are copied again", self.keys.dirty_count());
+        let grace = if flipped { Grace::Returned } else { Grace::AsShadowSays };
+        self.jobs.opening = Opening { kind: PassKind::Volatile, grace, why };
+    }
+
+    /// Begins the first pass; later calls do nothing.
     pub fn open(&mut self) {
         if self.jobs.pass.number == 0 {
-            self.start_pass(PassKind::Full, "dual operation begins");
+            let Opening { kind, grace, ref mut why } = self.jobs.opening;
+            let why = std::mem::take(why);
+            self.start_pass(kind, grace, &why);
         }
     }
 
@@ -187,6 +221,7 @@ impl Lane {
     /// Dual operation is over: no more repairs; blocked clients are sent back to their cores.
     pub fn retire(&mut self) {
         self.ending.retired = true;
+        self.keys.log.every_key_is_uncopied(false);
         self.dismiss_waiters();
     }
 
@@ -210,6 +245,9 @@ impl Lane {
 
     /// Whatever happened, some of this may now be possible.
     pub(super) fn after_step(&mut self) {
+        let confirmed = Confirmed { taken: self.due.taken(), waiting: self.shadow.oldest_follows() };
+        self.keys.settle(confirmed, self.due.end());
+        self.tell_of_intents();
         if self.keys.dirty_count() > limits::DIRTY_KEYS_MAX {
             self.begin_pass(PassKind::Full, "too many dirty keys to keep by name");
         }
@@ -227,14 +265,14 @@ impl Lane {
     /// Everything is uncopied again. Before the first pass has begun there is nothing to do: it will be a full one.
     pub(super) fn begin_pass(&mut self, kind: PassKind, reason: &str) {
         if self.jobs.pass.number > 0 {
-            self.start_pass(kind, reason);
+            self.start_pass(kind, Grace::Returned, reason);
         }
     }
 
-    fn start_pass(&mut self, kind: PassKind, reason: &str) {
+    fn start_pass(&mut self, kind: PassKind, grace: Grace, reason: &str) {
         let number = self.jobs.pass.number + 1;
-        self.jobs.pass = Pass { number, kind, done: false };
-        self.keys.begin_pass(kind == PassKind::Full);
+        self.jobs.pass = Pass { number, kind, grace, done: false };
+        self.keys.begin_pass(kind == PassKind::Full, self.records.identity.is_some());
         self.consumers.forget();
         self.out.tell(LaneEvent::PassStarted { pass: number, kind, reason: reason.to_owned() });
     }
@@ -247,6 +285,9 @@ impl Lane {
         }
         let identity = self.policies.borrow().record.as_ref().map(|seat| seat.identity);
         let changed = std::mem::replace(&mut self.records.identity, identity) != identity;
+        if changed && identity.is_some() {
+            self.keys.log.records_policy();
+        }
         // Copies towards the source pass no policy.
         if changed && self.links.authority == Side::Source {
             self.begin_pass(PassKind::Full, "the records policy is another one");
@@ -278,6 +319,18 @@ impl Lane {
     /// The copy of this key has been emitted, or the pass is over.
     pub(super) fn is_known(&self, key: &KeyRef) -> bool {
         self.jobs.pass.done || self.keys.is_clean(key.id)
+    }
+
+    /// Says when the intent log has become full, and when it is complete again.
+    fn tell_of_intents(&mut self) {
+        let (log, report, now_us) = (&self.keys.log, &mut self.report, self.now.mono_us);
+        let turned =
+            if report.told_full { log.is_whole() } else { log.is_overflowed() && now_us >= report.next_full_us };
+        if turned {
+            report.told_full = !report.told_full;
+            report.next_full_us = now_us + limits::INTENT_LOG_TOLD_US;
+            self.out.tell(LaneEvent::IntentLog { full: report.told_full });
+        }
     }
 
     // ---- status -----------------------------------------------------------------------------------------------------------

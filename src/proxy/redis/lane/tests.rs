@@ -3,6 +3,7 @@
 mod blocked;
 mod blocks;
 mod coalesced;
+mod intents;
 mod pieces;
 mod policies;
 mod watched;
@@ -30,7 +31,7 @@ fn endpoint(name: &str, port: u16) -> Endpoint {
     Endpoint::from_url(name, ProtocolKind::Redis, &format!("redis://127.0.0.1:{port}")).expect("a good url")
 }
 
-fn plan(authority: Authority) -> Arc<RoutePlan> {
+pub(super) fn plan(authority: Authority) -> Arc<RoutePlan> {
     Arc::new(RoutePlan {
         interlay: InterlayName::new("orders").expect("a good name"),
         generation: Generation(1),

@@ -35,16 +35,21 @@ impl Lane {
         }
         if commands.iter().any(|command| command.is_script()) {
             self.watches.script_sent(self.now.mono_us);
+            self.keys.log.script_sent(self.now.wall_ms as u64);
         }
         let block = self.send_block(block, incoming.frame);
         self.due.swallow(block.replies() + 1);
+        let keys = Rc::clone(&block.keys);
         self.await_answer(Awaiting::Exec(Box::new(block)));
+        if !keys.is_empty() {
+            self.keys.write_down(&keys, self.due.end());
+        }
     }
 
     /// The block with the lane's own reads inside it: there time stands still and nothing comes between, so that each effect is exact.
     fn send_block(&mut self, mut block: Block, mut frames: &[u8]) -> Block {
         // What a copy in front of the block will say of a deadline is not known yet either.
-        block.checked.retain(|key| self.keys.is_volatile(key.id));
+        block.checked.retain(|key| self.keys.volatile.contains(key.id));
         let output = &mut self.links.authority_mut().output;
         push_request(output, &[b"MULTI"]);
         for key in &block.checked {
@@ -56,7 +61,7 @@ impl Lane {
             output.extend_from_slice(frame);
             match (part.plan.map(|plan| plan.post), part.keys.first()) {
                 (Some(Post::Deadline), Some(key)) => {
-                    self.keys.expect_deadline(key.id);
+                    self.keys.volatile.expect(key.id);
                     push_request(output, &[b"PEXPIRETIME", &key.name]);
                 }
                 (Some(Post::FirstEntry), Some(key)) => {
@@ -114,7 +119,7 @@ impl Lane {
             None => {
                 for part in block.parts.iter().filter(|part| part.has_own_read()) {
                     if part.plan.is_some_and(|plan| plan.post == Post::Deadline) {
-                        self.keys.learn_deadline(part.keys[0].id, true);
+                        self.keys.volatile.learn(part.keys[0].id, true);
                     }
                 }
                 if !is_error(reply) && !is_nil(reply) {
@@ -155,7 +160,7 @@ impl Lane {
         let Some(plan) = part.plan else { return };
         let deadline = if plan.post == Post::Deadline { read.and_then(integer) } else { None };
         if let (Post::Deadline, Some(key)) = (plan.post, part.keys.first()) {
-            self.keys.learn_deadline(key.id, deadline.is_none_or(|at| at > 0));
+            self.keys.volatile.learn(key.id, deadline.is_none_or(|at| at > 0));
         }
         let executed = Executed {
             command: part.command,
