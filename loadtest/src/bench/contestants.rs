@@ -157,6 +157,31 @@ pub fn redis() -> Result<Program, String> {
     Program::start(command, directory, (port, 0), libc::SIGTERM, answers_ping)
 }
 
+/// Crossfade passing through, with a replica of Redis' own beside the server: what any second server costs on this machine.
+pub const WITH_REPLICA: &str = "crossfade-replica";
+
+/// A Redis that is a replica of the one on `server`, and has all it has.
+///
+/// # Errors
+/// Why it does not come up.
+pub fn replica(server: u16) -> Result<Program, String> {
+    let program = redis()?;
+    let mut connection = client(program.port);
+    let failed = |error: redis::RedisError| format!("a replica: {error}");
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(server).exec(&mut connection).map_err(failed)?;
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        let told: String = redis::cmd("INFO").arg("replication").query(&mut connection).map_err(failed)?;
+        if told.contains("master_link_status:up") {
+            return Ok(program);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("a replica does not get everything: {told}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// How Crossfade is configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Crossfade<'a> {
@@ -254,7 +279,7 @@ const NO_POLICIES: &str = "[interlays.bench.policies]\nmirror = \"none\"\ncompar
 pub fn start(name: &str, binary: &Path, server: u16) -> Result<Program, String> {
     let crossfade = Crossfade { binary, cores: 1, source: server, target: None, more: "" };
     match name {
-        "crossfade" => crossfade.start(),
+        "crossfade" | WITH_REPLICA => crossfade.start(),
         "crossfade-2-cores" => Crossfade { cores: 2, ..crossfade }.start(),
         "crossfade-no-telemetry" => {
             let binary = std::env::var_os("CROSSFADE_NO_TELEMETRY_BIN")

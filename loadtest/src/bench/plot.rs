@@ -11,7 +11,7 @@ const BAR: f64 = 15.0;
 const ROW_GAP: f64 = 10.0;
 const CURVE_HEIGHT: f64 = 260.0;
 
-const COLOURS: [(&str, &str); 15] = [
+const COLOURS: [(&str, &str); 16] = [
     ("direct", "#8a8f98"),
     ("crossfade", "#0b7285"),
     ("crossfade-2-cores", "#3bc9db"),
@@ -19,6 +19,7 @@ const COLOURS: [(&str, &str); 15] = [
     ("crossfade-no-telemetry", "#66d9e8"),
     ("crossfade-dual", "#1864ab"),
     ("crossfade-dual-lane", "#4dabf7"),
+    ("crossfade-replica", "#74c0fc"),
     ("crossfade-migrating", "#1864ab"),
     ("crossfade-migrating-lane", "#4dabf7"),
     ("haproxy", "#e8590c"),

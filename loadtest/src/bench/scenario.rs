@@ -128,7 +128,7 @@ pub struct Scenario {
 }
 
 /// Every contestant that exists.
-pub const REDIS: [&str; 11] = [
+pub const REDIS: [&str; 12] = [
     "direct",
     "crossfade",
     "crossfade-2-cores",
@@ -136,6 +136,7 @@ pub const REDIS: [&str; 11] = [
     "crossfade-no-telemetry",
     "crossfade-dual",
     "crossfade-dual-lane",
+    "crossfade-replica",
     "crossfade-migrating",
     "crossfade-migrating-lane",
     "haproxy",

@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
 
     fn one_alone(&mut self, name: &str, block: &Block, repetition: u32) -> Result<(), String> {
         let (keys, value_bytes) = block.loads.iter().find_map(|load| self.loads[load].fill()).unwrap_or((1, 1));
-        let (dual, server, program);
+        let (dual, server, replica, program);
         let target = if let Some(feed) = contestants::dual_over(name) {
             dual = Dual::prepare(&self.tools.crossfade, keys, value_bytes, feed)?;
             dual.compare()?;
@@ -255,8 +255,13 @@ impl<'a> Session<'a> {
             if name == "direct" {
                 Target { port: server.port, proxy: None, servers: vec![server.pid()] }
             } else {
+                let mut servers = vec![server.pid()];
+                if name == contestants::WITH_REPLICA {
+                    replica = contestants::replica(server.port)?;
+                    servers.push(replica.pid());
+                }
                 program = contestants::start(name, &self.tools.crossfade, server.port)?;
-                Target { port: program.port, proxy: Some(program.pid()), servers: vec![server.pid()] }
+                Target { port: program.port, proxy: Some(program.pid()), servers }
             }
         };
         for load in &block.loads {
