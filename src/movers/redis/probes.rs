@@ -8,7 +8,8 @@ use std::rc::Rc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::feed::compare::{Compared, FeedReader};
+use super::feed::compare::FeedReader;
+use super::feed::work::Compared;
 use super::lane_client::{LaneClient, PendingProbe as PendingLaneProbe};
 use crate::error::{JobError, OrderFault};
 use base::model::{InterlayName, limits};

@@ -287,7 +287,7 @@ impl Shared {
         self.status.get()
     }
 
-    fn doubts_len(&self) -> usize {
+    pub fn doubts_len(&self) -> usize {
         self.doubts.borrow().len() + self.absent.borrow().len()
     }
 

@@ -8,24 +8,15 @@ use std::cell::RefCell;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::applier::Feed;
+use super::applier::{Feed, Shared};
 use super::exact::{ReadAt, read_at, read_now};
 use super::shadow::connect;
-use super::work::{Pair, Work};
+use super::work::{Compared, Work};
 use crate::error::{JobError, ServerFault};
 use base::model::{Endpoint, limits};
 use follow::redis::client::RedisClient;
 use wire::resp::args::Args;
 use wire::resp::command;
-use wire::resp::value::Value;
-
-/// Both answers, in the order of the reads, and which of them are not to be relied on.
-#[derive(Debug)]
-pub struct Compared {
-    pub authority: Vec<Value>,
-    pub shadow: Vec<Value>,
-    pub doubtful: Vec<bool>,
-}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -58,7 +49,7 @@ impl FeedReader {
             return Err(JobError::server(shadow.who(), ServerFault::ReplyTimeout(limits::FEED_PROBE_PATIENCE)));
         }
         // Before and behind: a repair may end in between.
-        let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
+        let known: Vec<bool> = reads.iter().map(|read| self.feed.0.is_known_to_differ(database, read)).collect();
         let answers = read_now(&mut shadow, database, reads).await?;
         let doubtful = reads.iter().zip(known);
         let doubtful =
@@ -78,26 +69,27 @@ impl FeedReader {
             return Err(late());
         }
         let (reply, answer) = oneshot::channel();
-        let known: Vec<bool> = reads.iter().map(|read| self.is_known_to_differ(database, read)).collect();
         self.feed.0.push(Work::Compare { database, reads, reply });
-        let Ok(Ok(Pair { authority, shadow, settled })) = timeout(limits::FEED_PROBE_PATIENCE, answer).await else {
-            return Err(late());
-        };
-        let doubtful = known.into_iter().map(|known| known || !settled).collect();
-        Ok(Compared { authority, shadow, doubtful })
+        match timeout(limits::FEED_PROBE_PATIENCE, answer).await {
+            Ok(Ok(compared)) => Ok(compared),
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
     }
 
     fn touched_since(&self, offset: u64, database: u32, read: &[u8]) -> bool {
         let touches = self.feed.0.touches.borrow();
         keys(read).is_none_or(|keys| keys.iter().any(|key| touches.since(offset, database, key)))
-            || self.is_known_to_differ(database, read)
+            || self.feed.0.is_known_to_differ(database, read)
     }
+}
 
-    fn is_known_to_differ(&self, database: u32, read: &[u8]) -> bool {
-        if self.feed.doubts_len() == 0 {
+impl Shared {
+    /// Whether a read names a key that may differ.
+    pub(super) fn is_known_to_differ(&self, database: u32, read: &[u8]) -> bool {
+        if self.doubts_len() == 0 {
             return false;
         }
-        keys(read).is_some_and(|keys| keys.iter().any(|key| self.feed.0.is_in_doubt(database, key)))
+        keys(read).is_some_and(|keys| keys.iter().any(|key| self.is_in_doubt(database, key)))
     }
 }
 

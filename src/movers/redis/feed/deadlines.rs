@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::applier::Shared;
 use super::shadow::connect;
 use super::spec::{FeedError, FeedEvent};
-use super::work::{Pair, Work};
+use super::work::{Compared, Work};
 use crate::error::JobError;
 use crate::redis::names::NameScan;
 use base::model::limits;
@@ -138,7 +138,7 @@ impl Shared {
         let (reply, answer) = oneshot::channel();
         self.push(Work::Compare { database, reads, reply });
         // Without an answer the feed has ended, and this with it.
-        let Ok(Pair { authority, shadow, .. }) = answer.await else { return Vec::new() };
+        let Ok(Compared { authority, shadow, .. }) = answer.await else { return Vec::new() };
         let both = keys.iter().zip(authority.iter().zip(&shadow));
         let missing = both.filter(|(_, (_, at_shadow))| at_shadow.integer() == Some(-2));
         let volatile = missing.filter_map(|(key, (at, _))| Some((key, at.integer().filter(|at_ms| *at_ms > 0)?)));

@@ -27,7 +27,7 @@ pub mod standby;
 mod standstill;
 mod touches;
 pub mod unsettled;
-mod work;
+pub mod work;
 
 #[cfg(test)]
 mod conflict_tests;

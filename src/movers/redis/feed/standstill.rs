@@ -11,13 +11,13 @@ use super::history::HistoryWriter;
 use super::repair::{read_deadlines, read_keys};
 use super::shadow::connect;
 use super::spec::FeedError;
-use super::work::{Pair, Work};
+use super::work::{Compared, Work};
 use base::model::limits;
 use follow::redis::client::RedisClient;
 use wire::resp::encode::push_request;
 
 /// Reads of one comparison, and who waits for the answers.
-type Comparison = (Vec<Box<[u8]>>, oneshot::Sender<Pair>);
+type Comparison = (Vec<Box<[u8]>>, oneshot::Sender<Compared>);
 
 impl Shared {
     /// Does what there is to do at one position; false when there is nothing. Whatever the doubts, what waits behind them has its turn.
@@ -96,15 +96,17 @@ impl Shared {
         let ReadAt { offset, settled, replies } = read_at(self.source(at).await?, database, &reads).await?;
         self.advance_to(at, offset).await?;
         let shadow = read_now(&mut at.client, database, &reads).await?;
-        let (mut replies, mut shadow) = (replies.into_iter(), shadow.into_iter());
+        // Also what came into doubt on the way to this position: it has not been copied again yet.
+        let doubtful = reads.iter().map(|read| !settled || self.is_known_to_differ(database, read));
+        let (mut replies, mut shadow, mut doubtful) = (replies.into_iter(), shadow.into_iter(), doubtful);
         for (count, reply) in counts.into_iter().zip(waiting) {
-            let pair = Pair {
+            let compared = Compared {
                 authority: replies.by_ref().take(count).collect(),
                 shadow: shadow.by_ref().take(count).collect(),
-                settled,
+                doubtful: doubtful.by_ref().take(count).collect(),
             };
             // That the answer is no longer waited for is no error.
-            let _ = reply.send(pair);
+            let _ = reply.send(compared);
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use tokio::time::timeout;
 
 use super::applier::Feed;
 use super::batch::Doubt;
-use super::compare::{Compared, FeedReader};
+use super::compare::FeedReader;
 use super::spec::{FeedEvent, FeedSpec};
+use super::work::Compared;
 use crate::contract::Conflicts;
 use crate::digest_server;
 use crate::redis::tests::Server;
@@ -416,6 +417,46 @@ fn comparisons_that_wait_together_are_made_at_one_position() {
         let stats = String::from_utf8_lossy(stats.bytes().unwrap_or_default()).into_owned();
         // SELECT there and back, for each database once.
         assert!(stats.contains("cmdstat_select:calls=4,"), "{}: {stats}", pair.name);
+        running.abort();
+    });
+}
+
+/// What comes into doubt on the way to the position of a comparison is not copied again before it is read there.
+#[test]
+fn a_difference_that_is_known_only_at_the_position_is_no_finding() {
+    with_each("on-the-way", async |pair| {
+        let mut client = pair.source().await;
+        let keys: Vec<String> = (0..300).map(|n| format!("k:{n}")).collect();
+        for key in &keys {
+            say(&mut client, &[&format!("SET {key} 1")]).await;
+        }
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let mut shadow = pair.shadow().await;
+        for key in &keys {
+            // A hash cannot be incremented.
+            say(&mut shadow, &[&format!("DEL {key}"), &format!("HSET {key} f v")]).await;
+        }
+        pair.up_to_now(&feed).await;
+        let reader = FeedReader::new(feed.clone());
+        let mut found = 0;
+        for key in &keys {
+            let reads = vec![Box::from(request(&[b"GET", key.as_bytes()]))];
+            let words: [&[u8]; 2] = [b"INCR", key.as_bytes()];
+            let (compared, written) = tokio::join!(reader.exactly(0, reads), client.must(&words));
+            written.expect("INCR");
+            let Compared { authority, shadow, doubtful } = compared.expect("it is compared");
+            // Before the INCR nobody knew.
+            let is_behind = authority[0].bytes() == Some(b"2");
+            found += u32::from(is_behind && doubtful[0]);
+            assert!(
+                !is_behind || authority == shadow || doubtful[0],
+                "{}: {key}: {authority:?}, {shadow:?}",
+                pair.name
+            );
+        }
+        assert!(found > 0, "{}: no comparison met a command on its way", pair.name);
         running.abort();
     });
 }

@@ -4,13 +4,12 @@ use tokio::sync::oneshot;
 
 use wire::resp::value::Value;
 
-/// Both answers to the same reads at one position.
+/// Both answers, in the order of the reads, and which of them are not to be relied on.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub struct Compared {
     pub authority: Vec<Value>,
     pub shadow: Vec<Value>,
-    /// An absent key was absent at the position already.
-    pub settled: bool,
+    pub doubtful: Vec<bool>,
 }
 
 /// Something to be done while the feed stands still. That the answer is no longer waited for is no error.
@@ -19,7 +18,7 @@ pub(super) enum Work {
     Compare {
         database: u32,
         reads: Vec<Box<[u8]>>,
-        reply: oneshot::Sender<Pair>,
+        reply: oneshot::Sender<Compared>,
     },
     Deadlines {
         database: u32,
