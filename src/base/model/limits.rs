@@ -267,8 +267,8 @@ pub const FEED_ABSENT_AT_ONCE: usize = 512;
 /// How much of a stream that was applied already is looked at again for keys that may differ; a shadow that wants more is filled anew.
 pub const FEED_UNSETTLED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How finely, and how far back, a feed remembers when what it has not applied yet arrived.
-pub const FEED_LAG_STEP: Duration = Duration::from_millis(10);
-pub const FEED_LAG_STEPS_MAX: usize = 1024;
+pub const FOLLOW_ARRIVAL_STEP: Duration = Duration::from_millis(10);
+pub const FOLLOW_ARRIVALS_MAX: usize = 1024;
 /// How long a batch is gathered while more is known to come and nobody waits for it.
 pub const FEED_GATHER: Duration = Duration::from_millis(1);
 /// Slots of 8 bytes in which a feed keeps when a key of each was touched last.

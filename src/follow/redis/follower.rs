@@ -6,6 +6,7 @@
 //! `client-output-buffer-limit` however fast we read. Lives on one thread, in a `LocalSet`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
@@ -51,10 +52,35 @@ struct Shared {
     spill: RefCell<Spill>,
     arrived: Notify,
     received: Cell<u64>,
+    arrivals: RefCell<Arrivals>,
     /// What the source may be told that we have.
     acknowledged: Cell<u64>,
     wants_ack: Notify,
     ended: RefCell<Option<FollowError>>,
+}
+
+/// When what waits had arrived: the oldest first, each with the offset behind it. A step stands for what came shortly after it, too.
+#[derive(Debug, Default)]
+struct Arrivals(VecDeque<(Instant, u64)>);
+
+impl Arrivals {
+    fn note(&mut self, received: u64) {
+        let now = Instant::now();
+        let is_full = self.0.len() >= limits::FOLLOW_ARRIVALS_MAX;
+        match self.0.back_mut() {
+            Some((at, offset)) if is_full || now.duration_since(*at) < limits::FOLLOW_ARRIVAL_STEP => {
+                *offset = received;
+            }
+            _ => self.0.push_back((now, received)),
+        }
+    }
+
+    fn oldest_behind(&mut self, offset: u64) -> Option<Instant> {
+        while self.0.front().is_some_and(|&(_, end)| end <= offset) {
+            self.0.pop_front();
+        }
+        self.0.front().map(|&(at, _)| at)
+    }
 }
 
 /// The answer of a server whether its stream goes on from a position.
@@ -197,6 +223,7 @@ impl Following {
             spill: RefCell::new(Spill::new(spill)),
             arrived: Notify::new(),
             received: Cell::new(offset),
+            arrivals: RefCell::default(),
             acknowledged: Cell::new(offset),
             wants_ack: Notify::new(),
             ended: RefCell::default(),
@@ -227,6 +254,12 @@ impl Following {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.shared.received.get()
+    }
+
+    /// When the first byte behind this offset arrived, or a little earlier; `None` when none has. What lies before is not asked for again.
+    #[must_use]
+    pub fn waits_since(&self, offset: u64) -> Option<Instant> {
+        self.shared.arrivals.borrow_mut().oldest_behind(offset)
     }
 
     #[must_use]
@@ -328,6 +361,7 @@ impl Shared {
                 return error.into();
             }
             self.received.set(self.received.get() + more);
+            self.arrivals.borrow_mut().note(self.received.get());
             self.arrived.notify_one();
         }
     }

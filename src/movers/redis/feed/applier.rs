@@ -87,13 +87,15 @@ pub(super) struct Applying {
 /// Whether the shadow may be so late that it has lost keys of its own which live on at the authority.
 #[derive(Debug)]
 struct Lag {
-    /// What had arrived, and when; the oldest first. Only what the shadow does not have.
-    arrived: VecDeque<(Instant, u64)>,
     /// Whatever the time: until what had arrived at first is applied; how far that is, once something has.
     catching_up: bool,
     first_arrived: Option<u64>,
     /// Whatever the time: until the shadow's deadlines are later than the authority's.
     until_exact: bool,
+    /// How long the shadow took for the last batch.
+    round_trip: Duration,
+    /// Since when the oldest command of the batch has waited that went in while the shadow did not seem late.
+    trusted_since: Option<Instant>,
 }
 
 /// Somebody waits for the shadow to have more, as long as this lives.
@@ -255,24 +257,36 @@ fn next(pause: Duration) -> Duration {
 }
 
 impl Lag {
+    fn new() -> Self {
+        let (round_trip, trusted_since) = (Duration::ZERO, None);
+        Self { catching_up: true, first_arrived: None, until_exact: true, round_trip, trusted_since }
+    }
+
     fn note(&mut self, received: u64, applied: u64) {
-        let now = Instant::now();
-        while self.arrived.front().is_some_and(|&(_, offset)| offset <= applied) {
-            self.arrived.pop_front();
-        }
-        let due = self.arrived.back().is_none_or(|&(at, _)| now.duration_since(at) >= limits::FEED_LAG_STEP);
-        if received > applied && due && self.arrived.len() < limits::FEED_LAG_STEPS_MAX {
-            self.arrived.push_back((now, received));
-        }
         let goal = *self.first_arrived.get_or_insert(received);
         self.catching_up &= applied < goal;
     }
 
-    fn is_doubtful(&self, grace_ms: i64) -> bool {
-        let half = Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0));
-        let late = self.arrived.front().is_some_and(|(at, _)| at.elapsed() >= half);
-        self.catching_up || self.until_exact || late
+    /// `since`: when what comes next arrived. The shadow will have it about a round trip from now.
+    fn is_doubtful(&mut self, since: Option<Instant>, grace_ms: i64) -> bool {
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+        let doubtful = self.catching_up || self.until_exact || waited + self.round_trip >= bearable(grace_ms);
+        if !doubtful && let Some(since) = since {
+            self.trusted_since.get_or_insert(since);
+        }
+        doubtful
     }
+
+    /// The shadow has the batch. Whether it took longer than it seemed it would.
+    fn was_late(&mut self, began: Instant, grace_ms: i64) -> bool {
+        self.round_trip = began.elapsed();
+        self.trusted_since.take().is_some_and(|since| since.elapsed() >= bearable(grace_ms))
+    }
+}
+
+/// The longest that the shadow may be behind without having lost a key early: half of what its deadlines are later, as clocks differ.
+fn bearable(grace_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0))
 }
 
 impl Shared {
@@ -338,7 +352,7 @@ impl Shared {
             spill: spec.spill.clone(),
             sizes: Sizes::default(),
         };
-        let mut lag = Lag { arrived: VecDeque::new(), catching_up: true, first_arrived: None, until_exact: true };
+        let mut lag = Lag::new();
         let (following, reader, dialect) = match standing {
             Some(Standing { following, reader }) => {
                 let position = reader.position();
@@ -512,7 +526,8 @@ impl Shared {
         // What the shadow lost before its deadlines were corrected lives on at the authority for a grace.
         let lost_is_gone = Duration::from_millis(u64::try_from(2 * self.spec.grace_ms).unwrap_or(0));
         at.lag.until_exact &= self.status().exact_since.is_none_or(|since| since.elapsed() < lost_is_gone);
-        let doubtful = at.lag.is_doubtful(at.dialect.grace_ms);
+        let since = at.following.waits_since(self.status().applied.map_or(0, |at| at.offset));
+        let doubtful = at.lag.is_doubtful(since, at.dialect.grace_ms);
         loop {
             let full =
                 at.batch.commands() >= limits::FEED_BATCH_COMMANDS || at.batch.bytes() >= limits::FEED_BATCH_BYTES;
@@ -567,7 +582,11 @@ impl Shared {
             }
             Ok(())
         };
+        let began = Instant::now();
         at.client.exchange(requests, count, read).await?;
+        if at.lag.was_late(began, at.dialect.grace_ms) {
+            self.doubt(at.batch.frames().flat_map(|(frame, database)| built_on(frame, database)));
+        }
         match at.batch.outcome(refused.as_deref(), &exec) {
             Outcome::Applied(found) => {
                 if !found.doubts.is_empty() {
@@ -591,6 +610,17 @@ impl Shared {
         at.batch.clear();
         Ok(())
     }
+}
+
+/// The keys of a command that the shadow executed late, without having been asked whether it had them.
+fn built_on(frame: &[u8], database: u32) -> Vec<Doubt> {
+    let name = Args::new(frame).next().unwrap_or_default();
+    if !needs_presence(name) && !keeps_deadline(name, frame) {
+        return Vec::new();
+    }
+    let why = "the shadow was late, and may have lost what it is made of";
+    let doubt = |(database, key)| Doubt { database, key: Some(key), why: why.to_owned() };
+    keys_with_databases(frame, database).into_iter().map(doubt).collect()
 }
 
 /// A shadow that is late may have lost a key of its own that lives on at the authority: a command that builds on what the key holds would then

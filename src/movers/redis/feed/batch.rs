@@ -124,6 +124,12 @@ impl Batch {
         }
     }
 
+    /// The commands of the stream, each with its database.
+    pub fn frames(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let of_the_stream = |entry: &&Entry| !matches!(entry.expect, Expect::Own | Expect::Present);
+        self.entries.iter().filter(of_the_stream).map(|entry| (&self.bytes[entry.range.clone()], entry.database))
+    }
+
     /// Removes Crossfade's own key from a database it does not belong in.
     pub fn forget(&mut self, database: u32, key: &[u8]) {
         self.push(database, &[b"DEL", key], Expect::Own);
