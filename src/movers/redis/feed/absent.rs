@@ -1,7 +1,7 @@
 //! Tells keys that a late shadow has lost too early from those that are new: only what expires can be lost so. Lives on the movers' thread.
 
 use super::applier::Shared;
-use super::batch::{DatabaseKey, Doubt};
+use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases};
 use super::exact::offset_of;
 use super::shadow::connect;
 use super::spec::FeedError;
@@ -76,6 +76,26 @@ impl Shared {
         let one = (database, key);
         if !self.absent.borrow().contains_key(&one) {
             self.unsettled.borrow_mut().settle(&one);
+        }
+    }
+
+    /// What is made of a key that may differ may differ too: RENAME, COPY, LMOVE and the like carry it on before it is copied again.
+    pub(super) fn spread_doubts(&self, batch: &Batch) {
+        if self.doubts_len() == 0 {
+            return;
+        }
+        let all = batch.frames().map(|(frame, database)| keys_with_databases(frame, database));
+        let mut several: Vec<Vec<DatabaseKey>> = all.filter(|keys| keys.len() > 1).collect();
+        loop {
+            let is_touched =
+                |keys: &mut Vec<DatabaseKey>| keys.iter().any(|(database, key)| self.is_in_doubt(*database, key));
+            let touched: Vec<_> = several.extract_if(.., is_touched).collect();
+            if touched.is_empty() {
+                return;
+            }
+            self.doubt(
+                touched.into_iter().flatten().filter(|(_, key)| !key.starts_with(crate::RESERVED_PREFIX)).map(doubt),
+            );
         }
     }
 

@@ -600,6 +600,7 @@ impl Shared {
                     }
                     self.has_absent.notify_one();
                 }
+                self.spread_doubts(&at.batch);
             }
             Outcome::Refused(why) => {
                 return Err(FeedError::Refused { shadow: at.client.who().to_owned(), why });

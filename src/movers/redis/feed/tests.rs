@@ -460,3 +460,29 @@ fn a_difference_that_is_known_only_at_the_position_is_no_finding() {
         running.abort();
     });
 }
+
+/// A key in doubt that is renamed before it is copied again takes what is wrong along.
+#[test]
+fn what_is_made_of_a_key_in_doubt_is_in_doubt() {
+    with_each("spread", async |pair| {
+        let mut client = pair.source().await;
+        say(&mut client, &["RPUSH a 1", "RPUSH c 1", "SELECT 3", "SET other v", "SELECT 0"]).await;
+        let feed = pair.feed();
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let mut shadow = pair.shadow().await;
+        // Nothing can be pushed to a hash.
+        say(&mut shadow, &["DEL a", "HSET a f v"]).await;
+        let block: Vec<u8> =
+            ["MULTI", "RPUSH a 2", "RENAME a b", "COPY b d", "COPY d e", "MOVE b 3", "RENAME c f", "EXEC"]
+                .iter()
+                .flat_map(|line| request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>()))
+                .collect();
+        client.pipeline(&block, 8).await.expect("a transaction");
+        pair.up_to_now(&feed).await;
+        timeout(PATIENCE, feed.undoubted()).await.expect("everything is copied again");
+        pair.in_step(&feed).await;
+        pair.assert_equal().await;
+        running.abort();
+    });
+}
