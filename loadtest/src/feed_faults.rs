@@ -53,6 +53,16 @@ pub fn kills_of_the_proxy(seed: u64, kills: usize) -> usize {
         writers.progress(10);
         rig.authority(side);
     }
+    assert_continued(&rig, writers);
+    before_the_change
+}
+
+/// Nothing acknowledged is lost, the servers are equal, no comparison has found a difference, and only the first copy was of every key. What the journal
+/// says.
+///
+/// # Panics
+/// When that is not so.
+pub fn assert_continued(rig: &Rig, writers: Writers) -> String {
     writers.progress(100);
     let known = writers.finish();
     let now = rig.drained();
@@ -60,9 +70,9 @@ pub fn kills_of_the_proxy(seed: u64, kills: usize) -> usize {
     let authority = if now["authority"] == "target" { &rig.target } else { &rig.source };
     assert_eq!(losses(&mut authority.connection(), &known), Vec::<String>::new());
     assert_eq!(now["divergences_found"], 0, "{now}");
-    let journal = journal(&rig);
-    assert_eq!(full_copies(&journal), 1, "nothing is copied again: {journal}");
-    before_the_change
+    let journal = journal(rig);
+    assert_eq!(full_copies(&journal), 1, "only the first copy is of every key: {journal}");
+    journal
 }
 
 /// Kills the proxy and the source together and for ever, so often, each time others, while writers count: what the proxy had received and not passed

@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::crossfade::Crossfade;
-use crate::feed_faults::journal;
+use crate::feed_faults::{assert_continued, journal};
 use crate::feed_history::{full_copies, server};
 use crate::history::Random;
-use crate::rig::{MIGRATION, Rig, STEP, Writers, fill, losses};
+use crate::rig::{MIGRATION, Rig, STEP, Writers, fill};
 use crate::server::{Kind, RealServer, run, try_connect};
 use crate::slow::SlowProxy;
 use crate::wait::until;
@@ -91,15 +91,7 @@ pub fn kills_of_the_proxy(seed: u64, rounds: usize) -> Vec<usize> {
         // Behind it.
         copied.push(kill(&mut rig, &writers));
     }
-    writers.progress(100);
-    let known = writers.finish();
-    let now = rig.drained();
-    rig.assert_equal();
-    let authority = if now["authority"] == "target" { &rig.target } else { &rig.source };
-    assert_eq!(losses(&mut authority.connection(), &known), Vec::<String>::new());
-    assert_eq!(now["divergences_found"], 0, "{now}");
-    let journal = journal(&rig);
-    assert_eq!(full_copies(&journal), 1, "only the first copy is of every key: {journal}");
+    let journal = assert_continued(&rig, writers);
     assert!(copied.iter().all(|copied| *copied <= COPIED_AGAIN_MAX), "{copied:?} of {KEYS} keys: {journal}");
     copied
 }
