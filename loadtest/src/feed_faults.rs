@@ -38,7 +38,7 @@ pub fn kills_of_the_proxy(seed: u64, kills: usize) -> usize {
     let writers = Writers::start(rig.proxy.port, 3);
     rig.advance_to("compare");
     // From here on nothing may be copied again.
-    rig.drained();
+    rig.in_step();
     let mut before_the_change = 0;
     for _ in 0..kills {
         let before = rig.proxy.show(MIGRATION);
@@ -109,7 +109,7 @@ pub fn kills_of_the_target(seed: u64, kills: usize, consistency: &'static str) {
     let mut rig = followed_with(server(Kind::Redis, true), server(Kind::Redis, true), consistency);
     let writers = Writers::start(rig.proxy.port, 3);
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     for _ in 0..kills {
         writers.progress(1 + random.below(1000));
         rig.target.down();

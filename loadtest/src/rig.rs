@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::crossfade::{Crossfade, INTERLAY};
+use crate::crossfade::{Crossfade, INTERLAY, brief};
 use crate::digest::{contents, differences};
 use crate::server::{Kind, RealServer, try_connect};
+use crate::wait::until;
 
 pub const MIGRATION: &str = "m";
 /// A step of a small migration takes a second or so.
@@ -140,19 +141,34 @@ impl Rig {
         }
     }
 
-    /// Waits until both sides are connected and nothing is dirty, in flight or uncopied.
+    /// Waits until both sides are connected and nothing is dirty, in flight or uncopied. Only for servers at rest: beside clients that
+    /// write something is always in flight.
     pub fn drained(&self) -> Json {
+        self.wait_for_shadow("a drained shadow", |now| is_in_step(now) && now["in_flight"] == 0)
+    }
+
+    /// Waits until both sides are connected and nothing is dirty or uncopied, while clients may write.
+    pub fn in_step(&self) -> Json {
+        self.wait_for_shadow("a shadow in step", is_in_step)
+    }
+
+    fn wait_for_shadow(&self, what: &str, done: impl Fn(&Json) -> bool) -> Json {
         // A status is up to 100 ms old: only a status from after the last write counts.
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
-        self.proxy.wait(MIGRATION, "a drained lane", STEP, |now| {
-            now["lane"]["at_ms"].as_u64().is_some_and(|at| at > since)
-                && now["dirty"] == 0
-                && now["in_flight"] == 0
-                && now["uncopied"] == false
-                && now["lane"]["authority_connected"] == true
-                && now["lane"]["shadow_connected"] == true
+        until(what, STEP, || {
+            let now = self.proxy.show(MIGRATION);
+            if now["lane"]["at_ms"].as_u64().is_some_and(|at| at > since) && done(&now) {
+                return Ok(now);
+            }
+            Err(format!(
+                "{}; in flight {}, {}\n{}",
+                brief(&now),
+                now["in_flight"],
+                now["lane"],
+                self.proxy.log_tail(10)
+            ))
         })
     }
 
@@ -340,4 +356,12 @@ pub fn fill(connection: &mut redis::Connection, rounds: usize) {
         }
         pipe.exec(connection).expect("the history is written");
     }
+}
+
+/// Whether both sides are connected and the shadow misses nothing but what is under way to it.
+fn is_in_step(now: &Json) -> bool {
+    now["dirty"] == 0
+        && now["uncopied"] == false
+        && now["lane"]["authority_connected"] == true
+        && now["lane"]["shadow_connected"] == true
 }

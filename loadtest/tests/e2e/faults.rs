@@ -61,7 +61,7 @@ fn kill_9_in_the_middle_of_flips_loses_nothing() {
     let (mut sides, mut kills) = (Vec::new(), 0);
     for round in 0..6u64 {
         // Wait until a flip can be due, then ask for it and kill a few writes later, each round a little further on.
-        let now = rig.drained();
+        let now = rig.in_step();
         rig.make_a_flip_due(&now);
         writers.progress(1 + round * 25);
         rig.proxy.kill();
@@ -101,7 +101,7 @@ fn kill_9_while_a_flip_holds_writes_loses_nothing() {
     while in_hold.contains(&0) {
         tries += 1;
         assert!(tries <= 16, "no kill hit a hold in each direction: {in_hold:?}");
-        let before = rig.drained();
+        let before = rig.in_step();
         let to_source = before["authority"] == "target";
         let wanted = in_hold[usize::from(to_source)] == 0;
         rig.make_a_flip_due(&before);
@@ -151,7 +151,7 @@ fn a_target_that_goes_down_harms_no_client_and_catches_up() {
     rig.create();
     let writers = Writers::start(rig.proxy.port, 2);
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     rig.target.down();
     writers.progress(500);
     // It comes back empty: no key may be assumed to be there.
@@ -179,7 +179,7 @@ fn a_slow_target_does_not_slow_clients() {
     rig.create();
     let writers = Writers::start(rig.proxy.port, 2);
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     slow.delay(Duration::from_millis(300));
     let mut connection = rig.proxy.connection();
     let mut longest = Duration::ZERO;

@@ -44,7 +44,7 @@ fn restarted_shadow(durable: bool, copies: usize) {
     let mut rig = followed(server(Kind::Redis, durable), server(Kind::Redis, durable));
     let writers = Writers::start(rig.proxy.port, 2);
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     writers.progress(200);
     rig.target.down();
     writers.progress(200);
@@ -79,7 +79,7 @@ fn a_source_that_comes_back_with_its_data_is_copied_again_and_clients_lose_conne
     let mut rig = followed(server(Kind::Redis, true), server(Kind::Redis, false));
     let writers = Writers::start(rig.proxy.port, 2);
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     writers.progress(200);
     rig.source.down();
     rig.source.up();

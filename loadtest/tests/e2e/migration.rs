@@ -153,7 +153,7 @@ fn a_key_corrupted_on_the_target_is_named_by_verification() {
     let writers = Writers::start(rig.proxy.port, 1);
     rig.create();
     rig.advance_to("compare");
-    rig.drained();
+    rig.in_step();
     // On purpose, without the proxy's knowledge.
     let mut target = rig.target.connection();
     run::<redis::Value>(&mut target, "HSET hash:7 f corrupted");
