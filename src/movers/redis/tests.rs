@@ -55,6 +55,12 @@ impl Server {
         self.wait_until_up();
     }
 
+    /// `STOP`: it stands still until `CONT`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(status.success(), "kill -s {name}");
+    }
+
     fn wait_until_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {

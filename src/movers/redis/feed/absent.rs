@@ -1,7 +1,7 @@
 //! Tells keys that a late shadow has lost too early from those that are new: only what expires can be lost so. Lives on the movers' thread.
 
 use super::applier::Shared;
-use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases};
+use super::batch::{DatabaseKey, Doubt};
 use super::exact::offset_of;
 use super::shadow::connect;
 use super::spec::FeedError;
@@ -53,9 +53,7 @@ impl Shared {
             self.note(|_| {});
         }
     }
-}
 
-impl Shared {
     /// A key that the shadow has lost and a later command has made anew accepts PERSIST like any other, so the reply does not tell. `watching`: keys
     /// are looked for whose absence is not known yet.
     pub(super) fn look_at_persist(&self, frame: &[u8], database: u32, watching: bool) {
@@ -66,46 +64,6 @@ impl Shared {
         if watching || self.absent.borrow().contains_key(&one) || self.made_anew.borrow().contains_key(&one) {
             self.doubt([doubt(one)]);
         }
-    }
-}
-
-impl Shared {
-    /// The shadow has what the authority had behind everything that was applied.
-    pub(super) fn settled(&self, database: u32, key: Vec<u8>) {
-        self.doubts.borrow_mut().retain(|other| other.database != database || other.key.as_ref() != Some(&key));
-        let one = (database, key);
-        if !self.absent.borrow().contains_key(&one) {
-            self.unsettled.borrow_mut().settle(&one);
-        }
-    }
-
-    /// What is made of a key that may differ may differ too: RENAME, COPY, LMOVE and the like carry it on before it is copied again.
-    pub(super) fn spread_doubts(&self, batch: &Batch) {
-        if self.doubts_len() == 0 {
-            return;
-        }
-        let all = batch.frames().map(|(frame, database)| keys_with_databases(frame, database));
-        let mut several: Vec<Vec<DatabaseKey>> = all.filter(|keys| keys.len() > 1).collect();
-        loop {
-            let is_touched =
-                |keys: &mut Vec<DatabaseKey>| keys.iter().any(|(database, key)| self.is_in_doubt(*database, key));
-            let touched: Vec<_> = several.extract_if(.., is_touched).collect();
-            if touched.is_empty() {
-                return;
-            }
-            self.doubt(
-                touched.into_iter().flatten().filter(|(_, key)| !key.starts_with(crate::RESERVED_PREFIX)).map(doubt),
-            );
-        }
-    }
-
-    /// Whether it is known that a key may differ.
-    pub(super) fn is_in_doubt(&self, database: u32, key: &[u8]) -> bool {
-        let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
-        let doubts = self.doubts.borrow();
-        let next = doubts.range(first..).next();
-        next.is_some_and(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key))
-            || self.absent.borrow().contains_key(&(database, key.to_vec()))
     }
 }
 

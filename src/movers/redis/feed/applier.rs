@@ -13,8 +13,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
-use super::dialect::{Dialect, Translated, needs_presence};
+use super::dialect::{Dialect, Translated};
 use super::exclusions::Exclusions;
+use super::lag::{Lag, built_on, watch_presence};
 use super::rivals::{end_other_direction, take_over};
 use super::shadow::{connect, dialect, position, position_key};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
@@ -30,7 +31,6 @@ use follow::redis::position::Position;
 use follow::redis::stream::{Item, StreamReader};
 use wire::rdb::Sizes;
 use wire::resp::args::Args;
-use wire::resp::command;
 
 /// See the head of this file. Clones share everything.
 #[derive(Debug, Clone)]
@@ -82,20 +82,6 @@ pub(super) struct Applying {
     /// Not before this are keys that may differ copied again.
     pub repair_due: Instant,
     lag: Lag,
-}
-
-/// Whether the shadow may be so late that it has lost keys of its own which live on at the authority.
-#[derive(Debug)]
-struct Lag {
-    /// Whatever the time: until what had arrived at first is applied; how far that is, once something has.
-    catching_up: bool,
-    first_arrived: Option<u64>,
-    /// Whatever the time: until the shadow's deadlines are later than the authority's.
-    until_exact: bool,
-    /// How long the shadow took for the last batch.
-    round_trip: Duration,
-    /// Since when the oldest command of the batch has waited that went in while the shadow did not seem late.
-    trusted_since: Option<Instant>,
 }
 
 /// Somebody waits for the shadow to have more, as long as this lives.
@@ -256,39 +242,6 @@ fn next(pause: Duration) -> Duration {
     (pause * 2).min(limits::JOB_RECONNECT_PAUSE_MAX)
 }
 
-impl Lag {
-    fn new() -> Self {
-        let (round_trip, trusted_since) = (Duration::ZERO, None);
-        Self { catching_up: true, first_arrived: None, until_exact: true, round_trip, trusted_since }
-    }
-
-    fn note(&mut self, received: u64, applied: u64) {
-        let goal = *self.first_arrived.get_or_insert(received);
-        self.catching_up &= applied < goal;
-    }
-
-    /// `since`: when what comes next arrived. The shadow will have it about a round trip from now.
-    fn is_doubtful(&mut self, since: Option<Instant>, grace_ms: i64) -> bool {
-        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
-        let doubtful = self.catching_up || self.until_exact || waited + self.round_trip >= bearable(grace_ms);
-        if !doubtful && let Some(since) = since {
-            self.trusted_since.get_or_insert(since);
-        }
-        doubtful
-    }
-
-    /// The shadow has the batch. Whether it took longer than it seemed it would.
-    fn was_late(&mut self, began: Instant, grace_ms: i64) -> bool {
-        self.round_trip = began.elapsed();
-        self.trusted_since.take().is_some_and(|since| since.elapsed() >= bearable(grace_ms))
-    }
-}
-
-/// The longest that the shadow may be behind without having lost a key early: half of what its deadlines are later, as clocks differ.
-fn bearable(grace_ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0))
-}
-
 impl Shared {
     pub fn note(&self, change: impl FnOnce(&mut FeedStatus)) {
         let mut status = self.status.get();
@@ -299,10 +252,6 @@ impl Shared {
 
     pub fn status(&self) -> FeedStatus {
         self.status.get()
-    }
-
-    pub fn doubts_len(&self) -> usize {
-        self.doubts.borrow().len() + self.absent.borrow().len()
     }
 
     pub async fn applied(&self, offset: u64) {
@@ -320,21 +269,6 @@ impl Shared {
             }
             changed.await;
         }
-    }
-
-    pub fn doubt(&self, more: impl IntoIterator<Item = Doubt>) {
-        let mut count = 0;
-        let mut unsettled = self.unsettled.borrow_mut();
-        let noted = more.into_iter().inspect(|doubt| {
-            count += 1;
-            if let Some(key) = &doubt.key {
-                unsettled.open((doubt.database, key.clone()));
-            }
-        });
-        self.doubts.borrow_mut().extend(noted);
-        drop(unsettled);
-        self.note(|status| status.doubted += count);
-        self.has_work.notify_one();
     }
 
     /// Connects, finds where the shadow is, and follows the authority from there; fills the shadow anew where that cannot be.
@@ -527,7 +461,7 @@ impl Shared {
         let lost_is_gone = Duration::from_millis(u64::try_from(2 * self.spec.grace_ms).unwrap_or(0));
         at.lag.until_exact &= self.status().exact_since.is_none_or(|since| since.elapsed() < lost_is_gone);
         let since = at.following.waits_since(self.status().applied.map_or(0, |at| at.offset));
-        let doubtful = at.lag.is_doubtful(since, at.dialect.grace_ms);
+        let doubtful = at.lag.is_doubtful(since, Instant::now(), at.dialect.grace_ms);
         loop {
             let full =
                 at.batch.commands() >= limits::FEED_BATCH_COMMANDS || at.batch.bytes() >= limits::FEED_BATCH_BYTES;
@@ -584,7 +518,7 @@ impl Shared {
         };
         let began = Instant::now();
         at.client.exchange(requests, count, read).await?;
-        if at.lag.was_late(began, at.dialect.grace_ms) {
+        if at.lag.was_late(began, Instant::now(), at.dialect.grace_ms) {
             self.doubt(at.batch.frames().flat_map(|(frame, database)| built_on(frame, database)));
         }
         match at.batch.outcome(refused.as_deref(), &exec) {
@@ -611,37 +545,6 @@ impl Shared {
         at.batch.clear();
         Ok(())
     }
-}
-
-/// The keys of a command that the shadow executed late, without having been asked whether it had them.
-fn built_on(frame: &[u8], database: u32) -> Vec<Doubt> {
-    let name = Args::new(frame).next().unwrap_or_default();
-    if !needs_presence(name) && !keeps_deadline(name, frame) {
-        return Vec::new();
-    }
-    let why = "the shadow was late, and may have lost what it is made of";
-    let doubt = |(database, key)| Doubt { database, key: Some(key), why: why.to_owned() };
-    keys_with_databases(frame, database).into_iter().map(doubt).collect()
-}
-
-/// A shadow that is late may have lost a key of its own that lives on at the authority: a command that builds on what the key holds would then
-/// make another one of it.
-fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
-    let name = Args::new(frame).next().unwrap_or_default();
-    if !needs_presence(name) && !keeps_deadline(name, frame) {
-        return;
-    }
-    let all = keys_with_databases(frame, database);
-    for key in command::lookup(name).keys_of(frame).unwrap_or_default().0 {
-        if !key.starts_with(crate::RESERVED_PREFIX) {
-            batch.watch(database, key, &all);
-        }
-    }
-}
-
-/// SET overwrites, but for the deadline if it is told to keep that.
-fn keeps_deadline(name: &[u8], frame: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"SET") && Args::new(frame).skip(3).any(|option| option.eq_ignore_ascii_case(b"KEEPTTL"))
 }
 
 /// The database that the position moves to when this command exchanges it with database 0.

@@ -3,7 +3,7 @@
 //! [`dialect`] turns a command of the stream into what the shadow is sent, [`batch`] makes transactions of them and reads their answers,
 //! [`touches`] remembers which keys they were about, [`unsettled`] from where on a key may differ: these are pure. [`exclusions`] are the keys that are not moved, [`pace`] how fast a snapshot is read. [`conflicts`] deals with
 //! what the shadow held before, [`filling`] and [`history`] write a snapshot to it, [`applier`]
-//! applies the stream, [`standstill`] reads, compares and repairs at one exact
+//! applies the stream, [`lag`] knows whether the shadow may be late, [`doubts`] which of its keys may differ for that, [`standstill`] reads, compares and repairs at one exact
 //! position, [`compare`] asks it to. [`standby`] keeps the other direction ready. Lives on the movers' thread.
 
 mod absent;
@@ -13,10 +13,12 @@ pub mod compare;
 pub mod conflicts;
 mod deadlines;
 pub mod dialect;
+mod doubts;
 pub mod exact;
 pub mod exclusions;
 mod filling;
 pub mod history;
+mod lag;
 pub mod pace;
 mod repair;
 pub mod rivals;
@@ -31,6 +33,8 @@ pub mod work;
 
 #[cfg(test)]
 mod conflict_tests;
+#[cfg(test)]
+mod late_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,0 +1,43 @@
+//! A shadow that answers late, between real servers.
+
+use std::time::Duration;
+
+use super::applier::Feed;
+use super::spec::FeedSpec;
+use super::tests::{run, say, with_each};
+
+/// The shadow stands still from before a key's deadline until behind the grace; at the authority the key lives on. That the shadow was late is known
+/// only when it answers: what was on its way to it then was sent without asking whether the shadow had the key.
+#[test]
+fn what_the_shadow_executed_late_is_copied_again() {
+    const GRACE_MS: i64 = 1000;
+    with_each("late", async |pair| {
+        let feed = Feed::new(FeedSpec { grace_ms: GRACE_MS, ..pair.spec() });
+        let running = run(&feed);
+        pair.in_step(&feed).await;
+        let exact = async {
+            while feed
+                .status()
+                .exact_since
+                .is_none_or(|since| since.elapsed() < Duration::from_millis(2 * GRACE_MS as u64))
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        exact.await;
+        let mut source = pair.source().await;
+        say(&mut source, &["RPUSH list a", "PEXPIRE list 300"]).await;
+        pair.up_to_now(&feed).await;
+        let doubted = feed.status().doubted;
+        pair.shadow.signal("STOP");
+        say(&mut source, &["RPUSH list b", "PEXPIRE list 60000"]).await;
+        tokio::time::sleep(Duration::from_millis(300 + 2 * GRACE_MS as u64)).await;
+        pair.shadow.signal("CONT");
+        pair.up_to_now(&feed).await;
+        feed.undoubted().await;
+        let list = pair.shadow().await.must(&[b"LRANGE", b"list", b"0", b"-1"]).await.expect("LRANGE");
+        assert_eq!(list.items().map(<[_]>::len), Some(2), "{}: {list:?}", pair.name);
+        assert!(feed.status().doubted > doubted, "{}: the shadow was not late", pair.name);
+        running.abort();
+    });
+}
