@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::applier::Shared;
 use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases};
+use wire::resp::args::Args;
 
 impl Shared {
     /// These may differ: they are copied again.
@@ -42,21 +43,10 @@ impl Shared {
 
     /// What is made of a key that may differ may differ too: RENAME, COPY, LMOVE and the like carry it on before it is copied again.
     pub(super) fn spread_doubts(&self, batch: &Batch) {
-        if self.doubts_len() == 0 {
-            return;
-        }
-        let all = batch.frames().map(|(frame, database)| keys_with_databases(frame, database));
-        let mut several: Vec<Vec<DatabaseKey>> = all.filter(|keys| keys.len() > 1).collect();
-        loop {
-            let is_touched =
-                |keys: &mut Vec<DatabaseKey>| keys.iter().any(|(database, key)| self.is_in_doubt(*database, key));
-            let touched: Vec<_> = several.extract_if(.., is_touched).collect();
-            if touched.is_empty() {
-                return;
-            }
-            self.doubt(
-                touched.into_iter().flatten().filter(|(_, key)| !key.starts_with(crate::RESERVED_PREFIX)).map(made_of),
-            );
+        if self.doubts_len() > 0 {
+            let made = made_of(batch, |(database, key)| self.is_in_doubt(*database, key));
+            let why = "it was made of a key that may differ";
+            self.doubt(made.into_iter().map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
         }
     }
 
@@ -67,6 +57,58 @@ impl Shared {
     }
 }
 
+/// Which keys of a command with several make others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Nothing,
+    /// The first makes the others.
+    FromFirst,
+    /// The others make the first.
+    ToFirst,
+    /// Any may make any.
+    Between,
+}
+
+/// As the commands' own pages say which of their keys is the destination (<https://redis.io/docs/latest/commands/>). One that succeeds only if its
+/// destination is not there changes both.
+fn carries(name: &[u8]) -> Carries {
+    const TABLE: [(Carries, &[&str]); 3] = [
+        (Carries::Nothing, &["del", "unlink", "mset"]),
+        (
+            Carries::FromFirst,
+            &[
+                "rename",
+                "copy",
+                "lmove",
+                "blmove",
+                "rpoplpush",
+                "brpoplpush",
+                "smove",
+                "sort",
+                "georadius",
+                "georadiusbymember",
+            ],
+        ),
+        (
+            Carries::ToFirst,
+            &[
+                "sinterstore",
+                "sunionstore",
+                "sdiffstore",
+                "zinterstore",
+                "zunionstore",
+                "zdiffstore",
+                "zrangestore",
+                "geosearchstore",
+                "bitop",
+                "pfmerge",
+            ],
+        ),
+    ];
+    let is_listed = |names: &[&str]| names.iter().any(|word| name.eq_ignore_ascii_case(word.as_bytes()));
+    TABLE.iter().find(|(_, names)| is_listed(names)).map_or(Carries::Between, |(carries, _)| *carries)
+}
+
 /// Of the same key there may be several, each with another reason.
 fn first_of(doubts: &BTreeSet<Doubt>, database: u32, key: &[u8]) -> Option<Doubt> {
     let first = Doubt { database, key: Some(key.to_vec()), why: String::new() };
@@ -74,6 +116,64 @@ fn first_of(doubts: &BTreeSet<Doubt>, database: u32, key: &[u8]) -> Option<Doubt
     next.filter(|doubt| doubt.database == database && doubt.key.as_deref() == Some(key)).cloned()
 }
 
-fn made_of((database, key): DatabaseKey) -> Doubt {
-    Doubt { database, key: Some(key), why: "it was made of a key that may differ".to_owned() }
+/// What the commands of a batch make of keys in doubt. Nothing else comes into doubt by them: a key that takes part in a command without being
+/// changed by the other is as it was.
+fn made_of(batch: &Batch, is_in_doubt: impl Fn(&DatabaseKey) -> bool) -> BTreeSet<DatabaseKey> {
+    let mut made = BTreeSet::new();
+    for (frame, database) in batch.frames() {
+        let carries = carries(Args::new(frame).next().unwrap_or_default());
+        if carries == Carries::Nothing {
+            continue;
+        }
+        let mut keys = keys_with_databases(frame, database);
+        keys.retain(|(_, key)| !key.starts_with(crate::RESERVED_PREFIX));
+        if keys.len() < 2 {
+            continue;
+        }
+        let (from, to) = match carries {
+            Carries::FromFirst => keys.split_at(1),
+            Carries::ToFirst => (&keys[1..], &keys[..1]),
+            Carries::Nothing | Carries::Between => (&keys[..], &keys[..]),
+        };
+        let differs = |key: &DatabaseKey| made.contains(key) || is_in_doubt(key);
+        if from.iter().any(differs) {
+            let new: Vec<DatabaseKey> = to.iter().filter(|key| !differs(key)).cloned().collect();
+            made.extend(new);
+        }
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::feed::batch::Expect;
+
+    /// What is made where `a` is in doubt.
+    fn made(lines: &[&str]) -> Vec<String> {
+        let mut batch = Batch::default();
+        for line in lines {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            batch.push(0, &words, Expect::Anything);
+        }
+        let made = made_of(&batch, |(database, key)| (*database, key.as_slice()) == (0, b"a".as_slice()));
+        let name = |(database, key)| format!("{database}:{}", String::from_utf8_lossy(key));
+        made.iter().map(|(database, key)| name((database, key))).collect()
+    }
+
+    #[test]
+    fn doubts_go_where_a_command_takes_them_and_no_further() {
+        for (lines, expected) in [
+            (&["RENAME a b", "COPY b c", "COPY c d DB 3", "LMOVE d e LEFT LEFT"][..], "0:b 0:c 0:d 0:e 3:d"),
+            (&["RENAME b c", "RENAME a b"], "0:b"),
+            (&["SINTERSTORE d x a y", "ZUNIONSTORE z 2 x a", "BITOP AND o x a", "PFMERGE p a"], "0:d 0:o 0:p 0:z"),
+            (&["SINTERSTORE a x y", "RENAME x a", "LMOVE x a LEFT LEFT", "SMOVE x a m", "SORT x STORE a"], ""),
+            (&["DEL a b", "UNLINK c a", "MSET a 1 d 2", "RPUSH e x"], ""),
+            (&["SORT a STORE s", "SMOVE a m x"], "0:m 0:s"),
+            (&["RENAMENX b a", "MOVE c 1"], "0:b"),
+            (&["MOVE a 1"], "1:a"),
+        ] {
+            assert_eq!(made(lines).join(" "), expected, "{lines:?}");
+        }
+    }
 }

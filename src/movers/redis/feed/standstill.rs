@@ -14,6 +14,7 @@ use super::spec::FeedError;
 use super::work::{Compared, Work};
 use base::model::limits;
 use follow::redis::client::RedisClient;
+use wire::rdb::Item;
 use wire::resp::encode::push_request;
 
 /// Reads of one comparison, and who waits for the answers.
@@ -72,13 +73,21 @@ impl Shared {
         }
     }
 
-    /// Of one database.
+    /// Of one database, and of each key one.
     fn some_doubts(&self) -> Vec<Doubt> {
         let doubts = self.doubts.borrow();
-        let mut named = doubts.iter().filter(|doubt| doubt.key.is_some());
-        let Some(first) = named.next() else { return Vec::new() };
-        let same = named.take_while(|doubt| doubt.database == first.database);
-        std::iter::once(first).chain(same).take(limits::FEED_REPAIRS_AT_ONCE).cloned().collect()
+        let mut some: Vec<Doubt> = Vec::new();
+        for doubt in doubts.iter().filter(|doubt| doubt.key.is_some()) {
+            if some.last().is_some_and(|last| last.database != doubt.database)
+                || some.len() == limits::FEED_REPAIRS_AT_ONCE
+            {
+                break;
+            }
+            if some.last().is_none_or(|last| last.key != doubt.key) {
+                some.push(doubt.clone());
+            }
+        }
+        some
     }
 
     async fn source<'a>(&self, at: &'a mut Applying) -> Result<&'a mut RedisClient, FeedError> {
@@ -118,8 +127,8 @@ impl Shared {
         for value in &values {
             writer.key(value.doubt.database, &value.key, value.deadline_ms, value.payload.as_deref());
         }
+        writer.take(Item::SelectDb(0));
         writer.flush(&mut at.client).await?;
-        at.client.must(&[b"SELECT", b"0"]).await?;
         for value in values {
             // What came up on the way here is about the same moment or an earlier one.
             self.settled(value.doubt.database, value.key);
