@@ -41,9 +41,11 @@ pub(super) fn expand(compressed: &[u8], length: u64) -> Result<Vec<u8>, Corrupt>
             if out.len() + count > length {
                 return Err(WRONG);
             }
-            // The reference may reach into what it writes: then it repeats.
-            for at in from..from + count {
-                out.push(out[at]);
+            // The reference may reach into what it writes: then it repeats, and what can be copied at once doubles.
+            while count > 0 {
+                let piece = count.min(out.len() - from);
+                out.extend_from_within(from..from + piece);
+                count -= piece;
             }
         }
         if out.len() > length {
@@ -64,6 +66,23 @@ mod tests {
         assert_eq!(expand(b"\x02abc\x20\x02\x60\x00", 11).as_deref(), Ok(&b"abcabcccccc"[..]));
         // The longest reference.
         assert_eq!(expand(b"\x00x\xe0\xff\x00", 265), Ok(vec![b'x'; 265]));
+    }
+
+    #[test]
+    fn a_reference_repeats_what_it_has_written() {
+        for back in 1..=9_usize {
+            for count in 3..=264_usize {
+                let (first, mut compressed) = (&b"abcdefghi"[..back], vec![back as u8 - 1]);
+                compressed.extend_from_slice(first);
+                let (low, short) = (back as u8 - 1, count - 2);
+                match short {
+                    ..7 => compressed.extend([(short as u8) << 5, low]),
+                    _ => compressed.extend([7 << 5, (short - 7) as u8, low]),
+                }
+                let expected: Vec<u8> = first.iter().cycle().take(back + count).copied().collect();
+                assert_eq!(expand(&compressed, expected.len() as u64), Ok(expected), "{count} from {back} back");
+            }
+        }
     }
 
     #[test]
