@@ -1,8 +1,9 @@
 //! Tells keys that a late shadow has lost too early from those that are new: only what expires can be lost so. Lives on the movers' thread.
 
 use super::applier::Shared;
-use super::batch::{DatabaseKey, Doubt};
+use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases};
 use super::exact::offset_of;
+use super::lag::builds_on_keys;
 use super::shadow::connect;
 use super::spec::FeedError;
 use base::model::limits;
@@ -54,17 +55,60 @@ impl Shared {
         }
     }
 
+    /// The shadow executed this batch late, without having been asked whether it had the keys: those that it may have lost are the same that it
+    /// does not have when it is asked. What was persisted was, by then, no longer a key that can be lost.
+    pub(super) fn look_at_late(&self, batch: &Batch) {
+        let mut late: Vec<(DatabaseKey, Vec<DatabaseKey>)> = Vec::new();
+        let mut persisted = Vec::new();
+        for (frame, database) in batch.frames() {
+            let mut keys = keys_with_databases(frame, database);
+            keys.retain(|(_, key)| !key.starts_with(crate::RESERVED_PREFIX));
+            if is_persist(frame) {
+                persisted.append(&mut keys);
+            } else if builds_on_keys(frame) {
+                let related = if keys.len() > 1 { keys.clone() } else { Vec::new() };
+                late.extend(keys.into_iter().map(|key| (key, related.clone())));
+            }
+        }
+        self.look_at(late);
+        for key in persisted {
+            self.doubt_persisted(key);
+        }
+    }
+
+    /// Looks at keys that the shadow may have lost, each with the others of the command that builds on it.
+    pub(super) fn look_at(&self, keys: impl IntoIterator<Item = (DatabaseKey, Vec<DatabaseKey>)>) {
+        let (mut absent, mut unsettled) = (self.absent.borrow_mut(), self.unsettled.borrow_mut());
+        for (key, related) in keys {
+            unsettled.open(key.clone());
+            absent.entry(key).or_default().extend(related);
+        }
+        if !absent.is_empty() {
+            self.has_absent.notify_one();
+        }
+    }
+
     /// A key that the shadow has lost and a later command has made anew accepts PERSIST like any other, so the reply does not tell. `watching`: keys
     /// are looked for whose absence is not known yet.
     pub(super) fn look_at_persist(&self, frame: &[u8], database: u32, watching: bool) {
-        let mut args = Args::new(frame);
-        let is_persist = args.next().is_some_and(|name| name.eq_ignore_ascii_case(b"PERSIST"));
-        let Some(key) = args.next().filter(|_| is_persist) else { return };
+        let key = Args::new(frame).nth(1).filter(|_| is_persist(frame));
+        let Some(key) = key else { return };
         let one = (database, key.to_vec());
         if watching || self.absent.borrow().contains_key(&one) || self.made_anew.borrow().contains_key(&one) {
-            self.doubt([doubt(one)]);
+            self.doubt_persisted(one);
         }
     }
+
+    /// And what was made of it: that it has no deadline any more says nothing.
+    fn doubt_persisted(&self, key: DatabaseKey) {
+        let related = self.absent.borrow().get(&key).cloned().unwrap_or_default();
+        self.unsettled.borrow_mut().open_with(&key, related.iter().cloned());
+        self.doubt(std::iter::once(key).chain(related).map(doubt));
+    }
+}
+
+fn is_persist(frame: &[u8]) -> bool {
+    Args::new(frame).next().is_some_and(|name| name.eq_ignore_ascii_case(b"PERSIST"))
 }
 
 fn doubt((database, key): DatabaseKey) -> Doubt {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
 use super::dialect::{Dialect, Translated};
 use super::exclusions::Exclusions;
-use super::lag::{Lag, built_on, watch_presence};
+use super::lag::{Lag, watch_presence};
 use super::rivals::{end_other_direction, take_over};
 use super::shadow::{connect, dialect, position, position_key};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
@@ -519,21 +519,14 @@ impl Shared {
         let began = Instant::now();
         at.client.exchange(requests, count, read).await?;
         if at.lag.was_late(began, Instant::now(), at.dialect.grace_ms) {
-            self.doubt(at.batch.frames().flat_map(|(frame, database)| built_on(frame, database)));
+            self.look_at_late(&at.batch);
         }
         match at.batch.outcome(refused.as_deref(), &exec) {
             Outcome::Applied(found) => {
                 if !found.doubts.is_empty() {
                     self.doubt(found.doubts);
                 }
-                if !found.absent.is_empty() {
-                    let (mut absent, mut unsettled) = (self.absent.borrow_mut(), self.unsettled.borrow_mut());
-                    for (key, related) in found.absent {
-                        unsettled.open(key.clone());
-                        absent.entry(key).or_default().extend(related);
-                    }
-                    self.has_absent.notify_one();
-                }
+                self.look_at(found.absent);
                 self.spread_doubts(&at.batch);
             }
             Outcome::Refused(why) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::batch::{Batch, Doubt, keys_with_databases};
+use super::batch::{Batch, keys_with_databases};
 use super::dialect::needs_presence;
 use tokio::time::Instant;
 use wire::resp::args::Args;
@@ -57,31 +57,26 @@ fn bearable(grace_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(grace_ms / 2).unwrap_or(0))
 }
 
-/// The keys of a command that the shadow executed late, without having been asked whether it had them.
-#[must_use]
-pub fn built_on(frame: &[u8], database: u32) -> Vec<Doubt> {
-    let name = Args::new(frame).next().unwrap_or_default();
-    if !needs_presence(name) && !keeps_deadline(name, frame) {
-        return Vec::new();
-    }
-    let why = "the shadow was late, and may have lost what it is made of";
-    let doubt = |(database, key)| Doubt { database, key: Some(key), why: why.to_owned() };
-    keys_with_databases(frame, database).into_iter().map(doubt).collect()
-}
-
 /// A shadow that is late may have lost a key of its own that lives on at the authority: a command that builds on what the key holds would then
 /// make another one of it.
 pub fn watch_presence(frame: &[u8], database: u32, batch: &mut Batch) {
-    let name = Args::new(frame).next().unwrap_or_default();
-    if !needs_presence(name) && !keeps_deadline(name, frame) {
+    if !builds_on_keys(frame) {
         return;
     }
+    let name = Args::new(frame).next().unwrap_or_default();
     let all = keys_with_databases(frame, database);
     for key in command::lookup(name).keys_of(frame).unwrap_or_default().0 {
         if !key.starts_with(crate::RESERVED_PREFIX) {
             batch.watch(database, key, &all);
         }
     }
+}
+
+/// Whether what a command makes depends on what its keys hold.
+#[must_use]
+pub fn builds_on_keys(frame: &[u8]) -> bool {
+    let name = Args::new(frame).next().unwrap_or_default();
+    needs_presence(name) || keeps_deadline(name, frame)
 }
 
 /// SET overwrites, but for the deadline if it is told to keep that.
