@@ -142,8 +142,11 @@ fn reads_that_prove_nothing_may_be_a_tenth_of_those_tried() {
             let mut evidence = good(at, Timestamp(9));
             let reads = &mut evidence.shadow.as_mut().unwrap().reads;
             (reads.compared, reads.inconclusive) = (compared, inconclusive);
-            let gate = one(gates_now(at, &evidence, Timestamp(9)), "inconclusive");
             let measured = format!("{inconclusive} of {} reads", compared + inconclusive);
+            let gate = one(gates_now(at, &evidence, Timestamp(9)), "inconclusive");
+            assert_eq!((gate.met, &gate.measured), (true, &measured), "{}: every key was compared", at.phase);
+            evidence.verification.as_mut().unwrap().inconclusive = 1;
+            let gate = one(gates_now(at, &evidence, Timestamp(9)), "inconclusive");
             assert_eq!((gate.met, gate.measured), (met, measured), "{}", at.phase);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A gate that cannot be evaluated is unmet and says why.
 
-use super::evidence::{Evidence, PolicyWord, Workload};
+use super::evidence::{Evidence, PolicyWord, Verification, Workload};
 use super::feeds::chosen_feed;
 use super::lower::is_dual;
 use super::phase::Phase;
@@ -213,7 +213,7 @@ fn compare_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) 
     if !is_dual(record) {
         return vec![deferred(record, evidence, now, "comparison", LATER)];
     }
-    let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), inconclusive_gate(evidence)];
+    let mut gates = vec![pass_gate(evidence), reads_gate(record, evidence), inconclusive_gate(record, evidence)];
     gates.push(divergence_gate(evidence));
     gates.push(dirty_gate(evidence, record.decisions.thresholds.dirty_before_fence_max));
     gates
@@ -268,10 +268,15 @@ fn pass_gate(evidence: &Evidence) -> Gate {
     }
 }
 
+/// A comparison of every key under the present authority that has found nothing.
+fn clean_comparison<'a>(record: &MigrationRecord, evidence: &'a Evidence) -> Option<&'a Verification> {
+    evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.epoch == record.authority.epoch)
+}
+
 /// Keys of a clean full comparison count as reads do: an application that only writes has no others.
 fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     let min = record.decisions.thresholds.compare_min_reads;
-    let clean = evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.epoch == record.authority.epoch);
+    let clean = clean_comparison(record, evidence);
     let threshold = format!("at least {min} reads, or a clean comparison of every key");
     shadow_gate(evidence, "reads_compared", &threshold, |facts| {
         let reads = facts.reads.compared;
@@ -280,16 +285,18 @@ fn reads_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     })
 }
 
-/// Reads whose two answers were not of one moment prove nothing; when they are many, neither do the others.
-fn inconclusive_gate(evidence: &Evidence) -> Gate {
+/// Reads whose two answers were not of one moment prove nothing; when they are many, neither do the others. A clean full comparison proves
+/// more than any reads: without it, those of a time when the shadow was away would count until as many others have come.
+fn inconclusive_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     const SHARE: u64 = limits::READS_INCONCLUSIVE_PER_HUNDRED_MAX;
     const TRIED: u64 = limits::READS_INCONCLUSIVE_MIN_TRIED;
-    let threshold = format!("at most {SHARE} in 100, once {TRIED} were tried");
+    let threshold = format!("at most {SHARE} in 100, once {TRIED} were tried, or a clean comparison of every key");
+    let clean = clean_comparison(record, evidence);
     shadow_gate(evidence, "inconclusive", &threshold, |facts| {
         let inconclusive = facts.reads.inconclusive;
         let tried = facts.reads.compared.saturating_add(inconclusive);
-        let met = tried < TRIED || inconclusive.saturating_mul(100) <= tried.saturating_mul(SHARE);
-        (met, format!("{inconclusive} of {tried} reads"))
+        let few = tried < TRIED || inconclusive.saturating_mul(100) <= tried.saturating_mul(SHARE);
+        (few || clean.is_some(), format!("{inconclusive} of {tried} reads"))
     })
 }
 
@@ -404,7 +411,7 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
     gates.push(divergence_gate(evidence));
     if record.decisions.shadow_from == ShadowFrom::Migrate {
         gates.push(reads_gate(record, evidence));
-        gates.push(inconclusive_gate(evidence));
+        gates.push(inconclusive_gate(record, evidence));
         gates.push(rehearsal_gate(record));
     }
     if record.decisions.hold_before_flip {
