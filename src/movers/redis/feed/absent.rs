@@ -55,8 +55,8 @@ impl Shared {
         }
     }
 
-    /// The shadow executed this batch late, without having been asked whether it had the keys: those that it may have lost are the same that it
-    /// does not have when it is asked. What was persisted was, by then, no longer a key that can be lost.
+    /// The shadow executed this batch late, without having been asked whether it had the keys: any of them may have been lost, and is looked at as
+    /// one that it does not have. That a persisted key has no deadline any more says nothing of whether it had been lost.
     pub(super) fn look_at_late(&self, batch: &Batch) {
         let mut late: Vec<(DatabaseKey, Vec<DatabaseKey>)> = Vec::new();
         let mut persisted = Vec::new();
@@ -99,7 +99,7 @@ impl Shared {
         }
     }
 
-    /// And what was made of it: that it has no deadline any more says nothing.
+    /// With what was made of it.
     fn doubt_persisted(&self, key: DatabaseKey) {
         let related = self.absent.borrow().get(&key).cloned().unwrap_or_default();
         self.unsettled.borrow_mut().open_with(&key, related.iter().cloned());
