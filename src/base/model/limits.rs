@@ -356,6 +356,14 @@ pub const VERIFY_KEYS_PER_PROBE: usize = 32;
 pub const VERIFY_PROBES_IN_FLIGHT: usize = 16;
 /// Estimated value bytes in one probe; a larger value gets a probe of its own.
 pub const VERIFY_PROBE_BYTES_MAX: u64 = 1024 * 1024;
+/// A value estimated larger than this is compared piece by piece: it never is in one reply as a whole.
+pub const VERIFY_PIECES_FROM_BYTES: u64 = 4 * 1024 * 1024;
+/// One such piece, bytes (of elements: estimated by their average), and its elements: a server reads it in a millisecond or so.
+pub const VERIFY_PIECE_BYTES: usize = 256 * 1024;
+pub const VERIFY_PIECE_ELEMENTS_MIN: usize = 4;
+pub const VERIFY_PIECE_ELEMENTS_MAX: usize = 1024;
+/// Times the comparison of a large list begins again because the list moved too far between two pieces.
+pub const VERIFY_LIST_RESTARTS_MAX: u8 = 3;
 /// Times a key is read again when its type changed between being named and being probed.
 pub const VERIFY_TYPE_RETRIES: u8 = 3;
 /// Times a key that differed while the lane knew it to be dirty or uncopied is read again before it counts as inconclusive. A key

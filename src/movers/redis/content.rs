@@ -75,11 +75,21 @@ impl Kind {
     }
 }
 
-/// The content of one key: rows in canonical order.
+/// The content of one key, or a piece of it: rows in canonical order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     kind: Kind,
     rows: Vec<Vec<u8>>,
+    part: Option<Part>,
+}
+
+/// Which piece of how large a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    /// The place of the first row; of a string, of the first byte. 0 where rows have no places.
+    first: u64,
+    /// Rows of the whole value; of a string, bytes.
+    of: i64,
 }
 
 impl Content {
@@ -106,7 +116,38 @@ impl Content {
             Kind::Zset => sorted(pairs(strings(first)?, |member, score| Ok(join(&[&member, &score_bits(&score)?])))?),
             Kind::Stream => stream_rows(replies)?,
         };
-        if rows.is_empty() { Ok(None) } else { Ok(Some(Self { kind, rows })) }
+        if rows.is_empty() { Ok(None) } else { Ok(Some(Self { kind, rows, part: None })) }
+    }
+
+    /// Of the fields or members of these names: the reply to HMGET, SMISMEMBER or ZMSCORE.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn of_names(kind: Kind, names: &[Vec<u8>], reply: &Value) -> Result<Self, String> {
+        if let Some(error) = reply.error() {
+            return Err(error);
+        }
+        let values = reply.items().filter(|values| values.len() == names.len());
+        let Some(values) = values else { return Err(format!("values of {} names are {}", names.len(), reply.brief())) };
+        let row = |(name, value): (&Vec<u8>, &Value)| match (kind, value) {
+            (_, Value::Null) => Ok(join(&[name])),
+            (Kind::Zset, score) => Ok(join(&[name, &score_bits(score.bytes().unwrap_or_default())?])),
+            (_, Value::Integer(is_member)) => Ok(join(&[name, is_member.to_string().as_bytes()])),
+            (_, value) => {
+                value.bytes().map(|value| join(&[name, value])).ok_or_else(|| "a value is no string".to_owned())
+            }
+        };
+        let rows = names.iter().zip(values).map(row).collect::<Result<_, _>>()?;
+        Ok(Self { kind, rows, part: None })
+    }
+
+    pub(super) fn none(kind: Kind) -> Self {
+        Self { kind, rows: Vec::new(), part: None }
+    }
+
+    /// As the piece that begins at row `first` of a value of `of` rows.
+    pub(super) fn part(self, first: u64, of: i64) -> Self {
+        Self { part: Some(Part { first, of }), ..self }
     }
 
     pub(super) fn feed(&self, hasher: &mut impl Hasher) {
@@ -121,12 +162,19 @@ impl Content {
     pub(super) fn describe(&self, other: Option<&Self>) -> String {
         let differs = |(at, row): &(usize, &Vec<u8>)| other.is_none_or(|other| other.rows.get(*at) != Some(*row));
         let row = self.rows.iter().enumerate().find(differs);
+        let Part { first, of } = self.part.unwrap_or(Part { first: 0, of: self.rows.len() as i64 });
         match (self.kind, row) {
-            (Kind::String, _) => format!("string {}", brief_bytes(&self.rows[0])),
-            (kind, Some((at, row))) => {
-                format!("{} of {}, row {at} is {}", kind.as_str(), self.rows.len(), brief_bytes(row))
+            (Kind::String, _) if self.part.is_none() => format!("string {}", brief_bytes(&self.rows[0])),
+            (Kind::String, Some((_, bytes))) => {
+                // What is behind the first byte that differs is what a reader looks for.
+                let theirs = other.and_then(|other| other.rows.first()).map_or(&[][..], Vec::as_slice);
+                let at = bytes.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count();
+                format!("string of {of} bytes, from byte {} {}", first + at as u64, brief_bytes(&bytes[at..]))
             }
-            (kind, None) => format!("{} of {}", kind.as_str(), self.rows.len()),
+            (kind, Some((at, row))) => {
+                format!("{} of {of}, row {} is {}", kind.as_str(), first + at as u64, brief_bytes(row))
+            }
+            (kind, None) => format!("{} of {of}", kind.as_str()),
         }
     }
 }

@@ -118,6 +118,11 @@ impl NameScan {
         }
     }
 
+    /// Which process of the server answers: its `run_id`.
+    pub(super) fn process(&self) -> &str {
+        &self.run_id
+    }
+
     async fn try_ask(&mut self, database: u32, requests: &[u8], count: usize) -> Result<Vec<Value>, JobError> {
         if self.connection.is_none() {
             self.connect().await?;

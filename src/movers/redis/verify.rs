@@ -3,6 +3,9 @@
 //! Lives on the movers' thread. Shares nothing with the effects and copies of a feed but the RESP codec (invariant I10), so that one
 //! mistake cannot hide in both. It repairs nothing and decides nothing: it names keys.
 
+mod large;
+mod pieces;
+
 use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::rc::Rc;
@@ -148,6 +151,10 @@ impl Run {
             tries: 0,
             suspicions: 0,
         });
+        let (large, items): (Vec<_>, Vec<_>) = items.partition(|item| item.bytes > limits::VERIFY_PIECES_FROM_BYTES);
+        for item in large {
+            self.look_at_large(batch.database, item, scan).await?;
+        }
         let mut probe: Vec<Item> = Vec::new();
         let mut bytes = 0;
         for item in items {
@@ -196,15 +203,10 @@ impl Run {
                 self.failures = 0;
                 self.judge_all(database, items, &probed)
             }
-            Err(error @ JobError::Order { .. }) => {
-                self.failures += 1;
-                if self.failures > limits::JOB_RECONNECTS_MAX {
-                    return Err(error);
-                }
-                tokio::time::sleep(limits::JOB_RECONNECT_PAUSE_MIN * self.failures).await;
+            Err(error) => {
+                self.failed(error).await?;
                 items
             }
-            Err(error) => return Err(error),
         };
         let (again, given_up): (Vec<_>, Vec<_>) =
             again.into_iter().partition(|item| item.tries < limits::VERIFY_TYPE_RETRIES);
@@ -216,6 +218,16 @@ impl Run {
             Box::pin(self.send(database, again)).await?;
         }
         Ok(true)
+    }
+
+    /// After a failed probe: waits longer each time; gives the error back when it has been too often, or is of another kind.
+    async fn failed(&mut self, error: JobError) -> Result<(), JobError> {
+        self.failures += 1;
+        if !matches!(error, JobError::Order { .. }) || self.failures > limits::JOB_RECONNECTS_MAX {
+            return Err(error);
+        }
+        tokio::time::sleep(limits::JOB_RECONNECT_PAUSE_MIN * self.failures).await;
+        Ok(())
     }
 
     /// Reads suspects again, with a pause in between, until each has been found equal, divergent or inconclusive.
@@ -233,12 +245,9 @@ impl Run {
     /// Gives back the keys to be read again at once.
     fn judge_all(&mut self, database: u32, items: Vec<Item>, probed: &Probed) -> Vec<Item> {
         let (authority, shadow) = (&probed.authority, &probed.shadow);
-        let (names, tolerance_ms) = (
-            [self.spec.authority.name.to_string(), self.spec.shadow.name.to_string()],
-            self.spec.compare.ttl_tolerance_ms,
-        );
+        let tolerance_ms = self.spec.compare.ttl_tolerance_ms;
         let now = now_ms();
-        let (mut at, mut again, mut settled) = (0, Vec::new(), 0);
+        let (mut at, mut again) = (0, Vec::new());
         for item in items {
             let end = at + 2 + item.kind.reads_len();
             let verdict = match (authority.get(at..end), shadow.get(at..end)) {
@@ -250,42 +259,41 @@ impl Run {
             let doubtful = probed.doubtful.get(at..end).is_some_and(|doubts| doubts.contains(&true));
             at = end;
             match verdict {
-                Verdict::Equal => self.compared.settled_later += u64::from(item.suspicions > 0),
-                Verdict::Again(kind) => {
-                    again.push(Item { kind, ..item });
-                    continue;
-                }
-                Verdict::Inconclusive => self.compared.inconclusive += 1,
+                Verdict::Again(kind) => again.push(Item { kind, ..item }),
                 // Not of one moment, or known to be wrong and about to be copied again: look again, more closely.
                 Verdict::Different { .. } if doubtful && item.suspicions >= limits::VERIFY_CONFIRMATIONS => {
-                    self.compared.inconclusive += 1;
+                    self.count(database, item, Verdict::Inconclusive);
                 }
-                Verdict::Different { .. }
-                    if doubtful
-                        && item.suspicions < limits::VERIFY_CONFIRMATIONS
-                        && self.suspects.len() < limits::VERIFY_DIVERGENCES_MAX =>
-                {
+                Verdict::Different { .. } if doubtful && self.suspects.len() < limits::VERIFY_DIVERGENCES_MAX => {
                     self.suspects.push((database, Item { suspicions: item.suspicions + 1, ..item }));
-                    continue;
                 }
-                Verdict::Different { class, authority, shadow } => {
-                    if self.compared.divergent.len() < limits::VERIFY_DIVERGENCES_MAX {
-                        self.compared.divergent.push(Divergence {
-                            database,
-                            key: item.key.into_vec(),
-                            class,
-                            source: format!("{}: {authority}", names[0]),
-                            target: format!("{}: {shadow}", names[1]),
-                        });
-                    }
-                }
+                verdict => self.count(database, item, verdict),
             }
-            settled += 1;
         }
-        self.compared.keys += settled;
-        self.meter.add(&self.progress, settled, 0);
         self.progress.stretch();
         again
+    }
+
+    /// A key is through: what is known of it will not be known better.
+    fn count(&mut self, database: u32, item: Item, verdict: Verdict) {
+        self.compared.keys += 1;
+        self.meter.add(&self.progress, 1, 0);
+        match verdict {
+            Verdict::Equal => self.compared.settled_later += u64::from(item.suspicions > 0),
+            Verdict::Again(_) | Verdict::Inconclusive => self.compared.inconclusive += 1,
+            Verdict::Different { class, authority, shadow } => {
+                if self.compared.divergent.len() < limits::VERIFY_DIVERGENCES_MAX {
+                    let (source, target) = (&self.spec.authority.name, &self.spec.shadow.name);
+                    self.compared.divergent.push(Divergence {
+                        database,
+                        key: item.key.into_vec(),
+                        class,
+                        source: format!("{source}: {authority}"),
+                        target: format!("{target}: {shadow}"),
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -301,6 +309,15 @@ pub(super) struct Seen {
 impl Seen {
     /// `replies`: TYPE, PEXPIRETIME, then the reads of `asked`.
     pub(super) fn read(asked: Kind, replies: &[Value]) -> Self {
+        Self::read_with(asked, replies, |content| Content::read(asked, content))
+    }
+
+    /// The same, of what is read in another way.
+    fn read_with(
+        asked: Kind,
+        replies: &[Value],
+        read: impl FnOnce(&[Value]) -> Result<Option<Content>, String>,
+    ) -> Self {
         let [kind, deadline, content @ ..] = replies else {
             return Self { kind: Kind::Other, deadline_ms: None, content: Err("no replies".to_owned()) };
         };
@@ -310,7 +327,7 @@ impl Seen {
             content: Err("not read".to_owned()),
         };
         if seen.kind == asked && asked.reads_len() > 0 {
-            seen.content = Content::read(asked, content);
+            seen.content = read(content);
         }
         // -2: expired between TYPE and PEXPIRETIME.
         if deadline.integer() == Some(-2) || seen.content == Ok(None) {

@@ -34,6 +34,8 @@ pub mod work;
 #[cfg(test)]
 mod conflict_tests;
 #[cfg(test)]
+mod large_tests;
+#[cfg(test)]
 mod late_tests;
 #[cfg(test)]
 mod tests;

@@ -73,7 +73,7 @@ impl Pair {
         }
     }
 
-    fn feed(&self) -> Feed {
+    pub fn feed(&self) -> Feed {
         Feed::new(self.spec())
     }
 
