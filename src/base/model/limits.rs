@@ -361,7 +361,7 @@ pub const VERIFY_PIECES_FROM_BYTES: u64 = 4 * 1024 * 1024;
 /// One such piece, bytes (of elements: estimated by their average), and its elements: a server reads it in a millisecond or so.
 pub const VERIFY_PIECE_BYTES: usize = 256 * 1024;
 pub const VERIFY_PIECE_ELEMENTS_MIN: usize = 4;
-pub const VERIFY_PIECE_ELEMENTS_MAX: usize = 1024;
+pub const VERIFY_PIECE_ELEMENTS_MAX: usize = 512;
 /// Times the comparison of a large list begins again because the list moved too far between two pieces.
 pub const VERIFY_LIST_RESTARTS_MAX: u8 = 3;
 /// Times a key is read again when its type changed between being named and being probed.

@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn pieces_fit_the_size_of_their_elements() {
         for (bytes, count, expected) in
-            [(1 << 30, 5_000_000, 1024), (1 << 30, 1_000, 4), (1 << 30, 20_000, 4), (0, 0, 1024)]
+            [(1 << 30, 5_000_000, 512), (1 << 30, 1_000, 4), (1 << 30, 20_000, 4), (0, 0, 512)]
         {
             assert_eq!(Pieces::of(b"k", Kind::Hash, bytes, count).at_once, expected, "{bytes} bytes, {count} elements");
         }
