@@ -81,8 +81,11 @@ pub fn large(size: Size) -> Figures {
     rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", "test"], PATIENCE);
     rig.approve("migrate");
     rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", "migrate"], PATIENCE);
-    let now = rig.proxy.wait(MIGRATION, "the target to be the authority", PATIENCE, |now| now["authority"] == "target");
+    rig.proxy.wait(MIGRATION, "the target to be the authority", PATIENCE, |now| now["authority"] == "target");
     let until_flip = began.elapsed() - first_copy;
+    // Known when the clients have been released.
+    let paused = |now: &serde_json::Value| now["flips"][0]["pause_us"].as_u64().is_some_and(|pause_us| pause_us > 0);
+    let now = rig.proxy.wait(MIGRATION, "the clients to be released", PATIENCE, paused);
     let pause_us = now["flips"][0]["pause_us"].as_u64().unwrap_or(0);
     writers.progress(100);
     let (large_writes, known) = (growing.finish(), writers.finish());
