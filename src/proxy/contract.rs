@@ -135,6 +135,12 @@ pub trait Relay {
     /// The TLS handshake asked for with [`Ask::SecureClient`] is done.
     fn client_secured(&mut self, _key: ClientKey, _secured: &Secured) {}
 
+    /// The client sends no more, and may still read. True when there is nothing to be sent to it any more; false: when all is sent,
+    /// [`Self::client_written`] says that it is to be closed.
+    fn client_ended(&mut self, _key: ClientKey) -> bool {
+        true
+    }
+
     /// The client's connection is gone. What it had outstanding still runs; the replies go nowhere.
     fn client_closed(&mut self, key: ClientKey);
 

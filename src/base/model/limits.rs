@@ -94,6 +94,8 @@ pub const CLIENT_OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 pub const CLIENT_OUTPUT_HARD_BYTES: usize = 1024 * 1024 * 1024;
 /// Unsent requests on one upstream connection above which its clients are not read.
 pub const UPSTREAM_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
+/// What a blocked client may have sent behind its blocking command and is read: up to here it is noticed when it goes away.
+pub const BLOCKED_INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one client may have outstanding; more wait in its socket.
 pub const CLIENT_OUTSTANDING_MAX: u32 = 32 * 1024;
 /// Bytes of one client's queued MULTI block.

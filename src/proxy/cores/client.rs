@@ -42,6 +42,12 @@ impl Owner for ClientOf {
         self.core.borrow().interlays[self.index].relay.may_read_client(self.key)
     }
 
+    fn ended(&self) -> bool {
+        let over = self.core.borrow_mut().interlays[self.index].relay.client_ended(self.key);
+        pump(&self.core, self.index);
+        over
+    }
+
     fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>> {
         self.core.borrow_mut().interlays[self.index].relay.take_client_output(self.key, recycled)
     }

@@ -177,6 +177,11 @@ pub trait Owner {
 
     fn may_read(&self) -> bool;
 
+    /// The peer sends no more. True when the connection is over; false when something is still to be sent, behind which it is closed.
+    fn ended(&self) -> bool {
+        true
+    }
+
     /// The next bytes to be sent; `recycled` may be used for those after.
     fn output(&self, recycled: Vec<u8>) -> Option<Vec<u8>>;
 
@@ -202,7 +207,7 @@ pub async fn read(io: &SocketIo, owner: &impl Owner) -> String {
             return error.to_string();
         }
         let outcome = ARRIVED.with_borrow_mut(|buffer| match syscalls::receive(io.stream.fd(), buffer) {
-            Ok(Some(0)) => Err(Ending::Gone("the peer closed the connection".to_owned())),
+            Ok(Some(0)) => Err(Ending::HalfClosed),
             Ok(Some(count)) => take(io, &buffer[..count], owner).map_err(Ending::Refused),
             Ok(None) => Ok(()),
             Err(error) => Err(Ending::Gone(error.to_string())),
@@ -210,6 +215,15 @@ pub async fn read(io: &SocketIo, owner: &impl Owner) -> String {
         match outcome {
             Ok(()) => {}
             Err(Ending::Gone(why)) => return why,
+            Err(Ending::HalfClosed) => {
+                if !owner.ended() {
+                    io.writable.ring();
+                    while !io.is_closed() {
+                        io.readable.wait().await;
+                    }
+                }
+                return "the peer closed the connection".to_owned();
+            }
             Err(Ending::Refused(why)) => {
                 io.finish().await;
                 return why;
@@ -221,6 +235,8 @@ pub async fn read(io: &SocketIo, owner: &impl Owner) -> String {
 /// Why reading ends.
 enum Ending {
     Gone(String),
+    /// At least the peer's half of it.
+    HalfClosed,
     /// The owner wants no more of this peer, which is told why first.
     Refused(String),
 }

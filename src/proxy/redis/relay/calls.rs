@@ -22,6 +22,10 @@ impl Relay for RedisRelay {
         self.client_bytes(key, bytes);
     }
 
+    fn client_ended(&mut self, key: ClientKey) -> bool {
+        self.input_ended(key)
+    }
+
     fn client_closed(&mut self, key: ClientKey) {
         self.let_out(key);
     }

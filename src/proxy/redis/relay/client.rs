@@ -2,12 +2,14 @@
 //!
 //! What a request does is in `dispatch` and the files it calls, each with `impl Client`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::blocked::{Blocked, BlockedState};
 use super::path::{Path, Step, Wait};
 use super::session::Session;
 use super::shared::Shared;
+use super::subscribe::PushStream;
+use super::transaction::InBlock;
 use super::withheld::Withheld;
 use crate::contract::{Ask, ClientKey, UpstreamKey};
 use base::model::limits;
@@ -31,6 +33,8 @@ pub struct Input {
     pub large: Option<ReplyFeed>,
     /// Its place among the clients that wait for the release of a hold.
     pub held: Option<u64>,
+    /// The client sends no more.
+    pub ended: bool,
     /// Whether the client speaks TLS is known: its first byte told.
     pub encryption_settled: bool,
 }
@@ -72,12 +76,16 @@ pub struct Transaction {
     pub commands: Vec<&'static Command>,
     /// A queued command was refused: EXEC answers EXECABORT.
     pub aborted: bool,
+    /// How many were sent to the server.
+    pub count: usize,
+    /// Those of them that change the session.
+    pub session: InBlock,
 }
 
 impl Transaction {
     #[must_use]
     pub fn new(place: BlockPlace) -> Self {
-        Self { place, frames: Vec::new(), commands: Vec::new(), aborted: false }
+        Self { place, frames: Vec::new(), commands: Vec::new(), aborted: false, count: 0, session: InBlock::default() }
     }
 
     /// Whether the block can still grow by a frame of this size.
@@ -99,16 +107,6 @@ pub struct Watch {
     pub active: bool,
     /// One was in force when dual operation began or ended: the next EXEC must abort.
     pub lost: bool,
-}
-
-/// A client that gets whatever its pinned connection sends (SUBSCRIBE, MONITOR).
-#[derive(Debug, Default)]
-pub struct PushStream {
-    pub open: bool,
-    /// What it is subscribed to: (command that subscribes, channel or pattern).
-    pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
-    /// Confirmations of subscriptions made again on another server, still to be kept from the client.
-    pub resubscribing: usize,
 }
 
 /// One client connection.
@@ -158,14 +156,16 @@ impl Client {
     /// Whether more may be read from its socket now.
     #[must_use]
     pub fn may_be_read(&self) -> bool {
-        self.wait == Wait::Nothing && !self.closing
+        // That a blocked client has gone must be noticed, whatever it has sent behind its blocking command.
+        let listened_to = self.blocked.is_some() && self.input.bytes.len() < limits::BLOCKED_INPUT_BYTES_MAX;
+        (self.wait == Wait::Nothing || listened_to) && !self.closing && !self.input.ended
     }
 
     /// Whether it has state on its pinned connection, besides outstanding commands, that would be lost with it.
     #[must_use]
     pub fn has_state_on_server(&self) -> bool {
         let on_server = |block: &Transaction| block.place != BlockPlace::Here;
-        self.pushes.open
+        self.pushes.is_open()
             || self.watch.active
             || self.input.large.is_some()
             || self.transaction.as_ref().is_some_and(on_server)
@@ -187,7 +187,7 @@ impl Client {
             shared.asks.push(Ask::CloseClient(self.key));
         }
         let may_be_sent = !self.is_withheld(shared);
-        if !self.output.listed && may_be_sent && (!self.output.bytes.is_empty() || self.closing) {
+        if !self.output.listed && may_be_sent && (!self.output.bytes.is_empty() || self.closing || self.input.ended) {
             self.output.listed = true;
             shared.ready_clients.push(self.key);
         }
@@ -214,9 +214,10 @@ impl Client {
             if self.wait == Wait::OwnReplies {
                 shared.resume.push(self.key);
             }
-            if self.closing {
+            if self.closing || self.input.ended {
                 self.has_output(shared);
-            } else if self.pinned.is_some() {
+            }
+            if !self.closing && self.pinned.is_some() {
                 self.unpin_if_clean(shared);
             }
         } else if self.wait == Wait::Outstanding && self.outstanding < limits::CLIENT_OUTSTANDING_MAX / 2 {
@@ -272,7 +273,7 @@ impl Client {
     pub fn unpin_if_clean(&mut self, shared: &mut Shared) {
         let busy = self.transaction.is_some()
             || self.watch.active
-            || self.pushes.open
+            || self.pushes.is_open()
             || self.input.large.is_some()
             || self.blocked.is_some()
             || self.outstanding > 0;
@@ -283,7 +284,7 @@ impl Client {
         self.path = Path::Here;
         let idle = shared.upstreams.idle_pinned.len();
         let Some(upstream) = shared.upstreams.get_mut(key) else { return };
-        if upstream.retired || !upstream.connected || idle >= limits::IDLE_PINNED_MAX {
+        if upstream.retired || upstream.marked || !upstream.connected || idle >= limits::IDLE_PINNED_MAX {
             shared.close_upstream(key);
         } else {
             upstream.owner = None;

@@ -89,7 +89,7 @@ impl Client {
     fn forward_run(&mut self, shared: &mut Shared, bytes: &[u8]) -> usize {
         let Path::Shared(upstream_key) = self.path else { return 0 };
         let plain = self.transaction.is_none()
-            && !self.pushes.open
+            && !self.pushes.is_open()
             && self.pinned.is_none()
             && self.session.reply_mode == ReplyMode::On
             && self.input.progress == RequestProgress::default();
@@ -117,7 +117,9 @@ impl Client {
             if command.blocking || matches!(command.class, Class::Session(_) | Class::Refused(_)) {
                 break;
             }
-            if command.class == Class::Library || (marks_cursors && cursors::has_cursor(command.name)) {
+            if matches!(command.class, Class::Library | Class::Unknown)
+                || (marks_cursors && cursors::has_cursor(command.name))
+            {
                 break;
             }
             if examined && !self.passes(shared, command, &rest[..len]) {
@@ -165,10 +167,15 @@ impl Client {
     fn dispatch(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         let Some(name) = Args::new(frame).next() else { return Step::Done };
         let command = command::lookup(name);
+        if command.class == Class::Unknown && is_http(name) {
+            return self.end_http(shared);
+        }
         if command.class != Class::Read {
             self.withhold(shared);
         }
-        let step = if self.pushes.open {
+        let step = if self.pushes.raw {
+            self.dispatch_monitoring(shared, command, frame)
+        } else if self.is_subscribed_in_resp2() && self.transaction.is_none() {
             self.dispatch_subscribed(shared, command, frame)
         } else if self.transaction.is_some() {
             self.dispatch_in_transaction(shared, command, frame)
@@ -179,6 +186,17 @@ impl Client {
             shared.count(command);
         }
         step
+    }
+
+    /// What was sent before is answered; nothing that follows is looked at.
+    fn end_http(&mut self, shared: &mut Shared) -> Step {
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        shared.counters.protocol_errors += 1;
+        self.closing = true;
+        self.has_output(shared);
+        Step::Close
     }
 
     fn dispatch_plain(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
@@ -311,9 +329,15 @@ impl Client {
 
     /// On the connection shared by all clients with the same log-in, database and protocol version.
     pub(super) fn send_shared(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        if self.keeps_its_connection() && !shared.is_dual() {
+            return match self.pin(shared) {
+                Err(step) => step,
+                Ok(()) => self.send_pinned(shared, frame),
+            };
+        }
         if let Some(pinned) = self.pinned
             && self.path == Path::Pinned
-            && (self.outstanding > 0 || self.watch.active)
+            && self.outstanding > 0
         {
             return self.send_upstream(shared, pinned, frame);
         }
@@ -353,6 +377,11 @@ impl Client {
         shared.upstreams.has_output(key);
         Step::Done
     }
+}
+
+/// A browser that was made to speak to a database: its body may hold lines that are commands (Redis `server.c`, `securityWarningCommand`).
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }
 
 /// A blocking command blocks unless it says otherwise: XREAD and XREADGROUP only with BLOCK.

@@ -19,7 +19,12 @@ use wire::resp::effect;
 /// Whether a command of a client, present or gone, waits for its reply here, or is still on its way.
 fn is_outstanding(clients: &Slab<Client>, upstream: &Upstream) -> bool {
     let counts = |awaited: &Awaited| match awaited {
-        Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Scan(_) | Awaited::Session(..) => true,
+        Awaited::Forward(_)
+        | Awaited::Mute(_)
+        | Awaited::Scan(_)
+        | Awaited::Session(..)
+        | Awaited::Confirmations(..)
+        | Awaited::Exec(..) => true,
         Awaited::Blocking(_) => may_find_something(clients, upstream),
         // The relay's own: an UNBLOCK, a DISCARD, or the beginning of a block whose EXEC stands behind it.
         Awaited::Swallow | Awaited::BlockedList => false,

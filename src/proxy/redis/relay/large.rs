@@ -16,7 +16,7 @@ impl Client {
         if shared.is_dual()
             || shared.has_policy()
             || self.transaction.is_some()
-            || self.pushes.open
+            || self.pushes.is_open()
             || !start.starts_with(b"*")
         {
             return None;

@@ -12,6 +12,12 @@ use wire::resp::command::{Class, Command};
 use wire::resp::frame::RequestProgress;
 
 impl Client {
+    /// Whether something on its pinned connection would be lost on another.
+    #[must_use]
+    pub(super) fn keeps_its_connection(&self) -> bool {
+        self.pinned.is_some() && (self.watch.active || self.pushes.is_open())
+    }
+
     /// Gives the client a connection of its own; `Err` with what the client must do first.
     pub(super) fn pin(&mut self, shared: &mut Shared) -> Result<(), Step> {
         let own = self.pinned.filter(|pinned| shared.upstreams.get(*pinned).is_some_and(|own| self.fits(own)));
@@ -106,11 +112,17 @@ impl Client {
         }
         self.path = Path::Here;
         self.outstanding = 0;
+        if self.pushes.is_open() {
+            self.resubscribe(shared);
+        }
         if shared.is_dual() {
             return self.dispatch_again(shared, blocked.frame_at(shared.now.mono_us), blocked.muted);
         }
-        let key = self.take_connection(shared);
-        if let Some(upstream) = shared.upstreams.get_mut(key) {
+        self.path = Path::Pinned;
+        if self.pinned.is_none() {
+            self.take_connection(shared);
+        }
+        if let Some(upstream) = self.pinned.and_then(|key| shared.upstreams.get_mut(key)) {
             // Its bytes follow in its turn; what becomes of the connection until then concerns it already.
             upstream.awaited.push_back(Awaited::Blocking(self.key));
         }

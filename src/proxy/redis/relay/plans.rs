@@ -9,10 +9,9 @@ use super::client::{BlockPlace, Client};
 use super::path::{Path, Wait};
 use super::shared::Shared;
 use super::state::RedisRelay;
-use super::upstream::{Awaited, Upstream};
+use super::upstream::Upstream;
 use crate::contract::{Ask, ClientKey, Failure, UpstreamKey};
 use base::model::{Generation, PlanMode, RoutePlan};
-use wire::resp::encode;
 
 /// What differs between two plans, as far as clients are concerned.
 #[derive(Debug, Clone, Copy)]
@@ -114,11 +113,16 @@ impl RedisRelay {
     fn retire_upstreams(&mut self) -> Vec<UpstreamKey> {
         let mut busy = Vec::new();
         for key in self.shared.upstreams.all.keys() {
-            let Some(upstream) = self.shared.upstreams.get_mut(key) else { continue };
+            let Some(upstream) = self.shared.upstreams.get(key) else { continue };
             let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
-            if owner.is_some_and(|owner| owner.pushes.open) {
-                continue; // it carries messages, not commands; its client is moved when the side changes
+            if owner.is_some_and(|owner| owner.pushes.is_open()) {
+                // Its messages go on; its client is moved when the side changes.
+                if is_busy(&self.clients, &self.shared, key) {
+                    busy.push(key);
+                }
+                continue;
             }
+            let Some(upstream) = self.shared.upstreams.get_mut(key) else { continue };
             if owner.is_some_and(is_moving) {
                 continue; // it was made just now
             }
@@ -179,9 +183,10 @@ impl RedisRelay {
 impl Client {
     /// Takes its state off the connections of the old plan.
     fn leave_old_plan(&mut self, shared: &mut Shared, changes: Changes) {
-        if self.pushes.open {
-            if changes.side {
-                self.resubscribe(shared);
+        if self.pushes.raw {
+            if changes.side || changes.endpoint {
+                // What it is shown ends with the server it is of.
+                shared.asks.push(Ask::CloseClient(self.key));
             }
             return;
         }
@@ -200,6 +205,10 @@ impl Client {
             }
         }
         self.release_pinned(shared);
+        // A blocking command has to end on the old connection first.
+        if self.pushes.is_open() && self.blocked.is_none() && (changes.side || changes.endpoint) {
+            self.resubscribe(shared);
+        }
     }
 
     fn release_pinned(&mut self, shared: &mut Shared) {
@@ -224,12 +233,12 @@ impl Client {
             BlockPlace::OnServer => {
                 // The block so far was copied as it was sent: give it up there and go on queueing it here.
                 block.place = BlockPlace::Here;
-                self.pinned = None;
-                if let Some(upstream) = shared.upstreams.get_mut(key) {
-                    encode::push_request(&mut upstream.output, &[b"DISCARD"]);
-                    upstream.awaited.push_back(Awaited::Swallow);
-                    upstream.owner = None;
-                    shared.upstreams.has_output(key);
+                self.discard_on_server(shared);
+                if !self.pushes.is_open() {
+                    self.pinned = None;
+                    if let Some(upstream) = shared.upstreams.get_mut(key) {
+                        upstream.owner = None;
+                    }
                 }
             }
         }

@@ -78,12 +78,15 @@ impl RedisRelay {
         while !bytes.is_empty() {
             let Some(upstream) = self.shared.upstreams.get_mut(key) else { return Ok(()) };
             let owner = upstream.owner.and_then(|owner| self.clients.get_mut(owner));
-            if let Some(owner) = owner.filter(|owner| owner.pushes.open) {
-                let used = owner.pushed(&mut self.shared, bytes)?;
-                bytes = &bytes[used..];
-                continue;
+            let mut subscribed_in_resp2 = false;
+            if let Some(owner) = owner {
+                if owner.pushes.raw {
+                    owner.tell(&mut self.shared, bytes);
+                    return Ok(());
+                }
+                subscribed_in_resp2 = owner.is_subscribed_in_resp2();
             }
-            let run = self.forward_replies(key, bytes)?;
+            let run = if subscribed_in_resp2 { 0 } else { self.forward_replies(key, bytes)? };
             if run > 0 {
                 bytes = &bytes[run..];
                 continue;
@@ -96,11 +99,19 @@ impl RedisRelay {
             };
             let (piece, rest) = bytes.split_at(consumed);
             bytes = rest;
+            let first = complete.unwrap_or_else(|| upstream.feed.first());
+            if first == b'>' || (first == b'*' && subscribed_in_resp2) {
+                upstream.gathered.extend_from_slice(piece);
+                if complete.is_some() {
+                    let frame = std::mem::take(&mut upstream.gathered);
+                    if !self.pushed(key, &frame) {
+                        self.reply_ends(key, &frame, first)?;
+                    }
+                }
+                continue;
+            }
             match complete {
-                // A push that was not asked for, on a connection that is not subscribed: not a reply.
-                Some(b'>') => {}
                 Some(first) => self.reply_ends(key, piece, first)?,
-                None if upstream.feed.first() == b'>' => {}
                 None => self.reply_goes_on(key, piece)?,
             }
         }
@@ -175,9 +186,14 @@ impl RedisRelay {
                 }
             }
             Some(Awaited::Mute(_) | Awaited::Swallow) => {}
-            Some(Awaited::Scan(_) | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {
-                upstream.gathered.extend_from_slice(piece)
-            }
+            Some(
+                Awaited::Scan(_)
+                | Awaited::Session(..)
+                | Awaited::Blocking(_)
+                | Awaited::BlockedList
+                | Awaited::Confirmations(..)
+                | Awaited::Exec(..),
+            ) => upstream.gathered.extend_from_slice(piece),
         }
         Ok(())
     }
@@ -188,7 +204,13 @@ impl RedisRelay {
         let (mut gathered, side) = (std::mem::take(&mut upstream.gathered), upstream.key.side);
         match upstream.awaited.front() {
             None => return Err("a reply to nothing".to_owned()),
-            Some(Awaited::Forward(_) | Awaited::Mute(_) | Awaited::Scan(_)) => self.shared.count_reply(key, first),
+            Some(
+                Awaited::Forward(_)
+                | Awaited::Mute(_)
+                | Awaited::Scan(_)
+                | Awaited::Confirmations(..)
+                | Awaited::Exec(..),
+            ) => self.shared.count_reply(key, first),
             Some(Awaited::Swallow | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {}
         }
         match self.shared.take_awaited(key) {
@@ -217,6 +239,18 @@ impl RedisRelay {
             Some(Awaited::Blocking(client)) => {
                 gathered.extend_from_slice(piece);
                 self.with_client(client, |client, shared| client.blocking_answered(shared, &gathered));
+            }
+            // No confirmation but the error that stands for all of them.
+            Some(Awaited::Confirmations(client, _)) => {
+                gathered.extend_from_slice(piece);
+                self.with_client(client, |client, shared| {
+                    client.tell(shared, &gathered);
+                    client.confirmed(shared);
+                });
+            }
+            Some(Awaited::Exec(client, in_block)) => {
+                gathered.extend_from_slice(piece);
+                self.with_client(client, |client, shared| client.executed(shared, &in_block, &gathered));
             }
             Some(Awaited::BlockedList) => {
                 gathered.extend_from_slice(piece);

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use base::model::Credentials;
+use base::model::{Credentials, Secret};
+use wire::resp::frame::decimal;
 
 /// What CLIENT REPLY says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,58 @@ impl Session {
         }
     }
 
+    /// AUTH `[user] password`; `Err`: the error a server answers.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn after_auth(&self, args: &[&[u8]]) -> Result<SessionChange, String> {
+        let credentials = match *args {
+            [_, password] => credentials(None, password),
+            [_, user, password] => credentials(Some(user), password),
+            _ => return Err("ERR syntax error".to_owned()),
+        };
+        Ok(SessionChange { credentials: Some(credentials), ..self.change() })
+    }
+
+    /// HELLO `[version [AUTH user password] [SETNAME name]]`.
+    ///
+    /// # Errors
+    /// As [`Self::after_auth`].
+    pub fn after_hello(&self, args: &[&[u8]]) -> Result<SessionChange, String> {
+        let mut change = SessionChange { kind: ChangeKind::Hello, ..self.change() };
+        let Some(version) = args.get(1) else { return Ok(change) };
+        match decimal(version) {
+            Some(version @ (2 | 3)) => change.resp = version as u8,
+            Some(_) => return Err("NOPROTO unsupported protocol version".to_owned()),
+            None => return Err("ERR Protocol version is not an integer or out of range".to_owned()),
+        }
+        let mut at = 2;
+        while at < args.len() {
+            if args[at].eq_ignore_ascii_case(b"AUTH") && at + 2 < args.len() {
+                change.credentials = Some(credentials(Some(args[at + 1]), args[at + 2]));
+                at += 3;
+            } else if args[at].eq_ignore_ascii_case(b"SETNAME") && at + 1 < args.len() {
+                change.name = Some(args[at + 1].to_vec());
+                at += 2;
+            } else {
+                return Err(format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(args[at])));
+            }
+        }
+        Ok(change)
+    }
+
+    /// SELECT `index`.
+    ///
+    /// # Errors
+    /// As [`Self::after_auth`].
+    pub fn after_select(&self, args: &[&[u8]]) -> Result<SessionChange, String> {
+        let Some(number) = args.get(1).and_then(|index| decimal(index)) else {
+            return Err("ERR value is not an integer or out of range".to_owned());
+        };
+        let database = u32::try_from(number).map_err(|_| "ERR DB index is out of range".to_owned())?;
+        Ok(SessionChange { database, ..self.change() })
+    }
+
     pub fn adopt(&mut self, change: SessionChange) {
         self.credentials = change.credentials;
         self.database = change.database;
@@ -77,6 +130,11 @@ impl Session {
     pub fn nil_array(&self) -> &'static [u8] {
         if self.resp == 3 { b"_\r\n" } else { b"*-1\r\n" }
     }
+}
+
+fn credentials(user: Option<&[u8]>, password: &[u8]) -> Rc<Credentials> {
+    let user = user.map(|user| String::from_utf8_lossy(user).into_owned());
+    Rc::new(Credentials { user, password: Secret::new(password) })
 }
 
 /// Which command asked for a change.

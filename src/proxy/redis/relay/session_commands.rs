@@ -1,22 +1,19 @@
 //! Commands that belong to the session: AUTH, HELLO, SELECT, CLIENT, QUIT, RESET. The server verifies, the relay remembers.
 
-use std::rc::Rc;
-
-use super::client::{Client, PushStream};
+use super::client::Client;
 use super::path::{Path, Step, Wait};
 use super::session::{ChangeKind, ReplyMode, Session, SessionChange};
 use super::shared::Shared;
+use super::subscribe::PushStream;
 use super::upstream::{Awaited, PoolKey};
-use base::model::{Credentials, Secret};
 use wire::resp::command::{self, Command};
-use wire::resp::frame::decimal;
 use wire::resp::{Args, encode};
 
 impl Client {
     pub(super) fn session_command(
         &mut self,
         shared: &mut Shared,
-        command: &Command,
+        command: &'static Command,
         what: command::Session,
         frame: &[u8],
     ) -> Step {
@@ -28,7 +25,7 @@ impl Client {
         match what {
             Session::Auth => self.auth(shared, &args, frame),
             Session::Hello => self.hello(shared, &args, frame),
-            Session::Select => self.select(shared, args[1], frame),
+            Session::Select => self.select(shared, &args, frame),
             Session::Client => self.client_command(shared, &args, frame),
             Session::Quit => self.quit(shared),
             Session::Reset => self.reset(shared),
@@ -37,7 +34,8 @@ impl Client {
             Session::Discard => self.answer(shared, b"-ERR DISCARD without MULTI\r\n"),
             Session::Watch => self.watch(shared, frame),
             Session::Unwatch => self.unwatch(shared, frame),
-            Session::Subscribe | Session::Monitor => self.open_pushes(shared, frame),
+            Session::Subscribe => self.subscribe(shared, command, frame),
+            Session::Monitor => self.monitor(shared, frame),
         }
     }
 
@@ -46,52 +44,31 @@ impl Client {
     }
 
     fn auth(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
-        let credentials = match *args {
-            [_, password] => credentials(None, password),
-            [_, user, password] => credentials(Some(user), password),
-            _ => return self.answer(shared, b"-ERR syntax error\r\n"),
-        };
-        let change = SessionChange { credentials: Some(credentials), ..self.session.change() };
-        self.change_session(shared, change, frame)
+        match self.session.after_auth(args) {
+            Ok(change) => self.change_session(shared, change, frame),
+            Err(refusal) => self.answer(shared, &encode::error(&refusal)),
+        }
     }
 
-    /// HELLO [version [AUTH user password] [SETNAME name]]
     fn hello(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
-        let mut change = SessionChange { kind: ChangeKind::Hello, ..self.session.change() };
-        let Some(version) = args.get(1) else { return self.change_session(shared, change, frame) };
-        match decimal(version) {
-            Some(version @ (2 | 3)) => change.resp = version as u8,
-            Some(_) => return self.answer(shared, b"-NOPROTO unsupported protocol version\r\n"),
-            None => return self.answer(shared, b"-ERR Protocol version is not an integer or out of range\r\n"),
-        }
-        let mut to_server: Vec<&[u8]> = args[..2].to_vec();
-        let mut at = 2;
-        while at < args.len() {
-            if args[at].eq_ignore_ascii_case(b"AUTH") && at + 2 < args.len() {
-                change.credentials = Some(credentials(Some(args[at + 1]), args[at + 2]));
-                to_server.extend_from_slice(&args[at..at + 3]);
-                at += 3;
-            } else if args[at].eq_ignore_ascii_case(b"SETNAME") && at + 1 < args.len() {
-                change.name = Some(args[at + 1].to_vec());
-                at += 2;
-            } else {
-                let text = format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(args[at]));
-                return self.answer(shared, &encode::error(&text));
+        match self.session.after_hello(args) {
+            // The name is kept here: the connection it would be given may be shared.
+            Ok(change) if change.name.is_some() => {
+                let at = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"SETNAME")).unwrap_or(args.len());
+                let to_server: Vec<&[u8]> =
+                    args[..at].iter().chain(args.get(at + 2..).unwrap_or_default()).copied().collect();
+                self.change_session(shared, change, &encode::request(&to_server))
             }
+            Ok(change) => self.change_session(shared, change, frame),
+            Err(refusal) => self.answer(shared, &encode::error(&refusal)),
         }
-        let frame = encode::request(&to_server);
-        self.change_session(shared, change, &frame)
     }
 
-    fn select(&mut self, shared: &mut Shared, index: &[u8], frame: &[u8]) -> Step {
-        let Some(number) = decimal(index) else {
-            return self.answer(shared, b"-ERR value is not an integer or out of range\r\n");
-        };
-        let Ok(database) = u32::try_from(number) else {
-            return self.answer(shared, b"-ERR DB index is out of range\r\n");
-        };
-        let change = SessionChange { database, ..self.session.change() };
-        self.change_session(shared, change, frame)
+    fn select(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
+        match self.session.after_select(args) {
+            Ok(change) => self.change_session(shared, change, frame),
+            Err(refusal) => self.answer(shared, &encode::error(&refusal)),
+        }
     }
 
     /// Sends the command on a connection that already has the wanted state; the server's own reply decides. What follows in the
@@ -100,16 +77,22 @@ impl Client {
         if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
+        if self.keeps_its_connection()
+            && let Err(step) = self.pin(shared)
+        {
+            return step;
+        }
         let change = SessionChange { muted: self.session.mute_this(), ..change };
+        let own = self.pinned.filter(|_| self.keeps_its_connection());
         let pool = PoolKey {
             side: shared.plan.authority.side,
             credentials: change.credentials.clone(),
             database: change.database,
             resp: change.resp,
         };
-        let key = shared.shared_upstream(pool);
+        let key = own.unwrap_or_else(|| shared.shared_upstream(pool));
         let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
-        self.path = Path::Shared(key);
+        self.path = if own.is_some() { Path::Pinned } else { Path::Shared(key) };
         self.outstanding += 1;
         upstream.output.extend_from_slice(frame);
         upstream.awaited.push_back(Awaited::Session(self.key, Box::new(change)));
@@ -125,6 +108,7 @@ impl Client {
         let (kind, muted) = (change.kind, change.muted);
         if agreed {
             self.session.adopt(change);
+            self.own_connection_follows(shared);
         }
         match kind {
             ChangeKind::Hello | ChangeKind::Plain if muted => {}
@@ -137,13 +121,20 @@ impl Client {
         self.reply_arrived(shared);
     }
 
-    fn client_command(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
-        let word = args[1].to_ascii_uppercase();
-        match (word.as_slice(), args.len()) {
-            (b"ID", 2) => {
-                let reply = format!(":{}\r\n", self.session.id);
-                self.answer(shared, reply.as_bytes())
-            }
+    /// What was agreed on the connection that it keeps holds for that connection.
+    pub(super) fn own_connection_follows(&mut self, shared: &mut Shared) {
+        let pool = shared.pool_key(&self.session);
+        if self.path == Path::Pinned
+            && let Some(own) = self.pinned.and_then(|own| shared.upstreams.get_mut(own))
+        {
+            own.key = pool;
+        }
+    }
+
+    /// What the relay answers itself: a shared connection has another number and another name.
+    pub(super) fn own_answer(&self, args: &[&[u8]]) -> Option<Vec<u8>> {
+        match (args.get(1)?.to_ascii_uppercase().as_slice(), args.len()) {
+            (b"ID", 2) => Some(format!(":{}\r\n", self.session.id).into_bytes()),
             (b"GETNAME", 2) => {
                 let mut reply = Vec::new();
                 match (self.session.name.is_empty(), self.session.resp) {
@@ -151,8 +142,18 @@ impl Client {
                     (true, _) => reply.extend_from_slice(b"$-1\r\n"),
                     (false, _) => encode::push_bulk(&mut reply, &self.session.name),
                 }
-                self.answer(shared, &reply)
+                Some(reply)
             }
+            _ => None,
+        }
+    }
+
+    fn client_command(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
+        if let Some(reply) = self.own_answer(args) {
+            return self.answer(shared, &reply);
+        }
+        let word = args[1].to_ascii_uppercase();
+        match (word.as_slice(), args.len()) {
             (b"SETNAME", 3) if args[2].iter().all(|b| (b'!'..=b'~').contains(b)) => {
                 if self.outstanding == 0 {
                     self.session.name = args[2].to_vec();
@@ -214,7 +215,7 @@ impl Client {
     }
 
     pub(super) fn reset(&mut self, shared: &mut Shared) -> Step {
-        if self.outstanding > 0 && !self.pushes.open {
+        if self.outstanding > 0 && !self.pushes.raw {
             return Step::Wait(Wait::OwnReplies);
         }
         self.outstanding = 0;
@@ -232,13 +233,8 @@ impl Client {
     }
 }
 
-fn credentials(user: Option<&[u8]>, password: &[u8]) -> Rc<Credentials> {
-    let user = user.map(|user| String::from_utf8_lossy(user).into_owned());
-    Rc::new(Credentials { user, password: Secret::new(password) })
-}
-
 /// Replaces the `id` of a HELLO reply, so that it agrees with CLIENT ID.
-fn with_session_id(reply: &[u8], id: u64) -> Vec<u8> {
+pub(super) fn with_session_id(reply: &[u8], id: u64) -> Vec<u8> {
     const FIELD: &[u8] = b"$2\r\nid\r\n:";
     let Some(at) = reply.windows(FIELD.len()).position(|window| window == FIELD) else { return reply.to_vec() };
     let number = at + FIELD.len();

@@ -88,6 +88,18 @@ impl RedisRelay {
         self.settle();
     }
 
+    /// The client sends no more. What it has sent is executed and answered before its connection is closed, as a server does that finds its last
+    /// commands and the end together; one that waits for what others do, blocked or subscribed, is closed at once. True: now.
+    pub(super) fn input_ended(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return true };
+        if client.blocked.is_some() || client.pushes.is_open() {
+            return true;
+        }
+        client.input.ended = true;
+        client.has_output(&mut self.shared);
+        false
+    }
+
     /// The client's connection is gone. What it had outstanding still runs; the replies go nowhere.
     pub(super) fn let_out(&mut self, key: ClientKey) {
         let Some(client) = self.clients.remove(key) else { return };
@@ -109,7 +121,8 @@ impl RedisRelay {
         if client.wait == Wait::Output && client.output.bytes.len() <= limits::CLIENT_OUTPUT_SOFT_BYTES {
             self.shared.resume.push(key);
         }
-        let done = client.closing && client.outstanding == 0 && client.output.bytes.is_empty();
+        let ends = client.closing || (client.input.ended && client.wait == Wait::Nothing);
+        let done = ends && client.outstanding == 0 && client.output.bytes.is_empty();
         self.settle();
         done
     }
@@ -135,6 +148,9 @@ impl RedisRelay {
             }
             client.wait = Wait::Nothing;
             process_buffered(client, &mut self.shared);
+            if client.input.ended {
+                client.has_output(&mut self.shared);
+            }
             if client.may_be_read() {
                 self.shared.asks.push(Ask::ReadClient(key));
             }
@@ -155,7 +171,7 @@ impl RedisRelay {
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.closing = true;
-            if (client.outstanding == 0 && client.withheld.is_none()) || client.pushes.open {
+            if (client.outstanding == 0 && client.withheld.is_none()) || client.pushes.is_open() {
                 self.shared.asks.push(Ask::CloseClient(key));
             }
         }

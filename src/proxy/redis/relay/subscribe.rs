@@ -1,71 +1,176 @@
-//! SUBSCRIBE and MONITOR: a client that gets whatever its pinned connection sends, and is moved when the authority changes.
+//! SUBSCRIBE and MONITOR: a client to whom its pinned connection sends what nobody asked for, and which is moved when the authority changes.
+//!
+//! What a subscribed client sends goes on that same connection and is answered in its turn. In RESP2 the server takes little else than further
+//! subscriptions, and its messages are arrays like replies: they are told apart by their first word and by what the connection is subscribed
+//! to (Redis `pubsub.c`). In RESP3 they are pushes, and every command is taken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::client::Client;
-use super::path::{Step, Wait};
+use super::path::{Path, Step, Wait};
 use super::policy::as_error;
 use super::shared::Shared;
-use super::upstream::Upstream;
-use crate::contract::Ask;
+use super::state::RedisRelay;
+use super::upstream::{Awaited, Upstream};
+use crate::contract::{Ask, UpstreamKey};
 use policy::RequestDecision;
 use wire::resp::command::{Class, Command, Session};
-use wire::resp::{Args, ReplyStep, effect, encode};
+use wire::resp::{Args, effect, encode};
+
+/// What a client hears of besides its replies.
+#[derive(Debug, Default)]
+pub struct PushStream {
+    /// MONITOR: whatever its connection sends goes to the client as it comes, and no reply is awaited.
+    pub raw: bool,
+    /// What it is subscribed to, as the server has confirmed: (command that subscribes, channel or pattern).
+    pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
+    /// Commands of its own that are not confirmed whole.
+    pub confirming: u32,
+    /// Confirmations of subscriptions made again on another server, still to be kept from the client.
+    pub resubscribing: usize,
+}
+
+impl PushStream {
+    /// Whether its pinned connection may send something that is no reply, or is about to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.raw || !self.subscriptions.is_empty() || self.confirming > 0
+    }
+}
+
+impl PushStream {
+    /// A confirmation that stood in the reply to EXEC.
+    pub(super) fn note(&mut self, frame: &[u8]) {
+        match push_of(frame) {
+            Some((Push::Subscribed(kind), Some(channel))) => drop(self.subscriptions.insert((kind, channel))),
+            Some((Push::Unsubscribed(kind), Some(channel))) => drop(self.subscriptions.remove(&(kind, channel))),
+            _ => {}
+        }
+    }
+}
+
+/// (command, what it does to a subscription)
+const KINDS: [(&str, &str); 3] =
+    [("subscribe", "unsubscribe"), ("psubscribe", "punsubscribe"), ("ssubscribe", "sunsubscribe")];
+const MESSAGES: [&[u8]; 3] = [b"message", b"pmessage", b"smessage"];
+
+/// A command that subscribes or unsubscribes: what of it the server has still to confirm.
+#[derive(Debug, Clone)]
+pub struct Confirmations {
+    /// Lower case.
+    command: &'static str,
+    /// One confirmation each. Empty: unsubscribes from all of its kind, with one confirmation each, or one in all if there are none.
+    channels: VecDeque<Vec<u8>>,
+    all: bool,
+}
+
+impl Confirmations {
+    fn of(command: &'static str, frame: &[u8]) -> Self {
+        let channels: VecDeque<Vec<u8>> = Args::new(frame).skip(1).map(<[u8]>::to_vec).collect();
+        Self { command, all: channels.is_empty(), channels }
+    }
+
+    /// One more is confirmed; whether that was the last.
+    fn confirmed(&mut self, subscriptions: &BTreeSet<(&'static str, Vec<u8>)>) -> bool {
+        if self.all {
+            let subscribe = KINDS.iter().find(|(_, un)| *un == self.command).map(|(subscribe, _)| *subscribe);
+            return !subscriptions.iter().any(|(kind, _)| Some(*kind) == subscribe);
+        }
+        self.channels.pop_front();
+        self.channels.is_empty()
+    }
+
+    /// What is to be sent again for the rest.
+    fn request(&self) -> Vec<u8> {
+        let words: Vec<&[u8]> =
+            [self.command.as_bytes()].into_iter().chain(self.channels.iter().map(Vec::as_slice)).collect();
+        encode::request(&words)
+    }
+}
+
+/// Something that came on a subscribed connection and is no reply.
+#[derive(Debug, PartialEq, Eq)]
+enum Push {
+    Subscribed(&'static str),
+    Unsubscribed(&'static str),
+    /// A message, an invalidation.
+    Other,
+}
+
+/// What an array or push is; `None`: an array that is a reply.
+fn push_of(frame: &[u8]) -> Option<(Push, Option<Vec<u8>>)> {
+    let is_push = frame.starts_with(b">");
+    let parts = effect::elements(frame)?;
+    let word = parts.first().and_then(|first| effect::bulk(first));
+    let Some(word) = word else { return is_push.then_some((Push::Other, None)) };
+    let channel = parts.get(1).and_then(|channel| effect::bulk(channel)).map(<[u8]>::to_vec);
+    for (subscribe, unsubscribe) in KINDS {
+        if word == subscribe.as_bytes() {
+            return Some((Push::Subscribed(subscribe), channel));
+        }
+        if word == unsubscribe.as_bytes() {
+            return Some((Push::Unsubscribed(subscribe), channel));
+        }
+    }
+    (is_push || MESSAGES.contains(&word)).then_some((Push::Other, None))
+}
 
 impl Client {
+    /// Whether a server takes little else of it than further subscriptions.
+    #[must_use]
+    pub fn is_subscribed_in_resp2(&self) -> bool {
+        self.session.resp == 2 && (!self.pushes.subscriptions.is_empty() || self.pushes.confirming > 0)
+    }
+
     /// From here on the pinned connection's bytes go to the client as they come.
-    pub(super) fn open_pushes(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+    pub(super) fn monitor(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         if let Err(step) = self.pin(shared) {
             return step;
         }
         if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
-        self.pushes.open = true;
-        self.send_subscribed(shared, frame)
+        self.pushes.raw = true;
+        self.send_raw(shared, frame)
     }
 
-    /// Any command of a client whose pushes are open. Its answers stand among the pushes, so none is awaited.
-    pub(super) fn dispatch_subscribed(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
-        let dual = shared.is_dual();
-        match command.class {
+    /// Any command of a client that monitors. Its answers stand among what it is shown.
+    pub(super) fn dispatch_monitoring(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        let refusal = match command.class {
             Class::Session(Session::Quit) => {
                 self.closing = true;
                 self.tell(shared, b"+OK\r\n");
-                Step::Done
+                return Step::Done;
             }
-            Class::Session(Session::Reset) => self.reset(shared),
-            Class::Session(Session::Subscribe) => self.send_subscribed(shared, frame),
-            Class::Write | Class::Library | Class::Unknown | Class::ServerChange if dual => {
-                let text = format!(
-                    "ERR Crossfade does not support {} on a subscribed connection while two servers are kept in step; use another connection",
-                    command.name.to_ascii_uppercase()
-                );
-                self.tell(shared, &encode::error(&text));
-                Step::Done
+            Class::Session(Session::Reset) => return self.reset(shared),
+            Class::Write | Class::Library | Class::Unknown | Class::ServerChange if shared.is_dual() => {
+                let name = command.name.to_ascii_uppercase();
+                format!(
+                    "ERR Crossfade does not support {name} on a monitoring connection while two servers are kept in step; use another connection"
+                )
             }
             Class::Session(_) if command.name != "client" => {
-                let text = format!(
-                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-                    command.name
-                );
-                self.tell(shared, &encode::error(&text));
-                Step::Done
+                format!(
+                    "ERR Crossfade does not support {} on a monitoring connection",
+                    command.name.to_ascii_uppercase()
+                )
             }
-            Class::Session(_) => self.send_subscribed(shared, frame),
+            Class::Session(_) => return self.send_raw(shared, frame),
             _ => match self.decide(shared, command, frame) {
-                RequestDecision::Send(_) => self.send_subscribed(shared, frame),
+                RequestDecision::Send(_) => return self.send_raw(shared, frame),
                 RequestDecision::Refuse(text) => {
                     self.tell(shared, &as_error(&text));
-                    Step::Done
+                    return Step::Done;
                 }
             },
-        }
+        };
+        self.tell(shared, &encode::error(&refusal));
+        Step::Done
     }
 
-    fn send_subscribed(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+    /// Sends what no reply is awaited of.
+    fn send_raw(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         let Some(key) = self.pinned else { return Step::Close };
-        note_subscription(&mut self.pushes.subscriptions, frame);
         let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
         if upstream.is_full() {
             upstream.stalled.push(self.key);
@@ -76,68 +181,128 @@ impl Client {
         Step::Done
     }
 
+    /// SUBSCRIBE, UNSUBSCRIBE and their like.
+    pub(super) fn subscribe(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        if let Err(step) = self.pin(shared) {
+            return step;
+        }
+        let Some(key) = self.pinned else { return Step::Close };
+        let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
+        if upstream.is_full() {
+            upstream.stalled.push(self.key);
+            return Step::Wait(Wait::Upstream(key));
+        }
+        upstream.output.extend_from_slice(frame);
+        let confirmations = Confirmations::of(command.name, frame);
+        upstream.awaited.push_back(Awaited::Confirmations(self.key, Box::new(confirmations)));
+        self.outstanding += 1;
+        self.pushes.confirming += 1;
+        self.path = Path::Pinned;
+        shared.counters.commands_pinned += 1;
+        shared.upstreams.has_output(key);
+        Step::Done
+    }
+
+    /// Any other command of a client that is subscribed in RESP2: the server says which it does not take.
+    pub(super) fn dispatch_subscribed(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        match command.class {
+            Class::Session(Session::Subscribe) => return self.subscribe(shared, command, frame),
+            // Whether it is subscribed is not known yet.
+            _ if self.pushes.confirming > 0 => return Step::Wait(Wait::OwnReplies),
+            Class::Session(Session::Quit) => return self.quit(shared),
+            Class::Session(Session::Reset) => return self.reset(shared),
+            _ => {}
+        }
+        if let Err(step) = self.pin(shared) {
+            return step;
+        }
+        if matches!(command.class, Class::Session(_)) {
+            return self.send_pinned(shared, frame);
+        }
+        let decision = self.decide(shared, command, frame);
+        let step = match &decision {
+            RequestDecision::Send(_) => self.send_pinned(shared, frame),
+            RequestDecision::Refuse(text) => self.refuse_by_policy(shared, text),
+        };
+        self.keep_decision(step, decision);
+        step
+    }
+
     /// The authority changed: the same subscriptions are made on the new one, and the client notices nothing. A message published
     /// between the two is lost, as Redis' own at-most-once delivery allows.
     pub(super) fn resubscribe(&mut self, shared: &mut Shared) {
-        if self.pushes.subscriptions.is_empty() {
-            // MONITOR, or nothing left to listen to: the stream ends with the server it showed.
-            shared.asks.push(Ask::CloseClient(self.key));
-            return;
-        }
         let mut upstream = Upstream::new(shared.pool_key(&self.session), Some(self.key));
         for (subscribe, channel) in &self.pushes.subscriptions {
             encode::push_request(&mut upstream.output, &[subscribe.as_bytes(), channel]);
         }
         self.pushes.resubscribing = self.pushes.subscriptions.len();
-        if let Some(old) = self.pinned.replace(shared.connect(upstream)) {
-            shared.close_upstream(old);
-        }
-    }
-
-    /// Bytes of the pinned connection while the pushes are open; returns how many were taken. Confirmations of subscriptions that are
-    /// made again are dropped, everything else is handed on.
-    pub(super) fn pushed(&mut self, shared: &mut Shared, bytes: &[u8]) -> Result<usize, String> {
-        if self.pushes.resubscribing == 0 {
-            self.tell(shared, bytes);
-            return Ok(bytes.len());
-        }
-        let upstream = self.pinned.and_then(|key| shared.upstreams.get_mut(key));
-        let Some(upstream) = upstream else { return Ok(bytes.len()) };
-        let consumed = match upstream.feed.feed(bytes) {
-            ReplyStep::Complete { consumed, .. } => consumed,
-            ReplyStep::Partial => {
-                upstream.gathered.extend_from_slice(bytes);
-                return Ok(bytes.len());
+        if let Some(old) = self.pinned.take() {
+            let awaited = shared.upstreams.get_mut(old).map(|old| std::mem::take(&mut old.awaited)).unwrap_or_default();
+            let (unconfirmed, others): (Vec<_>, Vec<_>) =
+                awaited.into_iter().partition(|awaited| matches!(awaited, Awaited::Confirmations(..)));
+            let of_client = others.iter().any(|awaited| awaited.client().is_some());
+            if of_client && (self.session.resp == 2 || !unconfirmed.is_empty()) {
+                // What of it will be a reply, and which comes first, cannot be told any more.
+                shared.asks.push(Ask::CloseClient(self.key));
             }
-            ReplyStep::Invalid(why) => return Err(why),
-        };
-        upstream.gathered.extend_from_slice(&bytes[..consumed]);
-        let frame = std::mem::take(&mut upstream.gathered);
-        let word = effect::elements(&frame).and_then(|parts| effect::bulk(parts.first()?).map(<[u8]>::to_vec));
-        if word.is_some_and(|word| word.ends_with(b"subscribe")) {
-            self.pushes.resubscribing -= 1;
-        } else {
-            self.tell(shared, &frame);
+            for awaited in unconfirmed {
+                if let Awaited::Confirmations(_, confirmations) = &awaited {
+                    upstream.output.extend_from_slice(&confirmations.request());
+                }
+                upstream.awaited.push_back(awaited);
+            }
+            if let Some(old) = shared.upstreams.get_mut(old) {
+                old.awaited.extend(others);
+            }
+            shared.leave_pinned(old);
         }
-        Ok(consumed)
+        self.pinned = Some(shared.connect(upstream));
     }
 }
 
-/// Keeps the set of subscriptions, so that it can be made again on another server.
-fn note_subscription(set: &mut BTreeSet<(&'static str, Vec<u8>)>, frame: &[u8]) {
-    let mut args = Args::new(frame);
-    let Some(name) = args.next() else { return };
-    let channels: Vec<&[u8]> = args.collect();
-    let lower = name.to_ascii_lowercase();
-    for (subscribe, unsubscribe) in
-        [("subscribe", "unsubscribe"), ("psubscribe", "punsubscribe"), ("ssubscribe", "sunsubscribe")]
-    {
-        if lower == subscribe.as_bytes() {
-            set.extend(channels.iter().map(|channel| (subscribe, channel.to_vec())));
-        } else if lower == unsubscribe.as_bytes() {
-            set.retain(|(kind, channel)| {
-                *kind != subscribe || !(channels.is_empty() || channels.contains(&channel.as_slice()))
-            });
+impl RedisRelay {
+    /// An array or push on the connection of a client that may be subscribed. False: it is a reply.
+    pub(super) fn pushed(&mut self, key: UpstreamKey, frame: &[u8]) -> bool {
+        let Some(upstream) = self.shared.upstreams.get_mut(key) else { return true };
+        let owner = upstream.owner.and_then(|owner| self.clients.get_mut(owner));
+        // Nobody's: its client has gone, or has made its subscriptions elsewhere.
+        let Some(client) = owner else { return frame.starts_with(b">") };
+        let Some((push, channel)) = push_of(frame) else { return false };
+        let confirms = matches!(upstream.awaited.front(), Some(Awaited::Confirmations(..)));
+        if !frame.starts_with(b">") && client.pushes.subscriptions.is_empty() && !confirms {
+            return false; // nothing that could be pushed: it only looks like it
         }
+        match (&push, channel) {
+            (Push::Subscribed(kind), Some(channel)) => drop(client.pushes.subscriptions.insert((*kind, channel))),
+            (Push::Unsubscribed(kind), Some(channel)) => drop(client.pushes.subscriptions.remove(&(*kind, channel))),
+            _ => {}
+        }
+        let shared = &mut self.shared;
+        if matches!(push, Push::Subscribed(_)) && client.pushes.resubscribing > 0 {
+            client.pushes.resubscribing -= 1;
+            return true;
+        }
+        client.tell(shared, frame);
+        if push != Push::Other
+            && let Some(Awaited::Confirmations(_, confirmations)) = upstream_front(shared, key)
+            && confirmations.confirmed(&client.pushes.subscriptions)
+        {
+            shared.take_awaited(key);
+            client.confirmed(shared);
+        }
+        true
+    }
+}
+
+fn upstream_front(shared: &mut Shared, key: UpstreamKey) -> Option<&mut Awaited> {
+    shared.upstreams.get_mut(key)?.awaited.front_mut()
+}
+
+impl Client {
+    /// One of its subscribing commands is through.
+    pub(super) fn confirmed(&mut self, shared: &mut Shared) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.pushes.confirming = self.pushes.confirming.saturating_sub(1);
+        self.reply_arrived(shared);
     }
 }

@@ -1,15 +1,48 @@
 //! MULTI, EXEC, DISCARD, WATCH: on a pinned connection, or queued here in dual operation and where the block began under another plan.
 
+use std::borrow::Cow;
+
 use super::client::{BlockPlace, Client, Transaction};
-use super::dispatch::{CHANGES_SESSION, refused_in_block};
+use super::dispatch::refused_in_block;
 use super::path::{Path, Step, Wait};
+use super::session::ReplyMode;
+use super::session_commands::with_session_id;
 use super::shared::Shared;
 use super::upstream::Awaited;
 use crate::redis::lane::request::LaneItem;
 use base::model::limits;
 use policy::RequestDecision;
-use wire::resp::command::{Class, Command, Session};
-use wire::resp::{Args, encode};
+use wire::resp::command::{self, Class, Command, Session};
+use wire::resp::{Args, effect, encode};
+
+/// What of a block changes the session or tells of it.
+#[derive(Debug, Clone, Default)]
+pub struct InBlock {
+    /// Places in the block, and the commands there.
+    commands: Vec<(usize, Vec<u8>)>,
+    /// The client has asked for no reply to EXEC.
+    muted: bool,
+}
+
+const MONITORS: &str = "the block's replies could not be told from what it shows";
+const REPLIES: &str = "it decides whether the block is answered at all: send it outside the MULTI block";
+const TRACKS: &str = "it turns on pushes inside a MULTI block: send it outside";
+
+/// Why a command of the session cannot stand in a block that a server runs.
+fn refused_on_server(what: Session, frame: &[u8]) -> Option<&'static str> {
+    match what {
+        Session::Monitor => Some(MONITORS),
+        Session::Client => {
+            let word = Args::new(frame).nth(1).unwrap_or_default();
+            if word.eq_ignore_ascii_case(b"REPLY") {
+                Some(REPLIES)
+            } else {
+                word.eq_ignore_ascii_case(b"TRACKING").then_some(TRACKS)
+            }
+        }
+        _ => None,
+    }
+}
 
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
@@ -117,7 +150,12 @@ impl Client {
             return self.answer(shared, self.session.nil_array());
         }
         if !shared.is_dual() {
-            return self.exec_queued_on_pinned(shared, &block);
+            return self.exec_queued_on_pinned(shared, block);
+        }
+        if !block.session.commands.is_empty() {
+            // It was queued before there was a lane, which knows no sessions.
+            self.end_watch(shared);
+            return self.answer(shared, EXECABORT);
         }
         match self.may_enter_lane(shared) {
             Ok(()) => {
@@ -141,17 +179,24 @@ impl Client {
     }
 
     /// The plan changed while the block was being queued: run it whole on one connection.
-    fn exec_queued_on_pinned(&mut self, shared: &mut Shared, block: &Transaction) -> Step {
+    fn exec_queued_on_pinned(&mut self, shared: &mut Shared, block: Transaction) -> Step {
         if let Err(step) = self.pin(shared) {
             return step;
         }
+        let muted = self.session.mute_this();
         let Some(key) = self.pinned else { return Step::Close };
         let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
         encode::push_request(&mut upstream.output, &[b"MULTI"]);
         upstream.output.extend_from_slice(&block.frames);
         encode::push_request(&mut upstream.output, &[b"EXEC"]);
         upstream.awaited.extend(std::iter::repeat_n(Awaited::Swallow, block.commands.len() + 1));
-        let awaited = if self.session.mute_this() { Awaited::Mute(self.key) } else { Awaited::Forward(self.key) };
+        let awaited = if !block.session.commands.is_empty() {
+            Awaited::Exec(self.key, Box::new(InBlock { muted, ..block.session }))
+        } else if muted {
+            Awaited::Mute(self.key)
+        } else {
+            Awaited::Forward(self.key)
+        };
         upstream.awaited.push_back(awaited);
         self.outstanding += 1;
         shared.upstreams.has_output(key);
@@ -182,21 +227,25 @@ impl Client {
         let step = match command.class {
             Class::Session(Session::Quit) => return self.quit(shared),
             Class::Session(Session::Reset) => return self.reset(shared),
-            // They would take the block to another database, protocol or connection.
             Class::Session(
-                Session::Select
+                what @ (Session::Select
                 | Session::Hello
                 | Session::Auth
                 | Session::Subscribe
                 | Session::Monitor
-                | Session::Client,
-            ) => {
-                return self.refuse(shared, command, CHANGES_SESSION);
-            }
+                | Session::Client),
+            ) => match refused_on_server(what, frame) {
+                None => self.send_pinned(shared, frame),
+                Some(why) => {
+                    let step = self.refuse(shared, command, why);
+                    return self.abort_transaction(step);
+                }
+            },
             Class::Session(Session::Exec) if self.transaction.as_ref().is_some_and(|block| block.aborted) => {
                 return self.abort_on_server(shared);
             }
-            Class::Session(Session::Multi | Session::Exec | Session::Discard | Session::Watch | Session::Unwatch) => {
+            Class::Session(Session::Exec) => self.exec_on_server(shared, frame),
+            Class::Session(Session::Multi | Session::Discard | Session::Watch | Session::Unwatch) => {
                 self.send_pinned(shared, frame)
             }
             Class::Read
@@ -216,7 +265,16 @@ impl Client {
         if matches!(command.class, Class::Session(Session::Exec | Session::Discard)) {
             self.transaction = None;
             self.watch.active = false;
+        } else if matches!(command.class, Class::Session(Session::Multi | Session::Watch)) {
+            // An error, and the block goes on.
         } else if let Some(block) = self.transaction.as_mut() {
+            if matches!(
+                command.class,
+                Class::Session(Session::Select | Session::Hello | Session::Auth | Session::Subscribe | Session::Client)
+            ) {
+                block.session.commands.push((block.count, frame.to_vec()));
+            }
+            block.count += 1;
             if block.has_room(frame) && block.place == BlockPlace::OnServer {
                 block.push(command, frame);
             } else {
@@ -241,17 +299,112 @@ impl Client {
         sent
     }
 
+    fn exec_on_server(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        let changes = self.transaction.as_ref().is_some_and(|block| !block.session.commands.is_empty());
+        if !changes {
+            return self.send_pinned(shared, frame);
+        }
+        // Which database, user or protocol what follows is for, the reply tells.
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        let muted = self.session.reply_mode != ReplyMode::On;
+        let step = self.send_pinned(shared, frame);
+        if step == Step::Done
+            && let Some(block) = self.transaction.as_mut()
+        {
+            let in_block = InBlock { muted, ..std::mem::take(&mut block.session) };
+            self.awaits_exec(shared, in_block);
+        }
+        step
+    }
+
+    /// The reply to what was sent last, EXEC, tells what has become of the session.
+    fn awaits_exec(&mut self, shared: &mut Shared, in_block: InBlock) {
+        let last = self.pinned.and_then(|key| shared.upstreams.get_mut(key)).and_then(|own| own.awaited.back_mut());
+        if let Some(last) = last {
+            *last = Awaited::Exec(self.key, Box::new(in_block));
+        }
+    }
+
+    /// The reply to EXEC of a block with commands that change the session.
+    pub(super) fn executed(&mut self, shared: &mut Shared, in_block: &InBlock, reply: &[u8]) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let told = self.adopt_block(in_block, reply);
+        self.own_connection_follows(shared);
+        if let Some(own) = self.pinned.and_then(|key| shared.upstreams.get_mut(key)) {
+            own.marked = true;
+        }
+        if !in_block.muted {
+            self.tell(shared, told.as_deref().unwrap_or(reply));
+        }
+        self.reply_arrived(shared);
+    }
+
+    /// Takes over what the block has changed; the reply as the client is to see it, `None`: as it is.
+    fn adopt_block(&mut self, in_block: &InBlock, reply: &[u8]) -> Option<Vec<u8>> {
+        let elements: Vec<&[u8]> = effect::elements(reply)?;
+        let mut told: Vec<Cow<'_, [u8]>> = elements.into_iter().map(Cow::Borrowed).collect();
+        for (at, frame) in &in_block.commands {
+            let Some(element) = told.get_mut(*at).filter(|element| !matches!(element.first(), Some(b'-' | b'!')))
+            else {
+                continue;
+            };
+            let args: Vec<&[u8]> = Args::new(frame).collect();
+            let change = match command::lookup(args[0]).class {
+                Class::Session(Session::Select) => self.session.after_select(&args),
+                Class::Session(Session::Auth) => self.session.after_auth(&args),
+                Class::Session(Session::Hello) => {
+                    let change = self.session.after_hello(&args);
+                    *element = Cow::Owned(with_session_id(element, self.session.id));
+                    change
+                }
+                Class::Session(Session::Subscribe) => {
+                    self.pushes.note(element);
+                    continue;
+                }
+                _ => {
+                    if let [_, word, name] = args[..]
+                        && word.eq_ignore_ascii_case(b"SETNAME")
+                    {
+                        self.session.name = name.to_vec();
+                    } else if let Some(own) = self.own_answer(&args) {
+                        *element = Cow::Owned(own);
+                    }
+                    continue;
+                }
+            };
+            if let Ok(change) = change {
+                self.session.adopt(change);
+            }
+        }
+        let mut whole = format!("*{}\r\n", told.len()).into_bytes();
+        told.iter().for_each(|element| whole.extend_from_slice(element));
+        Some(whole)
+    }
+
     /// EXEC of a block in which a command was refused: its connection ends, and with it the block and what was watched.
     fn abort_on_server(&mut self, shared: &mut Shared) -> Step {
         let step = self.answer(shared, EXECABORT);
         if step == Step::Done {
             self.transaction = None;
             self.watch.active = false;
-            if let Some(pinned) = self.pinned.take() {
+            if self.pushes.is_open() {
+                self.discard_on_server(shared);
+            } else if let Some(pinned) = self.pinned.take() {
                 shared.leave_pinned(pinned);
             }
         }
         step
+    }
+
+    /// Gives up the block on the server, and what was watched, and keeps the connection.
+    pub(super) fn discard_on_server(&mut self, shared: &mut Shared) {
+        let Some(key) = self.pinned else { return };
+        let Some(upstream) = shared.upstreams.get_mut(key) else { return };
+        encode::push_request(&mut upstream.output, &[b"DISCARD"]);
+        upstream.awaited.push_back(Awaited::Swallow);
+        shared.upstreams.has_output(key);
     }
 
     pub(super) fn watch(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::session::SessionChange;
+use super::subscribe::Confirmations;
+use super::transaction::InBlock;
 use crate::contract::{ClientKey, UpstreamKey};
 use base::model::{Credentials, Side, limits};
 use base::stdx::slab::Slab;
@@ -39,6 +41,10 @@ pub enum Awaited {
     Scan(ClientKey),
     /// A blocking command on the client's pinned connection.
     Blocking(ClientKey),
+    /// A command that subscribes or unsubscribes: answered by pushes, or by one error.
+    Confirmations(ClientKey, Box<Confirmations>),
+    /// EXEC of a block with commands that change the session.
+    Exec(ClientKey, Box<InBlock>),
 }
 
 impl Awaited {
@@ -50,6 +56,8 @@ impl Awaited {
             | Self::Mute(client)
             | Self::Scan(client)
             | Self::Session(client, _)
+            | Self::Confirmations(client, _)
+            | Self::Exec(client, _)
             | Self::Blocking(client) => Some(*client),
             Self::Swallow | Self::BlockedList => None,
         }
@@ -97,6 +105,8 @@ pub struct Upstream {
     pub stalled: Vec<ClientKey>,
     /// It was made under a plan that is no longer in force and is closed when its last reply is in.
     pub retired: bool,
+    /// Its client has left something on it that no other may find.
+    pub marked: bool,
 }
 
 impl Upstream {
@@ -116,6 +126,7 @@ impl Upstream {
             gathered: Vec::new(),
             stalled: Vec::new(),
             retired: false,
+            marked: false,
         }
     }
 

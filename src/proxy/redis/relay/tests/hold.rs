@@ -223,6 +223,8 @@ fn nobody_waits_for_clients_that_are_blocked_subscribed_or_watching() {
     stage.says(watching, &["WATCH k"]);
     stage.hears(4);
     stage.answers(4, "+OK\r\n");
+    stage.hears(2);
+    stage.answers(2, ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
     assert_eq!(stage.hold(BEGIN), DRAINED);
     stage.hears(2);
     stage.answers(2, ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n");

@@ -350,24 +350,144 @@ fn what_the_relay_answers_itself_does_not_part_a_client_from_what_it_watches() {
     stage.says(client, &["WATCH k"]);
     stage.answers(0, "+OK\r\n");
     stage.says(client, &["CLIENT ID", "GET k"]);
-    stage.hears(1);
-    stage.answers(1, "$-1\r\n");
+    stage.answers(0, "$-1\r\n");
     stage.says(client, &["MULTI", "SET k 1", "EXEC"]);
-    assert_eq!(stage.hears(0), ["WATCH k", "MULTI", "SET k 1", "EXEC"]);
+    assert_eq!(stage.hears(0), ["WATCH k", "GET k", "MULTI", "SET k 1", "EXEC"]);
 }
 
 #[test]
-fn what_is_watched_in_one_database_does_not_count_for_a_block_in_another() {
+fn a_watch_stays_in_force_when_the_session_changes() {
     let mut stage = Stage::new(FOLLOWED);
     let client = stage.client();
     stage.says(client, &["WATCH k"]);
     stage.answers(0, "+OK\r\n");
     stage.says(client, &["SELECT 1"]);
+    stage.answers(0, "+OK\r\n");
+    stage.says(client, &["GET k"]);
+    stage.answers(0, "$-1\r\n");
+    stage.says(client, &["MULTI", "SET k 1", "EXEC"]);
+    assert_eq!(stage.hears(0), ["WATCH k", "SELECT 1", "GET k", "MULTI", "SET k 1", "EXEC"]);
+    stage.answers(0, "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    stage.says(client, &["GET k"]);
+    let upstream = stage.relay.shared.upstreams.get(stage.upstreams[1]).expect("a shared connection");
+    assert_eq!((upstream.owner, upstream.key.database), (None, 1), "what follows is for the database it is in");
+}
+
+#[test]
+fn what_a_block_changes_of_the_session_is_changed_when_it_has_run() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(
+        client,
+        &["MULTI", "CLIENT ID", "SELECT 5", "SET k v", "CLIENT SETNAME n", "CLIENT GETNAME", "EXEC", "GET k"],
+    );
+    let queued = "+QUEUED\r\n".repeat(5);
+    stage.answers(0, &format!("+OK\r\n{queued}"));
+    assert_eq!(stage.hears(0).len(), 8, "what follows EXEC goes where the session is what EXEC made of it");
+    stage.answers(0, "*5\r\n:77\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nx\r\n$1\r\nv\r\n");
+    let got = stage.gets(client);
+    let expected = "*5\r\n:1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nn\r\n$1\r\nv\r\n";
+    assert!(got.ends_with(expected), "its own number and name: {got}");
+    stage.says(client, &["GET k"]);
+    let upstream = stage.relay.shared.upstreams.get(stage.upstreams[1]).expect("a shared connection");
+    assert_eq!(upstream.key.database, 5);
+    assert!(
+        stage.relay.shared.upstreams.get(stage.upstreams[0]).is_none(),
+        "nobody else gets a connection with a name"
+    );
+
+    stage.answers(1, "$1\r\nv\r\n");
+    // A block that does not run changes nothing, nor does what the server refuses in one that does.
+    stage.says(client, &["MULTI", "SELECT 6", "EXEC"]);
+    stage.answers(2, "+OK\r\n+QUEUED\r\n");
+    stage.answers(2, "-EXECABORT x\r\n");
+    stage.says(client, &["MULTI", "SELECT 99", "EXEC"]);
+    let own = stage.upstreams.len() - 1;
+    stage.answers(own, "+OK\r\n+QUEUED\r\n");
+    stage.answers(own, "*1\r\n-ERR DB index is out of range\r\n");
+    stage.says(client, &["CLIENT REPLY ON"]);
+    let client = stage.relay.clients.get(client).expect("it is there");
+    assert_eq!(client.session.database, 5);
+}
+
+#[test]
+fn what_would_take_the_replies_of_a_block_away_aborts_it() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["MULTI", "SET k v"]);
+    stage.answers(0, "+OK\r\n+QUEUED\r\n");
+    stage.says(client, &["CLIENT REPLY OFF", "EXEC"]);
+    let got = stage.gets(client);
+    assert!(got.contains("-ERR Crossfade does not support CLIENT") && got.contains("-EXECABORT"), "{got}");
+}
+
+#[test]
+fn a_subscriber_in_resp3_uses_its_connection_as_any_other() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["HELLO 3"]);
+    stage.answers(0, "%0\r\n");
+    stage.gets(client);
+    stage.says(client, &["SUBSCRIBE c", "SET k 1", "MULTI", "SET k 2", "EXEC", "SELECT 2"]);
+    assert_eq!(stage.hears(1), ["SUBSCRIBE c", "SET k 1", "MULTI", "SET k 2", "EXEC"]);
+    let subscribed = ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+    let message = ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n";
+    let answers = format!("{subscribed}+OK\r\n{message}+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    stage.answers(1, &answers);
+    assert_eq!(stage.gets(client), answers);
+    assert_eq!(stage.hears(1), ["SELECT 2"]);
     stage.answers(1, "+OK\r\n");
     stage.gets(client);
-    stage.says(client, &["MULTI", "SET k 1", "EXEC"]);
-    assert_eq!(stage.gets(client), "+OK\r\n+QUEUED\r\n*-1\r\n", "it cannot be watched on that connection");
-    assert!(stage.relay.shared.upstreams.get(stage.upstreams[0]).is_none());
+    stage.says(client, &["GET k", "UNSUBSCRIBE"]);
+    assert_eq!(stage.hears(1), ["GET k", "UNSUBSCRIBE"]);
+    let unsubscribed = ">3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n";
+    stage.answers(1, &format!("$-1\r\n{unsubscribed}"));
+    assert_eq!(stage.gets(client), format!("$-1\r\n{unsubscribed}"));
+    stage.says(client, &["GET k"]);
+    assert_eq!(stage.hears(1), Vec::<String>::new());
+    assert_eq!(stage.hears(2), ["GET k"], "it shares a connection again");
+}
+
+#[test]
+fn messages_and_replies_are_told_apart_in_resp2() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    // Looks like a message, and is none: nothing is subscribed to when it is executed.
+    stage.says(client, &["MULTI", "LRANGE l 0 -1"]);
+    stage.answers(0, "+OK\r\n+QUEUED\r\n");
+    stage.says(client, &["EXEC", "SUBSCRIBE a b", "UNSUBSCRIBE", "PING"]);
+    stage.gets(client);
+    let list = "*1\r\n*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n";
+    let of = |word: &str, channel: &str, left: u8| {
+        format!("*3\r\n${}\r\n{word}\r\n$1\r\n{channel}\r\n:{left}\r\n", word.len())
+    };
+    stage.answers(0, list);
+    assert_eq!(stage.gets(client), list);
+    let first = [of("subscribe", "a", 1), of("message", "a", 1), of("subscribe", "b", 2)].concat();
+    let first = first.replace(":1\r\n*3\r\n$9", "$1\r\nx\r\n*3\r\n$9");
+    stage.answers(0, &first);
+    assert_eq!(stage.gets(client), first);
+    assert_eq!(
+        stage.hears(0).last().map(String::as_str),
+        Some("UNSUBSCRIBE"),
+        "whether PING is answered by a pong or a list is not known"
+    );
+    stage.answers(0, &of("unsubscribe", "a", 1));
+    assert_eq!(stage.hears(0), Vec::<String>::new());
+    stage.answers(0, &of("unsubscribe", "b", 0));
+    stage.gets(client);
+    assert_eq!(stage.hears(1), ["PING"], "it shares a connection again");
+}
+
+#[test]
+fn a_subscription_that_is_refused_leaves_nothing() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["SUBSCRIBE a b", "UNSUBSCRIBE", "GET k"]);
+    stage.answers(0, "-NOPERM no channels\r\n");
+    stage.answers(0, "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n");
+    assert!(stage.gets(client).starts_with("-NOPERM"));
+    assert_eq!(stage.hears(1), ["GET k"]);
 }
 
 #[test]
@@ -375,7 +495,8 @@ fn subscriptions_are_made_again_while_all_are_held() {
     let mut stage = Stage::new(FOLLOWED);
     let client = stage.client();
     stage.says(client, &["SUBSCRIBE c"]);
-    stage.hears(0);
+    stage.answers(0, "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    stage.gets(client);
     stage.held();
     stage.says(client, &["SUBSCRIBE d"]);
     stage.flip(2);

@@ -176,6 +176,8 @@ fn a_subscriber_and_a_large_request_are_refused_too() {
     let mut stage = stage(0, Some(shipped(&host(), "deny_dangerous", r#"{"commands": ["SET"]}"#)));
     let (subscriber, client) = (stage.client(), stage.client());
     stage.says(subscriber, &["SUBSCRIBE c"]);
+    stage.answers(0, "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    stage.gets(subscriber);
     stage.hears(0);
     stage.says(subscriber, &["SET k 1", "PING"]);
     assert_eq!(stage.hears(0), ["PING"]);
