@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::limits;
 use crate::net::{End, LinkId, Net, Party};
 use base::model::{
-    CoreId, InterlayName, InterlayProtocol, InterlaySpec, RoutePlan, SampledRead, Side, limits as product_limits,
+    CoreId, InterlayName, InterlayProtocol, InterlaySpec, RoutePlan, SampledRead, Sharing, Side,
+    limits as product_limits,
 };
 use base::stdx::clock::Now;
 use base::stdx::slab::SlabKey;
@@ -45,7 +46,7 @@ impl Core {
     pub fn new(id: usize, plan: &Arc<RoutePlan>, token: u64) -> Self {
         let spec = InterlaySpec {
             name: plan.interlay.clone(),
-            protocol: InterlayProtocol::Redis,
+            protocol: InterlayProtocol::Redis(Sharing::Auto),
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
         };

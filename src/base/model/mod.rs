@@ -33,7 +33,7 @@ pub use migration::{
     FeedChoice, FeedKind, Flip, MigrationStatus, ReadRouting, ShadowFrom, Strategy, Thresholds, Waiver,
     WriteConsistency,
 };
-pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, RoutePlan};
+pub use plan::{CompareReads, InterlayProtocol, InterlaySpec, PlanMode, RoutePlan, Sharing};
 pub use policy::{
     BUILTIN_PREFIX, FilterName, OnFault, PolicyChoice, PolicyMode, PolicySetting, PolicySettings, PolicySlot,
 };

@@ -25,7 +25,7 @@ impl InterlaySpec {
     #[must_use]
     pub fn kind(&self) -> ProtocolKind {
         match self.protocol {
-            InterlayProtocol::Redis => ProtocolKind::Redis,
+            InterlayProtocol::Redis(_) => ProtocolKind::Redis,
             InterlayProtocol::Postgres(_) => ProtocolKind::Postgres,
         }
     }
@@ -34,8 +34,18 @@ impl InterlaySpec {
 /// What an interlay speaks with its clients, with what only an interlay of that kind has.
 #[derive(Debug, Clone)]
 pub enum InterlayProtocol {
-    Redis,
+    Redis(Sharing),
     Postgres(PostgresSpec),
+}
+
+/// Whether clients of a Redis interlay share connections to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// As long as nothing of theirs would be another's.
+    #[default]
+    Auto,
+    /// Each has one of its own, from its first command.
+    Never,
 }
 
 /// Whether writes go straight to the authority or through the lane that keeps the shadow in step.

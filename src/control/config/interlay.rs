@@ -9,7 +9,7 @@ use super::values::{read_address, read_file, read_kind};
 use super::{auth_file, keys, policies};
 use base::model::{
     AllowReplication, AuthMode, Endpoint, EndpointName, InterlayName, InterlayProtocol, InterlaySpec, PostgresSpec,
-    ProtocolKind, RequireTls, ServerTls,
+    ProtocolKind, RequireTls, ServerTls, Sharing,
 };
 
 /// One interlay as the file defines it.
@@ -33,6 +33,9 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
             section.only(keys::REDIS_INTERLAY)?;
         }
         ProtocolKind::Postgres => {
+            if let Some(item) = section.get("sharing") {
+                return Err(item.error("belongs to Redis interlays: every PostgreSQL session has a server connection of its own; remove this line"));
+            }
             if let Some(item) = section.get("policies") {
                 return Err(item.error(
                     "belongs to Redis interlays: policies decide within a migration, and PostgreSQL has none yet; remove this table",
@@ -57,7 +60,7 @@ pub fn read(name: InterlayName, section: &Section<'_>, endpoints: &[Endpoint]) -
     }
     let tls = section.get("tls").map(|item| read_tls(&item.section()?)).transpose()?;
     let protocol = match kind {
-        ProtocolKind::Redis => InterlayProtocol::Redis,
+        ProtocolKind::Redis => InterlayProtocol::Redis(read_sharing(section)?),
         ProtocolKind::Postgres => InterlayProtocol::Postgres(read_postgres(section, source)?),
     };
     let policies =
@@ -93,6 +96,15 @@ fn read_tls(section: &Section<'_>) -> Result<ServerTls, ConfigError> {
         Some(false) | None => RequireTls::No,
     };
     Ok(ServerTls { cert_file, key_file, require })
+}
+
+fn read_sharing(section: &Section<'_>) -> Result<Sharing, ConfigError> {
+    let Some(item) = section.get("sharing") else { return Ok(Sharing::Auto) };
+    match item.text()? {
+        "auto" => Ok(Sharing::Auto),
+        "never" => Ok(Sharing::Never),
+        other => Err(item.error(format!("is {other:?}: write \"auto\" or \"never\""))),
+    }
 }
 
 fn read_postgres(section: &Section<'_>, source: &Endpoint) -> Result<PostgresSpec, ConfigError> {

@@ -63,6 +63,12 @@ pub const REDIS_INTERLAY: &[Key] = &[
     key("source", "name of an endpoint", "required", "the server that is in use"),
     key("target", "name of an endpoint", "none", "the target of migrations that name no other"),
     key("tls", "table", "none", "how clients are offered TLS"),
+    key(
+        "sharing",
+        "auto, never",
+        "auto",
+        "whether clients share server connections: docs/protocols/resp.md, \"Which connection a command takes\"",
+    ),
     key("policies", "table", "the shipped filters", "which filter decides in which slot"),
 ];
 

@@ -311,7 +311,7 @@ auth_query = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
         let config = Config::parse(Path::new("x.toml"), POSTGRES).unwrap();
         let postgres = |config: &Config| match &config.interlays[0].spec.protocol {
             base::model::InterlayProtocol::Postgres(spec) => spec.clone(),
-            base::model::InterlayProtocol::Redis => panic!("a Redis interlay"),
+            base::model::InterlayProtocol::Redis(_) => panic!("a Redis interlay"),
         };
         let spec = postgres(&config);
         assert_eq!((spec.auth, spec.replication), (AuthMode::Scram, AllowReplication::No));

@@ -26,7 +26,7 @@ pub fn application_protocols(kind: ProtocolKind) -> &'static [&'static [u8]] {
 #[must_use]
 pub fn relay(setup: RelaySetup) -> Box<dyn Relay> {
     match &setup.spec.protocol {
-        InterlayProtocol::Redis => Box::new(RedisRelay::new(setup)),
+        InterlayProtocol::Redis(_) => Box::new(RedisRelay::new(setup)),
         InterlayProtocol::Postgres(postgres) => {
             let postgres = postgres.clone();
             Box::new(PostgresRelay::new(setup, postgres))
@@ -38,7 +38,7 @@ pub fn relay(setup: RelaySetup) -> Box<dyn Relay> {
 #[must_use]
 pub fn companion(setup: RelaySetup, kept: Box<dyn KeptMemory>) -> Option<Box<dyn Companion>> {
     match &setup.spec.protocol {
-        InterlayProtocol::Redis => Some(Box::new(RedisCompanion::new(setup, kept))),
+        InterlayProtocol::Redis(_) => Some(Box::new(RedisCompanion::new(setup, kept))),
         InterlayProtocol::Postgres(_) => None,
     }
 }

@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use base::model::{
         Authority, CompareReads, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
-        ProtocolKind,
+        ProtocolKind, Sharing,
     };
     use bus::{LaneEvent, LaneOrder};
     use wire::resp::command::lookup;
@@ -306,7 +306,12 @@ mod tests {
     fn companion_with(mode: PlanMode, kept: Heap) -> RedisCompanion {
         let plan = plan(1, mode);
         let listen = ([127, 0, 0, 1], 0).into();
-        let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
+        let spec = InterlaySpec {
+            name: plan.interlay.clone(),
+            protocol: InterlayProtocol::Redis(Sharing::Auto),
+            listen,
+            tls: None,
+        };
         let policies = SharedPolicies::default();
         let setup = RelaySetup { spec, plan, core: CoreId(0), cores: 2, token: 1, seed: [0; 32], policies };
         RedisCompanion::new(setup, Box::new(kept))

@@ -23,8 +23,8 @@ pub enum Class {
     Library,
     /// Changes only the session; the relay handles it.
     Session(Session),
-    /// Never forwarded, with a reason for the client.
-    Refused(&'static str),
+    /// Acts on the connection it comes on, or takes it over: never travels on one that other clients share.
+    Connection(Connection),
     /// Not in the table.
     Unknown,
 }
@@ -45,6 +45,19 @@ pub enum Session {
     Unwatch,
     Subscribe,
     Monitor,
+}
+
+/// What a command does to the connection it comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// WAIT, WAITAOF: waits for replicas to have what this connection has written.
+    Wait,
+    /// PSYNC, SYNC: from here on it carries a replication stream.
+    Replicate,
+    /// REPLCONF: tells what kind of replica it will be.
+    Replica,
+    /// MULTI of a debugger (SCRIPT DEBUG), READONLY, READWRITE and their like: leaves something on the connection.
+    Marks,
 }
 
 /// Where the keys are.
@@ -173,11 +186,9 @@ const fn session(name: &'static str, arity: i8, what: Session) -> Command {
     row(name, arity, Class::Session(what), KeySpec::None)
 }
 
-const REPLICATION: Class =
-    Class::Refused("replication through the proxy is not supported; connect the replica to the server itself");
-
-/// WAIT reports on the writes of its own connection, which here belongs to many clients or to none.
-const WAITING: Class = Class::Refused("it would report on a connection shared with other clients");
+const fn connection(name: &'static str, arity: i8, what: Connection) -> Command {
+    row(name, arity, Class::Connection(what), KeySpec::None)
+}
 
 use CompareRule::{
     DeadlineMs, DeadlineSeconds, Exact, Never, RemainingMs, RemainingSeconds, Scores, Unordered, UnorderedPairs,
@@ -438,13 +449,13 @@ pub static TABLE: &[Command] = &[
     server("slowlog", -2),
     server("spublish", 3),
     server("time", 1),
-    row("wait", 3, WAITING, KeySpec::None),
-    row("waitaof", 4, WAITING, KeySpec::None),
+    connection("wait", 3, Connection::Wait),
+    connection("waitaof", 4, Connection::Wait),
     server("bgrewriteaof", 1),
     server("bgsave", -1),
     server("save", 1),
-    server("readonly", 1),
-    server("readwrite", 1),
+    connection("readonly", 1, Connection::Marks),
+    connection("readwrite", 1, Connection::Marks),
     row("asking", 1, Class::ServerChange, KeySpec::None),
     row("debug", -2, Class::ServerChange, KeySpec::None),
     row("failover", -1, Class::ServerChange, KeySpec::None),
@@ -454,9 +465,9 @@ pub static TABLE: &[Command] = &[
     row("replicaof", 3, Class::ServerChange, KeySpec::None),
     row("slaveof", 3, Class::ServerChange, KeySpec::None),
     row("shutdown", -1, Class::ServerChange, KeySpec::None),
-    row("psync", -3, REPLICATION, KeySpec::None),
-    row("replconf", -1, REPLICATION, KeySpec::None),
-    row("sync", 1, REPLICATION, KeySpec::None),
+    connection("psync", -3, Connection::Replicate),
+    connection("replconf", -1, Connection::Replica),
+    connection("sync", 1, Connection::Replicate),
 ];
 
 /// Stands for every command the table does not know.

@@ -86,7 +86,7 @@ impl Lane {
             | Class::Server
             | Class::ServerChange
             | Class::Session(_)
-            | Class::Refused(_)
+            | Class::Connection(_)
             | Class::Unknown => self.emit_read(incoming),
         }
     }

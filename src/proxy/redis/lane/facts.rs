@@ -100,7 +100,7 @@ fn class(command: &Command) -> abi::Class {
             | command::Session::Watch
             | command::Session::Unwatch,
         ) => abi::Class::Transaction,
-        Class::Server | Class::Session(_) | Class::Refused(_) => abi::Class::Session,
+        Class::Server | Class::Session(_) | Class::Connection(_) => abi::Class::Session,
         Class::Unknown => abi::Class::Opaque,
     }
 }

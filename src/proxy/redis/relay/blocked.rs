@@ -102,6 +102,8 @@ fn timeout(args: &[&[u8]]) -> Option<(usize, Unit)> {
     let (at, unit) = match name.as_slice() {
         b"blpop" | b"brpop" | b"blmove" | b"brpoplpush" | b"bzpopmin" | b"bzpopmax" => (args.len() - 1, Unit::Seconds),
         b"blmpop" | b"bzmpop" => (1, Unit::Seconds),
+        b"wait" => (2, Unit::Milliseconds),
+        b"waitaof" => (3, Unit::Milliseconds),
         b"xread" | b"xreadgroup" => (block_option(args)?, Unit::Milliseconds),
         _ => return None,
     };
@@ -178,7 +180,7 @@ mod tests {
             "BLPOP a inf",
             "BLPOP",
             "XREAD BLOCK",
-            "WAITAOF 1 1 5",
+            "WAITAOF 1 1 0",
         ] {
             assert_eq!(after(line, 3_000_000), line, "nothing to count down");
         }

@@ -125,6 +125,8 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     pub watch: Watch,
     pub pinned: Option<UpstreamKey>,
+    /// It shares no connection any more: it was told of itself what is true of its own only, or has changed it.
+    pub own: bool,
     pub pushes: PushStream,
     pub blocked: Option<Blocked>,
     /// Its output waits for confirmations.
@@ -147,6 +149,7 @@ impl Client {
             transaction: None,
             watch: Watch::default(),
             pinned: None,
+            own: false,
             pushes: PushStream::default(),
             blocked: None,
             withheld: None,
@@ -271,7 +274,8 @@ impl Client {
 
     /// Hands a pinned connection back when nothing of the client's state is left on it.
     pub fn unpin_if_clean(&mut self, shared: &mut Shared) {
-        let busy = self.transaction.is_some()
+        let busy = self.own
+            || self.transaction.is_some()
             || self.watch.active
             || self.pushes.is_open()
             || self.input.large.is_some()

@@ -114,7 +114,7 @@ impl Client {
             };
             let Some(name) = Args::new(&rest[..len]).next() else { break };
             let command = command::lookup(name);
-            if command.blocking || matches!(command.class, Class::Session(_) | Class::Refused(_)) {
+            if command.blocking || matches!(command.class, Class::Session(_) | Class::Connection(_)) {
                 break;
             }
             if matches!(command.class, Class::Library | Class::Unknown)
@@ -202,7 +202,7 @@ impl Client {
     fn dispatch_plain(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
         match command.class {
             Class::Session(what) => self.session_command(shared, command, what, frame),
-            Class::Refused(why) => self.refuse(shared, command, why),
+            Class::Connection(what) => self.connection_command(shared, what, frame),
             _ => self.dispatch_decided(shared, command, frame),
         }
     }
@@ -218,7 +218,7 @@ impl Client {
         let (dual, len) = (shared.is_dual(), frame.len());
         match command.class {
             Class::Session(what) => self.session_command(shared, command, what, frame),
-            Class::Refused(why) => self.refuse(shared, command, why),
+            Class::Connection(what) => self.connection_command(shared, what, frame),
             _ if command.blocking && may_block(command, frame) => self.blocking(shared, command, frame),
             Class::Read if cursors::has_cursor(command.name) => self.scan(shared, frame),
             Class::Read if dual => self.read_in_dual(shared, command, frame, mirroring),
@@ -329,11 +329,8 @@ impl Client {
 
     /// On the connection shared by all clients with the same log-in, database and protocol version.
     pub(super) fn send_shared(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
-        if self.keeps_its_connection() && !shared.is_dual() {
-            return match self.pin(shared) {
-                Err(step) => step,
-                Ok(()) => self.send_pinned(shared, frame),
-            };
+        if self.own || self.pushes.tracking.is_some() || (self.keeps_its_connection() && !shared.is_dual()) {
+            return self.send_alone(shared, frame);
         }
         if let Some(pinned) = self.pinned
             && self.path == Path::Pinned
@@ -396,8 +393,7 @@ fn refused_in_dual(command: &Command, frame: &[u8]) -> Option<&'static str> {
         Class::Read | Class::Server | Class::Library => None,
         Class::ServerChange => Some(CHANGES_ONE_SERVER),
         Class::Unknown => Some("its keys are not known, so the other server cannot be kept in step"),
-        Class::Refused(why) => Some(why),
-        Class::Session(_) => Some(CHANGES_SESSION),
+        Class::Session(_) | Class::Connection(_) => Some(CHANGES_SESSION),
     }
 }
 
@@ -407,8 +403,7 @@ pub(super) fn refused_in_block(shared: &Shared, command: &Command, frame: &[u8])
         return refused_in_dual(command, frame);
     }
     match command.class {
-        Class::Refused(why) => Some(why),
-        Class::Session(_) => Some(CHANGES_SESSION),
+        Class::Session(_) | Class::Connection(_) => Some(CHANGES_SESSION),
         Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => None,
     }
 }

@@ -24,7 +24,8 @@ fn is_outstanding(clients: &Slab<Client>, upstream: &Upstream) -> bool {
         | Awaited::Scan(_)
         | Awaited::Session(..)
         | Awaited::Confirmations(..)
-        | Awaited::Exec(..) => true,
+        | Awaited::Exec(..)
+        | Awaited::Tracking(..) => true,
         Awaited::Blocking(_) => may_find_something(clients, upstream),
         // The relay's own: an UNBLOCK, a DISCARD, or the beginning of a block whose EXEC stands behind it.
         Awaited::Swallow | Awaited::BlockedList => false,

@@ -9,13 +9,14 @@ use super::upstream::{Awaited, Upstream};
 use crate::contract::UpstreamKey;
 use crate::redis::lane::request::LaneItem;
 use wire::resp::command::{Class, Command};
+use wire::resp::encode;
 use wire::resp::frame::RequestProgress;
 
 impl Client {
     /// Whether something on its pinned connection would be lost on another.
     #[must_use]
     pub(super) fn keeps_its_connection(&self) -> bool {
-        self.pinned.is_some() && (self.watch.active || self.pushes.is_open())
+        self.own || (self.pinned.is_some() && (self.watch.active || self.pushes.is_open()))
     }
 
     /// Gives the client a connection of its own; `Err` with what the client must do first.
@@ -58,6 +59,28 @@ impl Client {
         key
     }
 
+    /// From here on it shares no connection, and the server knows it by its name; `Err` with what the client must do first.
+    pub(super) fn become_own(&mut self, shared: &mut Shared) -> Result<(), Step> {
+        if self.own {
+            return Ok(());
+        }
+        self.pin(shared)?;
+        self.own = true;
+        if let Some(upstream) = self.pinned.and_then(|key| shared.upstreams.get_mut(key)) {
+            encode::push_request(&mut upstream.output, &[b"CLIENT", b"SETNAME", &self.session.name]);
+            upstream.awaited.push_back(Awaited::Swallow);
+        }
+        Ok(())
+    }
+
+    /// On a connection of its own, given back when nothing is left on it.
+    pub(super) fn send_alone(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        match self.pin(shared) {
+            Err(step) => step,
+            Ok(()) => self.send_pinned(shared, frame),
+        }
+    }
+
     pub(super) fn send_pinned(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
         let Some(upstream) = self.pinned else { return Step::Close };
         shared.counters.commands_pinned += 1;
@@ -84,14 +107,27 @@ impl Client {
             if self.outstanding > 0 {
                 return Step::Wait(Wait::OwnReplies);
             }
-            let Some(key) = self.pinned else { return Step::Close };
-            let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
-            upstream.output.extend_from_slice(frame);
-            upstream.awaited.push_back(Awaited::Blocking(self.key));
-            self.outstanding += 1;
-            shared.counters.commands_pinned += 1;
-            shared.upstreams.has_output(key);
+            return self.block_on_pinned(shared, frame);
         }
+        self.now_blocked(shared, frame);
+        Step::Done
+    }
+
+    /// Sends what blocks on the pinned connection; nothing is outstanding.
+    pub(super) fn block_on_pinned(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        let Some(key) = self.pinned else { return Step::Close };
+        let Some(upstream) = shared.upstreams.get_mut(key) else { return Step::Close };
+        upstream.output.extend_from_slice(frame);
+        upstream.awaited.push_back(Awaited::Blocking(self.key));
+        self.path = Path::Pinned;
+        self.outstanding += 1;
+        shared.counters.commands_pinned += 1;
+        shared.upstreams.has_output(key);
+        self.now_blocked(shared, frame);
+        Step::Done
+    }
+
+    fn now_blocked(&mut self, shared: &Shared, frame: &[u8]) {
         self.blocked = Some(Blocked {
             frame: frame.to_vec(),
             muted: self.session.mute_this(),
@@ -99,7 +135,6 @@ impl Client {
             number: shared.counters.commands_pinned,
             state: BlockedState::Sent,
         });
-        Step::Done
     }
 
     // ---- under another plan -------------------------------------------------------------------------------------------

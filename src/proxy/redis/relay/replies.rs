@@ -13,11 +13,14 @@ impl RedisRelay {
     /// The socket is open: log in.
     pub(super) fn log_in(&mut self, key: UpstreamKey) {
         let shared = &mut self.shared;
-        let name = connection_name("core", shared.plan.interlay.as_str(), shared.identity.token);
+        let our_name = connection_name("core", shared.plan.interlay.as_str(), shared.identity.token);
         let Some(upstream) = shared.upstreams.get_mut(key) else {
             shared.asks.push(Ask::CloseUpstream(key));
             return;
         };
+        // Its client's identity is its own.
+        let owner = upstream.owner.and_then(|owner| self.clients.get(owner)).filter(|owner| owner.own);
+        let name = owner.map_or(our_name, |owner| String::from_utf8_lossy(&owner.session.name).into_owned());
         let pool = &upstream.key;
         let log_in = LogIn {
             credentials: pool.credentials.as_deref().cloned(),
@@ -192,7 +195,8 @@ impl RedisRelay {
                 | Awaited::Blocking(_)
                 | Awaited::BlockedList
                 | Awaited::Confirmations(..)
-                | Awaited::Exec(..),
+                | Awaited::Exec(..)
+                | Awaited::Tracking(..),
             ) => upstream.gathered.extend_from_slice(piece),
         }
         Ok(())
@@ -209,7 +213,8 @@ impl RedisRelay {
                 | Awaited::Mute(_)
                 | Awaited::Scan(_)
                 | Awaited::Confirmations(..)
-                | Awaited::Exec(..),
+                | Awaited::Exec(..)
+                | Awaited::Tracking(..),
             ) => self.shared.count_reply(key, first),
             Some(Awaited::Swallow | Awaited::Session(..) | Awaited::Blocking(_) | Awaited::BlockedList) => {}
         }
@@ -247,6 +252,10 @@ impl RedisRelay {
                     client.tell(shared, &gathered);
                     client.confirmed(shared);
                 });
+            }
+            Some(Awaited::Tracking(client, tracking)) => {
+                gathered.extend_from_slice(piece);
+                self.with_client(client, |client, shared| client.tracked(shared, tracking, &gathered));
             }
             Some(Awaited::Exec(client, in_block)) => {
                 gathered.extend_from_slice(piece);

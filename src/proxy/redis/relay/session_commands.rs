@@ -6,7 +6,8 @@ use super::session::{ChangeKind, ReplyMode, Session, SessionChange};
 use super::shared::Shared;
 use super::subscribe::PushStream;
 use super::upstream::{Awaited, PoolKey};
-use wire::resp::command::{self, Command};
+use base::model::Sharing;
+use wire::resp::command::{self, Command, Connection};
 use wire::resp::{Args, encode};
 
 impl Client {
@@ -53,7 +54,7 @@ impl Client {
     fn hello(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
         match self.session.after_hello(args) {
             // The name is kept here: the connection it would be given may be shared.
-            Ok(change) if change.name.is_some() => {
+            Ok(change) if change.name.is_some() && !self.own => {
                 let at = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"SETNAME")).unwrap_or(args.len());
                 let to_server: Vec<&[u8]> =
                     args[..at].iter().chain(args.get(at + 2..).unwrap_or_default()).copied().collect();
@@ -112,7 +113,7 @@ impl Client {
         }
         match kind {
             ChangeKind::Hello | ChangeKind::Plain if muted => {}
-            ChangeKind::Hello if agreed => {
+            ChangeKind::Hello if agreed && !self.own => {
                 let reply = with_session_id(reply, self.session.id);
                 self.tell(shared, &reply);
             }
@@ -134,7 +135,6 @@ impl Client {
     /// What the relay answers itself: a shared connection has another number and another name.
     pub(super) fn own_answer(&self, args: &[&[u8]]) -> Option<Vec<u8>> {
         match (args.get(1)?.to_ascii_uppercase().as_slice(), args.len()) {
-            (b"ID", 2) => Some(format!(":{}\r\n", self.session.id).into_bytes()),
             (b"GETNAME", 2) => {
                 let mut reply = Vec::new();
                 match (self.session.name.is_empty(), self.session.resp) {
@@ -149,12 +149,32 @@ impl Client {
     }
 
     fn client_command(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
+        let word = args[1].to_ascii_uppercase();
+        // What a client asks of itself, or sets, is true of a connection that only it uses.
+        match (word.as_slice(), args.len()) {
+            (b"REPLY", 3) => return self.set_reply_mode(shared, args[2]),
+            (b"TRACKING", 3..) => return self.track(shared, args, frame),
+            (b"CACHING" | b"TRACKINGINFO" | b"GETREDIR", _) => return self.send_alone(shared, frame),
+            (b"ID" | b"INFO" | b"NO-TOUCH" | b"NO-EVICT" | b"CAPA" | b"IMPORT-SOURCE", _) => {
+                if let Err(step) = self.become_own(shared) {
+                    return step;
+                }
+            }
+            _ => {}
+        }
+        if self.own {
+            let step = self.send_alone(shared, frame);
+            // For the connection after the next change of authority.
+            if step == Step::Done && word == b"SETNAME" && args.len() == 3 && is_name(args[2]) {
+                self.session.name = args[2].to_vec();
+            }
+            return step;
+        }
         if let Some(reply) = self.own_answer(args) {
             return self.answer(shared, &reply);
         }
-        let word = args[1].to_ascii_uppercase();
         match (word.as_slice(), args.len()) {
-            (b"SETNAME", 3) if args[2].iter().all(|b| (b'!'..=b'~').contains(b)) => {
+            (b"SETNAME", 3) if is_name(args[2]) => {
                 if self.outstanding == 0 {
                     self.session.name = args[2].to_vec();
                 }
@@ -165,21 +185,67 @@ impl Client {
             }
             // Library name and version are for the server's CLIENT LIST, which shows Crossfade's connections.
             (b"SETINFO", 4) => self.answer(shared, b"+OK\r\n"),
-            (b"REPLY", 3) => self.set_reply_mode(shared, args[2]),
-            (b"NO-EVICT", 3) => self.answer(shared, b"+OK\r\n"),
-            (
-                b"TRACKING" | b"CACHING" | b"TRACKINGINFO" | b"GETREDIR" | b"NO-TOUCH" | b"UNBLOCK" | b"CAPA"
-                | b"IMPORT-SOURCE",
-                _,
-            ) => {
-                let name = String::from_utf8_lossy(&word).into_owned();
-                let text = format!(
-                    "ERR Crossfade does not support CLIENT {name} yet: it would act on a connection shared with other clients"
-                );
-                self.answer(shared, &encode::error(&text))
-            }
             _ => self.send_shared(shared, frame),
         }
+    }
+
+    /// CLIENT TRACKING: what it reads and what tells it of changes is one connection.
+    fn track(&mut self, shared: &mut Shared, args: &[&[u8]], frame: &[u8]) -> Step {
+        // Reads that are outstanding elsewhere would not be watched.
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        let muted = self.session.reply_mode != ReplyMode::On;
+        let step = self.send_alone(shared, frame);
+        let tracking = args[2].eq_ignore_ascii_case(b"ON").then(|| frame.to_vec());
+        let last = self.pinned.and_then(|key| shared.upstreams.get_mut(key)).and_then(|own| own.awaited.back_mut());
+        if step == Step::Done
+            && !muted
+            && let Some(last) = last
+        {
+            *last = Awaited::Tracking(self.key, tracking);
+        }
+        step
+    }
+
+    /// The server has answered CLIENT TRACKING.
+    pub(super) fn tracked(&mut self, shared: &mut Shared, tracking: Option<Vec<u8>>, reply: &[u8]) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if !reply.starts_with(b"-") {
+            self.pushes.tracking = tracking;
+        }
+        self.tell(shared, reply);
+        self.reply_arrived(shared);
+    }
+
+    /// A command that acts on the connection it comes on.
+    pub(super) fn connection_command(&mut self, shared: &mut Shared, what: Connection, frame: &[u8]) -> Step {
+        match what {
+            Connection::Replicate => self.monitor(shared, frame),
+            Connection::Replica | Connection::Marks => {
+                if let Err(step) = self.become_own(shared) {
+                    return step;
+                }
+                self.send_alone(shared, frame)
+            }
+            Connection::Wait => self.wait_for_replicas(shared, frame),
+        }
+    }
+
+    /// WAIT counts for what its own connection has written, which is what any command before it has found written (Redis `replication.c`,
+    /// `waitCommand`; `server.c`, `c->woff`): one of the relay's own makes that everything the client was told of.
+    fn wait_for_replicas(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        if let Err(step) = self.pin(shared) {
+            return step;
+        }
+        if let Some(own) = self.pinned.and_then(|key| shared.upstreams.get_mut(key)) {
+            encode::push_request(&mut own.output, &[b"PING"]);
+            own.awaited.push_back(Awaited::Swallow);
+        }
+        self.block_on_pinned(shared, frame)
     }
 
     fn set_reply_mode(&mut self, shared: &mut Shared, mode: &[u8]) -> Step {
@@ -219,6 +285,7 @@ impl Client {
             return Step::Wait(Wait::OwnReplies);
         }
         self.outstanding = 0;
+        self.own = shared.sharing == Sharing::Never;
         self.session = Session::new(self.session.id);
         self.transaction = None;
         self.pushes = PushStream::default();
@@ -231,6 +298,11 @@ impl Client {
         }
         self.answer(shared, b"+RESET\r\n")
     }
+}
+
+/// Redis `networking.c`, `validateClientName`.
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|b| (b'!'..=b'~').contains(b))
 }
 
 /// Replaces the `id` of a HELLO reply, so that it agrees with CLIENT ID.

@@ -13,7 +13,7 @@ use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use super::withheld::Confirming;
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
 use crate::redis::lane::request::LaneMessage;
-use base::model::{CompareReads, CoreId, PlanMode, RoutePlan, Side, limits};
+use base::model::{CompareReads, CoreId, InterlayProtocol, PlanMode, RoutePlan, Sharing, Side, limits};
 use base::stdx::clock::Now;
 use base::stdx::spares::Spares;
 use bus::counters::{self, CoreCounters};
@@ -55,6 +55,7 @@ pub struct Shared {
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
     pub identity: Identity,
+    pub sharing: Sharing,
     /// When the bytes being looked at came.
     pub now: Now,
     pub counters: CoreCounters,
@@ -78,6 +79,10 @@ impl Shared {
             kept: Kept::default(),
             anonymous_allowed: None,
             identity: Identity { core: setup.core, token: setup.token },
+            sharing: match setup.spec.protocol {
+                InterlayProtocol::Redis(sharing) => sharing,
+                InterlayProtocol::Postgres(_) => Sharing::Never,
+            },
             now: Now::default(),
             counters: CoreCounters::default(),
             by_name: vec![0; command::TABLE.len() + 1],
@@ -240,7 +245,7 @@ impl Shared {
             | Class::ServerChange
             | Class::Library
             | Class::Session(_)
-            | Class::Refused(_)
+            | Class::Connection(_)
             | Class::Unknown => {}
         }
         self.by_name[command::position(command)] += 1;

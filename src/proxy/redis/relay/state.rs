@@ -10,12 +10,14 @@ use super::path::{Path, Wait};
 use super::shared::Shared;
 use crate::contract::{Ask, ClientKey, RelaySetup};
 use crate::redis::lane::request::LaneReply;
-use base::model::{RequireTls, ServerTls, limits};
+use base::model::{RequireTls, ServerTls, Sharing, limits};
 use base::stdx::slab::Slab;
 use bus::counters;
 
 /// The first byte of a TLS handshake record; no request begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// No server gives so high a CLIENT ID to a connection: what is done to a client by this number is done to no connection of another.
+const SESSION_ID_FIRST: u64 = 1 << 40;
 /// CLIENT IDs of one core are this far apart, so that they are unique over all cores.
 const SESSION_ID_STEP: u64 = 64;
 
@@ -43,7 +45,7 @@ impl RedisRelay {
             shared: Shared::new(&setup),
             barrier: None,
             moving: VecDeque::new(),
-            next_session_id: u64::from(setup.core.0) + 1,
+            next_session_id: SESSION_ID_FIRST + u64::from(setup.core.0) + 1,
             tls: setup.spec.tls,
             draining: false,
         }
@@ -63,6 +65,7 @@ impl RedisRelay {
         let key = self.clients.insert(Client::new(ClientKey::from_u64(0), id));
         if let Some(client) = self.clients.get_mut(key) {
             client.key = key;
+            client.own = self.shared.sharing == Sharing::Never;
         }
         Some(key)
     }

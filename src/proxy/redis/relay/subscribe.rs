@@ -26,6 +26,8 @@ pub struct PushStream {
     pub subscriptions: BTreeSet<(&'static str, Vec<u8>)>,
     /// Commands of its own that are not confirmed whole.
     pub confirming: u32,
+    /// CLIENT TRACKING ON, as it was sent: its connection tells when what it has read changes.
+    pub tracking: Option<Vec<u8>>,
     /// Confirmations of subscriptions made again on another server, still to be kept from the client.
     pub resubscribing: usize,
 }
@@ -34,7 +36,7 @@ impl PushStream {
     /// Whether its pinned connection may send something that is no reply, or is about to.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.raw || !self.subscriptions.is_empty() || self.confirming > 0
+        self.raw || !self.subscriptions.is_empty() || self.confirming > 0 || self.tracking.is_some()
     }
 }
 
@@ -236,6 +238,10 @@ impl Client {
             encode::push_request(&mut upstream.output, &[subscribe.as_bytes(), channel]);
         }
         self.pushes.resubscribing = self.pushes.subscriptions.len();
+        if let Some(tracking) = &self.pushes.tracking {
+            upstream.output.extend_from_slice(tracking);
+            upstream.awaited.push_back(Awaited::Swallow);
+        }
         if let Some(old) = self.pinned.take() {
             let awaited = shared.upstreams.get_mut(old).map(|old| std::mem::take(&mut old.awaited)).unwrap_or_default();
             let (unconfirmed, others): (Vec<_>, Vec<_>) =
@@ -257,6 +263,20 @@ impl Client {
             shared.leave_pinned(old);
         }
         self.pinned = Some(shared.connect(upstream));
+        self.forget_what_is_cached(shared);
+    }
+
+    /// What it has read from the old authority the new one does not watch for it: it is told that everything may have changed, as after FLUSHALL
+    /// (Redis `tracking.c`). Where another client hears of it, that one's number is another now: both begin anew.
+    fn forget_what_is_cached(&mut self, shared: &mut Shared) {
+        if self.pushes.tracking.is_none() {
+            return;
+        }
+        if self.session.resp == 3 {
+            self.tell(shared, b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        } else {
+            shared.asks.push(Ask::CloseClient(self.key));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::contract::{
 use crate::redis::lane::request::{LaneBatch, LaneItem, LaneMessage, LaneReply};
 use base::model::{
     Authority, CompareReads, CoreId, Endpoint, EndpointName, Generation, InterlayName, InterlayProtocol, InterlaySpec,
-    PlanMode, ProtocolKind, RoutePlan, Side,
+    PlanMode, ProtocolKind, RoutePlan, Sharing, Side,
 };
 use base::stdx::clock::Now;
 use wire::resp::encode::request;
@@ -65,7 +65,12 @@ impl Stage {
     fn new(mode: PlanMode) -> Self {
         let plan = plan(1, Authority::initial(), mode);
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
+        let spec = InterlaySpec {
+            name: plan.interlay.clone(),
+            protocol: InterlayProtocol::Redis(Sharing::Auto),
+            listen,
+            tls: None,
+        };
         let (core, policies) = (CoreId(0), SharedPolicies::default());
         let shared = SharedPolicies::clone(&policies);
         let setup = RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies: shared };
@@ -421,9 +426,7 @@ fn a_block_is_queued_here_and_enters_the_lane_whole() {
 fn what_cannot_be_kept_in_step_is_refused_by_name() {
     let mut stage = Stage::new(PlanMode::Dual);
     let client = stage.client();
-    for (line, word) in
-        [("SWAPDB 0 1", "support SWAPDB"), ("JSON.SET k . 1", "know JSON.SET"), ("PSYNC ? -1", "support PSYNC")]
-    {
+    for (line, word) in [("SWAPDB 0 1", "support SWAPDB"), ("JSON.SET k . 1", "know JSON.SET")] {
         stage.says(client, &[line]);
         let reply = stage.gets(client);
         assert!(reply.starts_with(&format!("-ERR Crossfade does not {word}")), "{reply}");

@@ -44,6 +44,11 @@ fn refused_on_server(what: Session, frame: &[u8]) -> Option<&'static str> {
     }
 }
 
+fn tells_identity(frame: &[u8]) -> bool {
+    let word = Args::new(frame).nth(1).unwrap_or_default();
+    [b"ID".as_slice(), b"INFO"].iter().any(|identity| word.eq_ignore_ascii_case(identity))
+}
+
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
 impl Client {
@@ -235,7 +240,11 @@ impl Client {
                 | Session::Monitor
                 | Session::Client),
             ) => match refused_on_server(what, frame) {
-                None => self.send_pinned(shared, frame),
+                None => {
+                    // It is told the number of this connection, which it then has to keep.
+                    self.own |= what == Session::Client && tells_identity(frame);
+                    self.send_pinned(shared, frame)
+                }
                 Some(why) => {
                     let step = self.refuse(shared, command, why);
                     return self.abort_transaction(step);
@@ -253,7 +262,7 @@ impl Client {
             | Class::Server
             | Class::ServerChange
             | Class::Library
-            | Class::Refused(_)
+            | Class::Connection(_)
             | Class::Unknown => match self.send_decided(shared, command, frame) {
                 Ok(step) => step,
                 Err(step) => return step,
@@ -356,7 +365,9 @@ impl Client {
                 Class::Session(Session::Auth) => self.session.after_auth(&args),
                 Class::Session(Session::Hello) => {
                     let change = self.session.after_hello(&args);
-                    *element = Cow::Owned(with_session_id(element, self.session.id));
+                    if !self.own {
+                        *element = Cow::Owned(with_session_id(element, self.session.id));
+                    }
                     change
                 }
                 Class::Session(Session::Subscribe) => {

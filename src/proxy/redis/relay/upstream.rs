@@ -43,6 +43,8 @@ pub enum Awaited {
     Blocking(ClientKey),
     /// A command that subscribes or unsubscribes: answered by pushes, or by one error.
     Confirmations(ClientKey, Box<Confirmations>),
+    /// CLIENT TRACKING: what is in force if the reply is no error.
+    Tracking(ClientKey, Option<Vec<u8>>),
     /// EXEC of a block with commands that change the session.
     Exec(ClientKey, Box<InBlock>),
 }
@@ -58,6 +60,7 @@ impl Awaited {
             | Self::Session(client, _)
             | Self::Confirmations(client, _)
             | Self::Exec(client, _)
+            | Self::Tracking(client, _)
             | Self::Blocking(client) => Some(*client),
             Self::Swallow | Self::BlockedList => None,
         }

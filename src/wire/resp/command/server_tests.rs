@@ -149,7 +149,7 @@ fn faults(row: &Command, said: &Said) -> Vec<String> {
         faults.push(format!("arity {arity} is stricter than the server's {}: write the looser one", said.arity));
     }
     let may_write = match row.class {
-        Class::Write | Class::ServerChange | Class::Library | Class::Refused(_) => true,
+        Class::Write | Class::ServerChange | Class::Library | Class::Connection(_) => true,
         Class::Read | Class::Server | Class::Session(_) | Class::Unknown => false,
     };
     if said.is_write && !may_write && !FLAGGED_WITHOUT_WRITES.contains(&row.name) {

@@ -349,7 +349,7 @@ fn what_the_relay_answers_itself_does_not_part_a_client_from_what_it_watches() {
     let client = stage.client();
     stage.says(client, &["WATCH k"]);
     stage.answers(0, "+OK\r\n");
-    stage.says(client, &["CLIENT ID", "GET k"]);
+    stage.says(client, &["CLIENT GETNAME", "GET k"]);
     stage.answers(0, "$-1\r\n");
     stage.says(client, &["MULTI", "SET k 1", "EXEC"]);
     assert_eq!(stage.hears(0), ["WATCH k", "GET k", "MULTI", "SET k 1", "EXEC"]);
@@ -377,17 +377,14 @@ fn a_watch_stays_in_force_when_the_session_changes() {
 fn what_a_block_changes_of_the_session_is_changed_when_it_has_run() {
     let mut stage = Stage::new(FOLLOWED);
     let client = stage.client();
-    stage.says(
-        client,
-        &["MULTI", "CLIENT ID", "SELECT 5", "SET k v", "CLIENT SETNAME n", "CLIENT GETNAME", "EXEC", "GET k"],
-    );
-    let queued = "+QUEUED\r\n".repeat(5);
+    stage.says(client, &["MULTI", "SELECT 5", "SET k v", "CLIENT SETNAME n", "CLIENT GETNAME", "EXEC", "GET k"]);
+    let queued = "+QUEUED\r\n".repeat(4);
     stage.answers(0, &format!("+OK\r\n{queued}"));
-    assert_eq!(stage.hears(0).len(), 8, "what follows EXEC goes where the session is what EXEC made of it");
-    stage.answers(0, "*5\r\n:77\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nx\r\n$1\r\nv\r\n");
+    assert_eq!(stage.hears(0).len(), 7, "what follows EXEC goes where the session is what EXEC made of it");
+    stage.answers(0, "*4\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nx\r\n$1\r\nv\r\n");
     let got = stage.gets(client);
-    let expected = "*5\r\n:1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nn\r\n$1\r\nv\r\n";
-    assert!(got.ends_with(expected), "its own number and name: {got}");
+    let expected = "*4\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nn\r\n$1\r\nv\r\n";
+    assert!(got.ends_with(expected), "its own name: {got}");
     stage.says(client, &["GET k"]);
     let upstream = stage.relay.shared.upstreams.get(stage.upstreams[1]).expect("a shared connection");
     assert_eq!(upstream.key.database, 5);
@@ -408,6 +405,70 @@ fn what_a_block_changes_of_the_session_is_changed_when_it_has_run() {
     stage.says(client, &["CLIENT REPLY ON"]);
     let client = stage.relay.clients.get(client).expect("it is there");
     assert_eq!(client.session.database, 5);
+}
+
+#[test]
+fn who_asks_for_its_number_has_a_connection_of_its_own_from_then_on() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["CLIENT SETNAME n", "CLIENT ID", "GET k", "SELECT 1"]);
+    assert_eq!(stage.hears(0), ["CLIENT SETNAME n", "CLIENT ID", "GET k"]);
+    stage.answers(0, "+OK\r\n:77\r\n$-1\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n:77\r\n$-1\r\n", "the server's own answers");
+    stage.answers(0, "+OK\r\n");
+    stage.gets(client);
+    stage.says(client, &["CLIENT GETNAME", "MULTI", "SET k 1", "EXEC", "GET k"]);
+    assert_eq!(stage.hears(0), ["SELECT 1", "CLIENT GETNAME", "MULTI", "SET k 1", "EXEC", "GET k"]);
+    assert_eq!(stage.upstreams.len(), 1);
+}
+
+#[test]
+fn tracking_is_turned_on_again_on_the_other_side_and_what_is_cached_forgotten() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["HELLO 3"]);
+    stage.answers(0, "%0\r\n");
+    stage.gets(client);
+    stage.says(client, &["CLIENT TRACKING ON", "GET k"]);
+    assert_eq!(stage.hears(1), ["CLIENT TRACKING ON", "GET k"], "what it reads is watched on that connection");
+    let invalidate = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+    stage.answers(1, &format!("+OK\r\n{invalidate}$-1\r\n"));
+    assert_eq!(stage.gets(client), format!("+OK\r\n{invalidate}$-1\r\n"));
+    stage.held();
+    stage.flip(2);
+    stage.release();
+    assert_eq!((stage.side(2), stage.hears(2)), (Side::Target, vec!["CLIENT TRACKING ON".to_owned()]));
+    assert_eq!(stage.gets(client), ">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    stage.answers(2, "+OK\r\n");
+    stage.says(client, &["GET k"]);
+    assert_eq!(stage.hears(2), ["GET k"]);
+    stage.answers(2, "$-1\r\n");
+    stage.says(client, &["CLIENT TRACKING OFF"]);
+    stage.answers(2, "+OK\r\n");
+    stage.says(client, &["GET k"]);
+    assert_eq!(stage.hears(3), ["GET k"], "it shares a connection again");
+}
+
+#[test]
+fn tracking_that_is_refused_leaves_nothing() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["CLIENT TRACKING ON"]);
+    stage.answers(0, "-ERR Client tracking can be enabled only in RESP3\r\n");
+    stage.says(client, &["GET k"]);
+    assert_eq!(stage.hears(1), ["GET k"]);
+}
+
+#[test]
+fn wait_counts_what_was_written_on_other_connections() {
+    let mut stage = Stage::new(FOLLOWED);
+    let client = stage.client();
+    stage.says(client, &["SET k 1", "WAIT 1 100", "GET k"]);
+    assert_eq!(stage.hears(0), ["SET k 1"]);
+    stage.answers(0, "+OK\r\n");
+    assert_eq!(stage.hears(1), ["PING", "WAIT 1 100"]);
+    stage.answers(1, "+PONG\r\n:1\r\n");
+    assert_eq!(stage.gets(client), "+OK\r\n:1\r\n");
 }
 
 #[test]
