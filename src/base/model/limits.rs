@@ -94,6 +94,15 @@ pub const CLIENT_OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 pub const CLIENT_OUTPUT_HARD_BYTES: usize = 1024 * 1024 * 1024;
 /// Unsent requests on one upstream connection above which its clients are not read.
 pub const UPSTREAM_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
+/// A shared connection on which the server says nothing for so long, microseconds, and for so many times what it usually takes, gets no more work: a
+/// script runs there, or writes are paused.
+pub const SHARED_SILENCE_US: u64 = 10_000;
+pub const SHARED_SILENCE_TIMES: u64 = 8;
+/// Connections of one core that were replaced for that reason and are still waited for; then new work waits behind the last.
+pub const SHARED_REPLACED_MAX: usize = 16;
+/// How long it counts that a server lets clients without a log-in run commands, microseconds; a command through the same core that may change it
+/// ends that at once.
+pub const STRANGERS_CHECKED_US: u64 = 100_000;
 /// What a blocked client may have sent behind its blocking command and is read: up to here it is noticed when it goes away.
 pub const BLOCKED_INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one client may have outstanding; more wait in its socket.

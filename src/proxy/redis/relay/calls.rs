@@ -47,7 +47,8 @@ impl Relay for RedisRelay {
         self.output_sent(key)
     }
 
-    fn upstream_opened(&mut self, key: UpstreamKey, _now: Now) {
+    fn upstream_opened(&mut self, key: UpstreamKey, now: Now) {
+        self.shared.now = now;
         self.log_in(key);
     }
 

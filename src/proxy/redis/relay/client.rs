@@ -127,6 +127,8 @@ pub struct Client {
     pub pinned: Option<UpstreamKey>,
     /// It shares no connection any more: it was told of itself what is true of its own only, or has changed it.
     pub own: bool,
+    /// It needs no log-in, or has one.
+    pub vetted: bool,
     pub pushes: PushStream,
     pub blocked: Option<Blocked>,
     /// Its output waits for confirmations.
@@ -150,6 +152,7 @@ impl Client {
             watch: Watch::default(),
             pinned: None,
             own: false,
+            vetted: false,
             pushes: PushStream::default(),
             blocked: None,
             withheld: None,

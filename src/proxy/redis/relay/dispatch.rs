@@ -6,7 +6,7 @@ use super::path::{Path, Step, Wait};
 use super::session::ReplyMode;
 use super::shared::Shared;
 use super::upstream::{Awaited, Upstream};
-use crate::contract::UpstreamKey;
+use crate::contract::{Ask, UpstreamKey};
 use crate::redis::lane::request::LaneItem;
 use base::model::limits;
 use policy::Mirroring;
@@ -97,7 +97,7 @@ impl Client {
             return 0;
         }
         let Some(upstream) = shared.upstreams.get(upstream_key) else { return 0 };
-        if upstream.is_full() || !self.fits(upstream) {
+        if upstream.is_full() || !self.fits(upstream) || (self.outstanding == 0 && shared.is_silent(upstream_key)) {
             return 0;
         }
         let room = limits::CLIENT_OUTSTANDING_MAX.saturating_sub(self.outstanding);
@@ -118,6 +118,7 @@ impl Client {
                 break;
             }
             if matches!(command.class, Class::Library | Class::Unknown)
+                || matches!(command.name, "acl" | "config")
                 || (marks_cursors && cursors::has_cursor(command.name))
             {
                 break;
@@ -138,6 +139,7 @@ impl Client {
         }
         let Some(upstream) = shared.upstreams.get_mut(upstream_key) else { return 0 };
         upstream.output.extend_from_slice(&bytes[..used]);
+        upstream.asked(shared.now.mono_us);
         upstream.probe.sent(upstream.awaited.len() + 1, shared.now.mono_us);
         upstream.awaited.extend(std::iter::repeat_n(Awaited::Forward(self.key), count as usize));
         self.outstanding += count;
@@ -184,22 +186,26 @@ impl Client {
         };
         if step == Step::Done {
             shared.count(command);
+            shared.strangers_may_change(command, frame);
         }
         step
     }
 
-    /// What was sent before is answered; nothing that follows is looked at.
+    /// Nothing that follows is looked at, and nothing is answered any more, as a server does.
     fn end_http(&mut self, shared: &mut Shared) -> Step {
-        if self.outstanding > 0 {
-            return Step::Wait(Wait::OwnReplies);
-        }
         shared.counters.protocol_errors += 1;
         self.closing = true;
-        self.has_output(shared);
+        shared.asks.push(Ask::CloseClient(self.key));
         Step::Close
     }
 
     fn dispatch_plain(&mut self, shared: &mut Shared, command: &'static Command, frame: &[u8]) -> Step {
+        if let Some(step) = self.vet(shared, command) {
+            return step;
+        }
+        if begins_debugging(command, frame) && !shared.is_dual() {
+            return self.monitor(shared, frame);
+        }
         match command.class {
             Class::Session(what) => self.session_command(shared, command, what, frame),
             Class::Connection(what) => self.connection_command(shared, what, frame),
@@ -338,7 +344,11 @@ impl Client {
         {
             return self.send_upstream(shared, pinned, frame);
         }
-        let usable = |upstream| shared.upstreams.get(upstream).is_some_and(|upstream| self.fits(upstream));
+        let usable = |key| {
+            let fits = shared.upstreams.get(key).is_some_and(|upstream| self.fits(upstream));
+            // Its own order comes first.
+            fits && (self.outstanding > 0 || !shared.is_silent(key))
+        };
         let upstream = match self.path {
             Path::Shared(upstream) if usable(upstream) => upstream,
             _ if self.outstanding > 0 => return Step::Wait(Wait::OwnReplies),
@@ -367,6 +377,7 @@ impl Client {
             return Step::Wait(Wait::Upstream(key));
         }
         upstream.output.extend_from_slice(frame);
+        upstream.asked(shared.now.mono_us);
         let awaited = if self.session.mute_this() { Awaited::Mute(self.key) } else { Awaited::Forward(self.key) };
         upstream.awaited.push_back(awaited);
         upstream.probe.sent(upstream.awaited.len(), shared.now.mono_us);
@@ -374,6 +385,13 @@ impl Client {
         shared.upstreams.has_output(key);
         Step::Done
     }
+}
+
+/// SCRIPT DEBUG YES or SYNC: what its connection carries is the debugger's from the next script on.
+fn begins_debugging(command: &Command, frame: &[u8]) -> bool {
+    let mut args = Args::new(frame).skip(1);
+    let mut is = |word: &[u8]| args.next().is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+    command.name == "script" && is(b"DEBUG") && !is(b"NO")
 }
 
 /// A browser that was made to speak to a database: its body may hold lines that are commands (Redis `server.c`, `securityWarningCommand`).

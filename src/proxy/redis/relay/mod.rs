@@ -33,6 +33,7 @@ mod session;
 mod session_commands;
 mod shared;
 mod state;
+mod strangers;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,7 @@ impl RedisRelay {
             name,
         };
         let (output, dialogue) = log_in.begin();
+        upstream.heard_us = shared.now.mono_us;
         upstream.log_in = Some(LoggingIn { log_in, dialogue, output });
         shared.upstreams.ready.push(key);
     }
@@ -68,11 +69,15 @@ impl RedisRelay {
         // A connection of the plan before says nothing about the server that is authoritative now.
         let current = !upstream.retired && upstream.key.side == shared.plan.authority.side;
         upstream.connected = true;
+        // Its log-in was one exchange.
+        upstream.took(shared.now.mono_us.saturating_sub(upstream.heard_us));
+        upstream.heard_us = shared.now.mono_us;
         upstream.log_in = None;
         upstream.server_client_id = logged_in.client_id;
         shared.resume.append(&mut upstream.stalled);
         if current && logged_in.anonymous_allowed.is_some() {
             shared.anonymous_allowed = logged_in.anonymous_allowed;
+            shared.stranger_checked(key);
         }
         shared.upstreams.has_output(key);
     }
@@ -152,7 +157,11 @@ impl RedisRelay {
             return invalid.map_or(Ok(0), Err);
         }
         upstream.awaited.drain(..whole);
+        upstream.heard_us = shared.now.mono_us;
         let latency_us = upstream.probe.answered_many(whole as u64, shared.now.mono_us);
+        if let Some(latency_us) = latency_us {
+            upstream.took(latency_us);
+        }
         let (over, side) = (upstream.is_over(), upstream.key.side);
         if whole > 0 {
             shared.counters.replies_error += errors;
@@ -282,6 +291,9 @@ impl RedisRelay {
     pub(super) fn lose_upstream(&mut self, key: UpstreamKey, failure: &Failure) {
         let Some(upstream) = self.shared.upstreams.remove(key) else { return };
         self.shared.counters.upstream_losses += 1;
+        if self.shared.strangers.checking == Some(key) {
+            self.shared.stranger_checked(key);
+        }
         self.shared.asks.push(Ask::CloseUpstream(key));
         let side = upstream.key.side;
         self.close_withheld_of(key);

@@ -96,6 +96,7 @@ impl Client {
         self.path = if own.is_some() { Path::Pinned } else { Path::Shared(key) };
         self.outstanding += 1;
         upstream.output.extend_from_slice(frame);
+        upstream.asked(shared.now.mono_us);
         upstream.awaited.push_back(Awaited::Session(self.key, Box::new(change)));
         shared.upstreams.has_output(key);
         Step::Done

@@ -9,6 +9,7 @@ use super::hold::Hold;
 use super::reads::SampledReads;
 use super::scripts::Scripts;
 use super::session::Session;
+use super::strangers::Strangers;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use super::withheld::Confirming;
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
@@ -54,6 +55,7 @@ pub struct Shared {
     pub kept: Kept,
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
+    pub strangers: Strangers,
     pub identity: Identity,
     pub sharing: Sharing,
     /// When the bytes being looked at came.
@@ -78,6 +80,7 @@ impl Shared {
             policies: SharedPolicies::clone(&setup.policies),
             kept: Kept::default(),
             anonymous_allowed: None,
+            strangers: Strangers::default(),
             identity: Identity { core: setup.core, token: setup.token },
             sharing: match setup.spec.protocol {
                 InterlayProtocol::Redis(sharing) => sharing,
@@ -130,12 +133,28 @@ impl Shared {
 
     /// The connection shared by all with this key, made if there is none.
     pub fn shared_upstream(&mut self, pool: PoolKey) -> UpstreamKey {
-        if let Some((_, key)) = self.upstreams.shared.iter().find(|(key, _)| *key == pool) {
-            return *key;
+        let known = self.upstreams.shared.iter().position(|(key, _)| *key == pool);
+        if let Some(at) = known {
+            let key = self.upstreams.shared[at].1;
+            if !self.is_silent(key) || !self.upstreams.may_replace() {
+                return key;
+            }
+            // What waits there for a script or a pause goes on waiting; whoever comes now need not.
+            self.upstreams.shared.swap_remove(at);
+            self.upstreams.replaced.push(key);
+            if let Some(upstream) = self.upstreams.get_mut(key) {
+                upstream.retired = true;
+            }
         }
         let key = self.connect(Upstream::new(pool.clone(), None));
         self.upstreams.shared.push((pool, key));
         key
+    }
+
+    /// Whether the server has said nothing on this connection for much longer than it usually takes, though replies are awaited.
+    #[must_use]
+    pub fn is_silent(&self, key: UpstreamKey) -> bool {
+        self.upstreams.get(key).is_some_and(|upstream| upstream.is_silent(self.now.mono_us))
     }
 
     /// Asks for this connection.
@@ -212,7 +231,9 @@ impl Shared {
     pub fn take_awaited(&mut self, key: UpstreamKey) -> Option<Awaited> {
         let upstream = self.upstreams.get_mut(key)?;
         let awaited = upstream.awaited.pop_front();
+        upstream.heard_us = self.now.mono_us;
         if let Some(latency_us) = upstream.probe.answered(self.now.mono_us) {
+            upstream.took(latency_us);
             self.counters.side_mut(upstream.key.side).latency_us.record(latency_us, 1);
         }
         if upstream.is_over() {

@@ -101,6 +101,10 @@ pub struct Upstream {
     pub listed: Listed,
     pub awaited: VecDeque<Awaited>,
     pub probe: Probe,
+    /// When it last was known to have nothing to say, or said something.
+    pub heard_us: u64,
+    /// How long the server usually takes to answer.
+    pub usual_us: u64,
     pub feed: ReplyFeed,
     /// Bytes of a reply that is looked at as a whole before anything is sent.
     pub gathered: Vec<u8>,
@@ -125,12 +129,39 @@ impl Upstream {
             listed: Listed::No,
             awaited: VecDeque::new(),
             probe: Probe::default(),
+            heard_us: 0,
+            usual_us: 0,
             feed: ReplyFeed::default(),
             gathered: Vec::new(),
             stalled: Vec::new(),
             retired: false,
             marked: false,
         }
+    }
+
+    /// A request is about to be awaited.
+    #[inline]
+    pub fn asked(&mut self, now_us: u64) {
+        if self.awaited.is_empty() {
+            self.heard_us = now_us;
+        }
+    }
+
+    /// The server took this long to answer; one answer that took very long says little about the next.
+    pub fn took(&mut self, latency_us: u64) {
+        self.usual_us =
+            if self.usual_us == 0 { latency_us } else { (self.usual_us * 7 + latency_us.min(self.usual_us * 4)) / 8 };
+    }
+
+    /// See [`super::shared::Shared::is_silent`].
+    #[must_use]
+    pub fn is_silent(&self, now_us: u64) -> bool {
+        let patience_us = limits::SHARED_SILENCE_US.max(self.usual_us * limits::SHARED_SILENCE_TIMES);
+        self.connected
+            && self.owner.is_none()
+            && !self.awaited.is_empty()
+            && self.output.is_empty()
+            && now_us.saturating_sub(self.heard_us) > patience_us
     }
 
     /// Moves its unsent bytes out: those of its log-in first, what clients want sent when it is ready.
@@ -172,6 +203,8 @@ pub struct Upstreams {
     /// Shared connections; few, so searched from the front.
     pub shared: Vec<(PoolKey, UpstreamKey)>,
     pub idle_pinned: Vec<(PoolKey, UpstreamKey)>,
+    /// Once shared, and on which a reply is overdue.
+    pub replaced: Vec<UpstreamKey>,
     /// Those with bytes to be sent.
     pub ready: Vec<UpstreamKey>,
 }
@@ -190,7 +223,14 @@ impl Upstreams {
         let upstream = self.all.remove(key)?;
         self.shared.retain(|(_, shared)| *shared != key);
         self.idle_pinned.retain(|(_, idle)| *idle != key);
+        self.replaced.retain(|replaced| *replaced != key);
         Some(upstream)
+    }
+
+    /// Whether one more shared connection may be replaced by another.
+    #[must_use]
+    pub fn may_replace(&self) -> bool {
+        self.replaced.len() < limits::SHARED_REPLACED_MAX
     }
 
     /// Something was appended to its output: lists it among the ready, and again when it becomes urgent.
