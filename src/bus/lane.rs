@@ -164,6 +164,8 @@ pub struct LaneStatus {
     /// comparison of every key that began later can find; after a clean one it has been seen to keep to them. One that is not remembered runs for the
     /// first time each time.
     pub scripts_unproven_at_ms: u64,
+    /// When one last ran; 0: none has. Milliseconds since the Unix epoch.
+    pub scripts_ran_at_ms: u64,
     pub authority_connected: bool,
     pub shadow_connected: bool,
 }

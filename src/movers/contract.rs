@@ -210,6 +210,8 @@ pub struct ShadowFacts {
     /// When something ran for the first time that may have written what the feed does not see: only a comparison of every key that began later can tell.
     /// Milliseconds since the Unix epoch; 0: never.
     pub unseen_at_ms: u64,
+    /// When something of the kind ran last; 0: never.
+    pub unseen_last_at_ms: u64,
 }
 
 /// Facts with the moment they arrived, so that old ones can be told from new ones.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossfade_loadtest::crossfade::{Crossfade, INTERLAY};
-use crossfade_loadtest::rig::{MIGRATION, REPLICATION, Rig, STEP};
+use crossfade_loadtest::rig::{MIGRATION, REPLICATION, Rig, STEP, Writers, losses};
 use crossfade_loadtest::server::{Kind, RealServer, connect, run};
 use crossfade_loadtest::skip;
 use crossfade_loadtest::wait::until;
@@ -223,6 +223,56 @@ fn what_the_target_cannot_hold_is_told_and_the_first_copy_is_remembered() {
     assert!(report.contains("| first copy | 4 keys"), "{report}");
 }
 
+/// Begins the same migration by another process, which is to be refused.
+fn begin_beside(second: &Crossfade) {
+    // The gate would refuse the target's keys, so it is asked to replace them.
+    let all = ["--analyze-min-commands", "0", "--analyze-min-seconds", "0", "--feed", "replication"];
+    let who = ["migration", "create", "--id", MIGRATION, "--interlay", INTERLAY, "--conflict-policy", "replace"];
+    second.must(&[&who[..], &all].concat());
+    for phase in ["analyze", "compare"] {
+        second.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
+    }
+}
+
+/// Waits until the second has named a feed of the first.
+fn refused_beside(second: &Crossfade, epoch: u64) {
+    let feed = format!("(feed {INTERLAY}:{epoch})");
+    until("the second to be refused", STEP, || {
+        let events = second.cli(&["migration", "events", MIGRATION]).stdout;
+        let named = events.contains("another Crossfade, connected from 127.0.0.1:") && events.contains(&feed);
+        if named { Ok(()) } else { Err(events) }
+    });
+}
+
+/// The first may change the authority meanwhile, or have changed it: then its feed writes to what the second takes for the authority.
+#[test]
+fn a_second_crossfade_is_refused_also_after_the_first_has_changed_the_authority() {
+    let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+    let (source, target) =
+        (RealServer::start_with(Kind::Redis, &options), RealServer::start_with(Kind::Redis, &options));
+    let [waiting, late] = [(); 2].map(|()| Crossfade::start(&source.url(), Some(&target.url())));
+    let rig = Rig { feed: REPLICATION, ..Rig::of(source, target) };
+    create(&rig, &[]);
+    rig.advance_to("compare");
+    rig.in_step();
+    begin_beside(&waiting);
+    refused_beside(&waiting, 1);
+    let writers = Writers::start(rig.proxy.port, 2);
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.authority("target");
+    begin_beside(&late);
+    for second in [&waiting, &late] {
+        refused_beside(second, 2);
+    }
+    writers.progress(100);
+    let known = writers.finish();
+    rig.drained();
+    for server in [&rig.target, &rig.source] {
+        assert_eq!(losses(&mut server.connection(), &known), Vec::<String>::new());
+    }
+}
+
 /// Two of them on one pair of servers: the second does not begin, names the first, and the first is not disturbed.
 #[test]
 fn a_second_crossfade_on_the_same_servers_is_refused() {
@@ -236,17 +286,8 @@ fn a_second_crossfade_on_the_same_servers_is_refused() {
     rig.advance_to("compare");
     rig.drained();
     let (proxy, source, target) = (second, &rig.source, &rig.target);
-    // The gate would refuse the target's keys, so it is asked to replace them.
-    let all = ["--analyze-min-commands", "0", "--analyze-min-seconds", "0", "--feed", "replication"];
-    let who = ["migration", "create", "--id", MIGRATION, "--interlay", INTERLAY, "--conflict-policy", "replace"];
-    proxy.must(&[&who[..], &all].concat());
-    for phase in ["analyze", "compare"] {
-        proxy.when_possible(&["migration", "advance", MIGRATION, "--to", phase], STEP);
-    }
-    until("the second to be refused", STEP, || {
-        let events = proxy.cli(&["migration", "events", MIGRATION]).stdout;
-        if events.contains("another Crossfade, connected from 127.0.0.1:") { Ok(()) } else { Err(events) }
-    });
+    begin_beside(&proxy);
+    refused_beside(&proxy, 1);
     run::<()>(&mut rig.proxy.connection(), "SET a later");
     rig.drained();
     assert_eq!([get(source, "a"), get(target, "a")], ["later", "later"]);

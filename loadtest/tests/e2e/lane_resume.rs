@@ -6,7 +6,7 @@ use crossfade_loadtest::feed_faults::journal;
 use crossfade_loadtest::feed_history::{full_copies, server};
 use crossfade_loadtest::history::seed;
 use crossfade_loadtest::lane_faults::{gone_on, kept_by_lane, kills_of_the_proxy, kills_with_a_late_shadow};
-use crossfade_loadtest::rig::Writers;
+use crossfade_loadtest::rig::{MIGRATION, Writers};
 use crossfade_loadtest::server::Kind;
 
 #[test]
@@ -64,4 +64,39 @@ fn what_the_log_cannot_cover_costs_a_full_pass_and_says_why() {
     rig.assert_equal();
     let journal = journal(&rig);
     assert!(journal.contains("the target is another server process than before"), "{journal}");
+}
+
+/// What scripts write to keys that they do not declare, the lane does not see: neither way may the authority change until a comparison that began after
+/// their last run was clean.
+#[test]
+fn going_back_waits_for_what_scripts_wrote_undeclared() {
+    const ADD: &str = "redis.call('HSET',ARGV[1],'data','payload');redis.call('RPUSH',KEYS[1],ARGV[1])";
+    let rig = kept_by_lane(server(Kind::Redis, false), server(Kind::Redis, false));
+    let add = |jobs: std::ops::Range<u32>| {
+        let mut client = rig.proxy.connection();
+        for n in jobs {
+            let _: () = redis::cmd("EVAL")
+                .arg(ADD)
+                .arg(1)
+                .arg("queue")
+                .arg(format!("job:{n}"))
+                .query(&mut client)
+                .expect("added");
+        }
+    };
+    rig.advance_to("compare");
+    rig.drained();
+    add(0..20);
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.make_a_flip_due(&rig.proxy.show(MIGRATION));
+    rig.authority("target");
+    add(20..40);
+    rig.rollback();
+    rig.authority("source");
+    let mut source = rig.source.connection();
+    for n in 0..40 {
+        let data: Option<String> =
+            redis::cmd("HGET").arg(format!("job:{n}")).arg("data").query(&mut source).expect("HGET");
+        assert_eq!(data.as_deref(), Some("payload"), "job:{n} after going back");
+    }
 }

@@ -32,6 +32,7 @@ impl Control {
             divergences: seen.divergences_open(),
             own_gates,
             verification: seen.verification.newest.clone(),
+            strayed: seen.verification.strayed,
             clean_since: seen.verification.clean_since,
             rollback_policy: seen.policy.word.clone(),
         }

@@ -77,6 +77,8 @@ pub struct Shadow {
 #[derive(Debug)]
 pub struct Verifications {
     pub newest: Option<Verification>,
+    /// One found differences while something ran that may write what the feed does not see.
+    pub strayed: bool,
     pub clean_since: Option<Timestamp>,
     pub running: Option<Arc<Progress>>,
     pub not_before: Instant,
@@ -184,6 +186,7 @@ impl Observed {
             shadow: Shadow::default(),
             verification: Verifications {
                 newest: None,
+                strayed: false,
                 clean_since: None,
                 running: None,
                 not_before: now,

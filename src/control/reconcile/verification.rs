@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::clock::now;
 use super::state::{Control, Interlay, Migration};
 use crate::events::{FailedJob, ShadowEvent};
-use crate::workflow::{Evidence, MigrationRecord, Verification, gates_now};
+use crate::workflow::{Evidence, MigrationRecord, UNDECLARED_WRITES, Verification, gates_now};
 use base::model::{Epoch, MigrationStatus, Timestamp, limits};
 use movers::{JobError, Progress, Verified, VerifySpec};
 
@@ -34,7 +34,8 @@ impl Control {
         let dirty_max = record.decisions.thresholds.dirty_before_fence_max;
         let copied = evidence.pass_done.is_ok()
             && evidence.shadow.as_ref().is_ok_and(|facts| !facts.behind.uncopied && facts.behind.dirty <= dirty_max);
-        let gate_open = gates_now(record, &evidence, now()).iter().any(|gate| gate.name == "verification" && !gate.met);
+        let asks = |name: &str| name == "verification" || name == UNDECLARED_WRITES;
+        let gate_open = gates_now(record, &evidence, now()).iter().any(|gate| asks(gate.name) && !gate.met);
         let proof_wanted = gate_open && !soaking(record, &evidence);
         let wanted = {
             let seen = migration.seen.borrow();
@@ -121,6 +122,8 @@ fn note(migration: &Migration, run: &Run, verified: &Verified) -> (u64, u64) {
         new += u64::from(seen.divergences.ledger.note(sighting.clone(), at));
     }
     let divergent = u64::try_from(verified.divergent.len()).unwrap_or(u64::MAX);
+    let scripts_ran = seen.shadow.facts.as_ref().is_some_and(|fresh| fresh.facts.unseen_last_at_ms > 0);
+    seen.verification.strayed |= divergent > 0 && scripts_ran;
     let newest = Verification {
         started_at: run.began,
         finished_at: at,

@@ -63,6 +63,8 @@ pub struct Evidence {
     pub own_gates: Vec<OwnGate>,
     /// The newest full comparison since the last full pass began; `None`: there is none.
     pub verification: Option<Verification>,
+    /// A full comparison found differences while something ran that may write what the feed does not see.
+    pub strayed: bool,
     /// Since when every full comparison of this epoch was clean.
     pub clean_since: Option<Timestamp>,
     pub rollback_policy: PolicyWord,
@@ -88,6 +90,7 @@ impl Default for Evidence {
             divergences: unknown(),
             own_gates: Vec::new(),
             verification: None,
+            strayed: false,
             clean_since: None,
             rollback_policy: PolicyWord::Unknown("not measured yet".to_owned()),
         }

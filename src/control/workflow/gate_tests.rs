@@ -160,6 +160,7 @@ fn a_script_that_no_comparison_has_seen_keeps_the_authority_where_it_is() {
     let met = |at: &MigrationRecord, ran_at_ms: u64, compared_from: u64, divergent: u64| {
         let mut evidence = good(at, now);
         evidence.shadow.as_mut().unwrap().unseen_at_ms = ran_at_ms;
+        evidence.shadow.as_mut().unwrap().unseen_last_at_ms = now.0;
         let seen = evidence.verification.as_mut().unwrap();
         (seen.started_at, seen.divergent) = (Timestamp(compared_from), divergent);
         let gates = flip_gates(at, &evidence, now);
@@ -169,6 +170,20 @@ fn a_script_that_no_comparison_has_seen_keeps_the_authority_where_it_is() {
     assert_eq!(met(&at, now.0 - 1, now.0, 0), Some(true));
     assert_eq!(met(&at, now.0, now.0, 0), Some(false), "not begun after it");
     assert_eq!(met(&at, now.0 - 1, now.0, 1), Some(false), "not clean");
+    // Going back would lose it as well.
+    let back = MigrationRecord { phase: Phase::Rollback, authority: at.authority.flipped(), ..at.clone() };
+    assert_eq!(met(&back, now.0, now.0, 0), Some(false));
+    assert_eq!(met(&back, now.0 - 1, now.0, 0), Some(true));
+    // Scripts that were seen to write elsewhere do it each time they run.
+    let strayed = |ran_last_ms: u64, compared_from: u64| {
+        let mut evidence = Evidence { strayed: true, ..good(&at, now) };
+        let facts = evidence.shadow.as_mut().unwrap();
+        (facts.unseen_at_ms, facts.unseen_last_at_ms) = (1, ran_last_ms);
+        evidence.verification.as_mut().unwrap().started_at = Timestamp(compared_from);
+        one(flip_gates(&at, &evidence, now), "undeclared_writes").met
+    };
+    assert!(!strayed(now.0, now.0), "one has run since");
+    assert!(strayed(now.0 - 1, now.0));
     let waive = Command::Waive { finding: "undeclared-writes".into(), by: "bo".into(), reason: "known".into() };
     assert_eq!(met(&go(&at, waive), now.0, now.0, 0), Some(true));
 }

@@ -393,6 +393,9 @@ fn lag_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     })
 }
 
+/// The name of [`unseen_gate`].
+pub const UNDECLARED_WRITES: &str = "undeclared_writes";
+
 /// What must be true before clients are held for a change of authority: forward in `migrate`, back in `rollback`.
 #[must_use]
 pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {
@@ -402,6 +405,7 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
     gates.push(lag_gate(record, evidence));
     if record.phase == Phase::Rollback {
         // The way back waits for nothing but what makes it lossless.
+        gates.extend(unseen_gate(record, evidence));
         return gates;
     }
     gates.extend(policy_gate(evidence));
@@ -453,22 +457,28 @@ fn verification_gate(record: &MigrationRecord, evidence: &Evidence, now: Timesta
 /// What a script wrote that the feed could not see would be missing after a change of authority. There is no such gate while nothing of the kind
 /// has run.
 fn unseen_gate(record: &MigrationRecord, evidence: &Evidence) -> Option<Gate> {
-    const NAME: &str = "undeclared_writes";
-    let at_ms = evidence.shadow.as_ref().ok().map(|facts| facts.unseen_at_ms).filter(|at_ms| *at_ms > 0)?;
-    let threshold = format!(
-        "a clean comparison of every key, begun after each script ran for the first time, or a waiver of {WAIVER}"
-    );
     const WAIVER: &str = "undeclared-writes";
+    let facts = evidence.shadow.as_ref().ok()?;
+    let strayed = evidence.strayed && facts.unseen_last_at_ms > 0;
+    let at_ms = if strayed { facts.unseen_last_at_ms } else { facts.unseen_at_ms };
+    if at_ms == 0 {
+        return None;
+    }
+    let since = if strayed { "the last script ran" } else { "each script ran for the first time" };
+    let threshold = format!("a clean comparison of every key, begun after {since}, or a waiver of {WAIVER}");
     if let Some(waiver) = record.waivers.iter().find(|waiver| waiver.finding == WAIVER) {
-        return Some(gate(NAME, true, format!("waived by {}", waiver.by), threshold));
+        return Some(gate(UNDECLARED_WRITES, true, format!("waived by {}", waiver.by), threshold));
     }
     let seen = evidence.verification.as_ref().filter(|seen| seen.is_clean() && seen.started_at.0 > at_ms);
-    let measured = if seen.is_some() {
-        "no script wrote keys that it does not declare"
-    } else {
-        "a script that no comparison has seen yet may have written keys that it does not declare"
+    let measured = match (seen.is_some(), strayed) {
+        (true, true) => "no script has run since every key was compared",
+        (true, false) => "every script was seen to keep to the keys it declares",
+        (false, true) => {
+            "comparisons found differences where scripts run, which may write keys that they do not declare: stop them for a comparison, or move by the feed replication"
+        }
+        (false, false) => "a script that no comparison has seen yet may have written keys that it does not declare",
     };
-    Some(gate(NAME, seen.is_some(), measured, threshold))
+    Some(gate(UNDECLARED_WRITES, seen.is_some(), measured, threshold))
 }
 
 fn commit_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp) -> Vec<Gate> {

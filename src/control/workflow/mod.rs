@@ -17,7 +17,7 @@ mod tests;
 
 pub use evidence::{Evidence, PolicyWord, Verification, Workload};
 pub use feeds::chosen_feed;
-pub use gates::{Gate, flip_gates, gates_now, lag_us_max, unmet};
+pub use gates::{Gate, UNDECLARED_WRITES, flip_gates, gates_now, lag_us_max, unmet};
 pub use lower::{feed_in_use, is_dual, plan};
 pub use phase::Phase;
 pub use record::{Ended, FirstCopy, MigrationRecord, NewMigration, Rehearsal, SmokeResult};

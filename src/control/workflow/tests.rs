@@ -56,6 +56,7 @@ pub(super) fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
         pass_done: Ok(()),
         divergences: Ok(0),
         own_gates: vec![own_gate(passed())],
+        strayed: false,
         verification: Some(Verification {
             started_at: now,
             finished_at: now,

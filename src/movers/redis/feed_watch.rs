@@ -237,6 +237,7 @@ impl Watch {
             reads: self.totals.reads.get(),
             way_back: self.standby.attached().is_ok(),
             unseen_at_ms: 0,
+            unseen_last_at_ms: 0,
             authority_connected: self.authority_answers.get() && status.connected,
             shadow_connected: status.connected,
         };

@@ -255,5 +255,6 @@ fn facts(status: &LaneStatus) -> ShadowFacts {
         // The lane turns round by itself.
         way_back: true,
         unseen_at_ms: status.scripts_unproven_at_ms,
+        unseen_last_at_ms: status.scripts_ran_at_ms,
     }
 }

@@ -278,7 +278,7 @@ impl Shared {
         let key = position_key(&spec.name);
         let mut client = connect(&spec.shadow).await?;
         take_over(&mut client, &spec.name).await?;
-        end_other_direction(&spec.authority, &spec.name).await?;
+        end_other_direction(&spec.authority).await?;
         self.load_exclusions(&mut client).await?;
         let follow = FollowSpec {
             endpoint: spec.authority.clone(),

@@ -86,16 +86,15 @@ pub async fn take_over(client: &mut RedisClient, feed: &str) -> Result<(), JobEr
     outlast_rivals(client, own).await
 }
 
-/// Ends what feeds of the other direction have left of their connections to what is the authority now: this process died in a flip, and what a network
+/// Ends what feeds of other processes have left of their connections to what is the authority now: this process died in a flip, and what a network
 /// has held back of such a connection must not be executed after what clients write. Those of this process have ended before.
 ///
 /// # Errors
-/// [`JobError`].
-pub async fn end_other_direction(authority: &Endpoint, feed: &str) -> Result<(), JobError> {
-    let Some((interlay, _)) = feed.rsplit_once(':') else { return Ok(()) };
+/// [`JobError`]; also when another Crossfade that lives keeps this server in step: then it moves the same servers, and has changed the authority.
+pub async fn end_other_direction(authority: &Endpoint) -> Result<(), JobError> {
     let mut client = connect(authority).await?;
-    let (prefix, own) = (format!("{FEED}{interlay}:"), format!("@{}", process()));
-    end_connections(&mut client, |name| name.starts_with(&prefix) && !name.ends_with(&own)).await
+    // Whoever keeps it in step was here first.
+    outlast_rivals(&mut client, i64::MAX).await
 }
 
 /// Ends what this process' feed of this name has left of its connections to its shadow: what a network holds back of them is not executed any more.

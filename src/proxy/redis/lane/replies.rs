@@ -211,6 +211,7 @@ impl Lane {
         let counts = &mut self.report.counts;
         counts.scripts_run += 1;
         counts.scripts_known = known;
+        counts.scripts_ran_at_ms = self.now.wall_ms as u64;
         if is_new {
             counts.scripts_unproven_at_ms = self.now.wall_ms as u64;
         }

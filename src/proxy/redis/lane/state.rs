@@ -123,6 +123,7 @@ impl Lane {
             self.links.of_mut(side).run_id = process;
         }
         self.report.counts.scripts_unproven_at_ms = header.scripts_at_ms;
+        self.report.counts.scripts_ran_at_ms = header.scripts_at_ms;
         // Each key is named once more: which of them are volatile is not written down.
         let why = format!("the process was started anew: {} keys in doubt are copied again", self.keys.dirty_count());
         let grace = if flipped { Grace::Returned } else { Grace::AsShadowSays };

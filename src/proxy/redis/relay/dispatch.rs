@@ -127,6 +127,9 @@ impl Client {
                 break;
             }
             shared.count(command);
+            if command.name.starts_with("eval") {
+                shared.kept.scripts.note(&rest[..len]);
+            }
             reads &= command.class == Class::Read;
             used += len;
             count += 1;
@@ -187,6 +190,9 @@ impl Client {
         if step == Step::Done {
             shared.count(command);
             shared.strangers_may_change(command, frame);
+            if command.class == Class::Library || command.name.starts_with("eval") {
+                shared.kept.scripts.note(frame);
+            }
         }
         step
     }
@@ -233,9 +239,6 @@ impl Client {
             Class::Unknown if dual => self.refuse_unknown(shared, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
                 let step = self.send_shared(shared, frame);
-                if step == Step::Done && command.class == Class::Library {
-                    shared.kept.scripts.note(frame);
-                }
                 if step == Step::Done && shared.samples_reads() {
                     self.sample_read(shared, command, frame, mirroring);
                 }

@@ -1,9 +1,10 @@
 //! Scripts that clients have loaded, kept so that a new authority has them too: the stream of changes does not say them, and a client that has
-//! once loaded a script calls it by its digest for ever.
+//! once loaded a script, or run it by EVAL, calls it by its digest for ever.
 //!
 //! Lives on one core: each core keeps those of its own clients, and all load them at a change of authority. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 use base::model::limits;
 use wire::resp::{Args, encode};
@@ -13,28 +14,37 @@ use wire::resp::{Args, encode};
 pub struct Scripts {
     bodies: VecDeque<Box<[u8]>>,
     bytes: usize,
+    /// Of the bodies: EVAL says them again each time.
+    known: HashSet<u64>,
+    hasher: RandomState,
 }
 
 impl Scripts {
-    /// A SCRIPT command of a client.
+    /// SCRIPT, EVAL or EVAL_RO of a client.
     pub fn note(&mut self, frame: &[u8]) {
-        let args: Vec<&[u8]> = Args::new(frame).collect();
-        let is = |at: usize, word: &[u8]| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
-        if !is(0, b"SCRIPT") {
+        let mut args = Args::new(frame);
+        let is = |arg: Option<&[u8]>, word: &[u8]| arg.is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+        let name = args.next();
+        if is(name, b"EVAL") || is(name, b"EVAL_RO") {
+            return args.next().map_or((), |body| self.keep(body));
+        }
+        if !is(name, b"SCRIPT") {
             return;
         }
-        if is(1, b"FLUSH") {
+        let what = args.next();
+        if is(what, b"FLUSH") {
             *self = Self::default();
         }
-        if is(1, b"LOAD")
-            && let Some(body) = args.get(2)
+        if is(what, b"LOAD")
+            && let Some(body) = args.next()
         {
             self.keep(body);
         }
     }
 
     fn keep(&mut self, body: &[u8]) {
-        if body.len() > limits::SCRIPTS_KEPT_BYTES_MAX || self.bodies.iter().any(|known| **known == *body) {
+        let hash = self.hasher.hash_one(body);
+        if body.len() > limits::SCRIPTS_KEPT_BYTES_MAX || !self.known.insert(hash) {
             return;
         }
         self.bodies.push_back(body.into());
@@ -42,6 +52,7 @@ impl Scripts {
         while self.bodies.len() > limits::SCRIPTS_KEPT_MAX || self.bytes > limits::SCRIPTS_KEPT_BYTES_MAX {
             let Some(oldest) = self.bodies.pop_front() else { return };
             self.bytes -= oldest.len();
+            self.known.remove(&self.hasher.hash_one(&*oldest));
         }
     }
 
@@ -70,6 +81,11 @@ mod tests {
         let mut scripts = Scripts::default();
         [load, load].iter().for_each(|words| scripts.note(&encode::request(words)));
         assert_eq!(scripts.loads(), (encode::request(&[b"SCRIPT", b"LOAD", b"return 1"]), 1));
+        assert_eq!(
+            kept(&[load, &[b"EVAL", b"return 1", b"0"], &[b"eval_ro", b"return 2", b"0"]]),
+            2,
+            "also what is only run"
+        );
         assert_eq!(kept(&[load, &[b"SCRIPT", b"FLUSH"]]), 0);
         assert_eq!(kept(&[&[b"SCRIPT", b"EXISTS", b"x"], &[b"FUNCTION", b"LOAD", b"x"], &[b"SCRIPT", b"LOAD"]]), 0);
     }
