@@ -21,4 +21,5 @@ mod pg_pause;
 mod pg_psql;
 mod pg_rust_client;
 mod policies;
+mod transcripts;
 mod values;

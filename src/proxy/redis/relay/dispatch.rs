@@ -123,6 +123,9 @@ impl Client {
             {
                 break;
             }
+            if command.class != Class::Read && shared.is_paused() {
+                break;
+            }
             if examined && !self.passes(shared, command, &rest[..len]) {
                 break;
             }
@@ -238,7 +241,11 @@ impl Client {
             Class::ServerChange if dual => self.refuse(shared, command, CHANGES_ONE_SERVER),
             Class::Unknown if dual => self.refuse_unknown(shared, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
-                let step = self.send_shared(shared, frame);
+                let step = if command.class != Class::Read && shared.is_paused() {
+                    self.send_alone(shared, frame)
+                } else {
+                    self.send_shared(shared, frame)
+                };
                 if step == Step::Done && shared.samples_reads() {
                     self.sample_read(shared, command, frame, mirroring);
                 }

@@ -8,6 +8,7 @@ use super::subscribe::PushStream;
 use super::upstream::{Awaited, PoolKey};
 use base::model::Sharing;
 use wire::resp::command::{self, Command, Connection};
+use wire::resp::frame::decimal;
 use wire::resp::{Args, encode};
 
 impl Client {
@@ -161,6 +162,11 @@ impl Client {
                     return step;
                 }
             }
+            (b"PAUSE", 3..) => {
+                let ms = decimal(args[2]).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+                shared.paused_until_us = shared.now.mono_us.saturating_add(ms.saturating_mul(1000));
+            }
+            (b"UNPAUSE", _) => shared.paused_until_us = 0,
             _ => {}
         }
         if self.own {

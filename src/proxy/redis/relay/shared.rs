@@ -56,6 +56,8 @@ pub struct Shared {
     /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
     pub anonymous_allowed: Option<bool>,
     pub strangers: Strangers,
+    /// Until when clients have asked the server to hold commands (CLIENT PAUSE), by our clock; 0: not.
+    pub paused_until_us: u64,
     pub identity: Identity,
     pub sharing: Sharing,
     /// When the bytes being looked at came.
@@ -81,6 +83,7 @@ impl Shared {
             kept: Kept::default(),
             anonymous_allowed: None,
             strangers: Strangers::default(),
+            paused_until_us: 0,
             identity: Identity { core: setup.core, token: setup.token },
             sharing: match setup.spec.protocol {
                 InterlayProtocol::Redis(sharing) => sharing,
@@ -270,6 +273,12 @@ impl Shared {
             | Class::Unknown => {}
         }
         self.by_name[command::position(command)] += 1;
+    }
+
+    /// Whether what a server may hold is sent apart from what it answers: a client behind it would wait for another's.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.now.mono_us < self.paused_until_us
     }
 
     /// A reply of the authority that began with this byte.
