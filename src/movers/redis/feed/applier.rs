@@ -16,7 +16,7 @@ use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databas
 use super::dialect::{Dialect, Translated};
 use super::exclusions::Exclusions;
 use super::lag::{Lag, watch_presence};
-use super::rivals::{end_other_direction, take_over};
+use super::rivals::{end_other_direction, look_for_others, take_over};
 use super::shadow::{connect, dialect, position, position_key};
 use super::spec::{FeedError, FeedEvent, FeedSpec, FeedStatus, Standing};
 use super::touches::Touches;
@@ -276,6 +276,9 @@ impl Shared {
         let spec = &self.spec;
         let (dialect, version) = dialect(&spec.shadow, spec.grace_ms).await?;
         let key = position_key(&spec.name);
+        if standing.is_none() {
+            look_for_others(&spec.shadow, &spec.authority).await?;
+        }
         let mut client = connect(&spec.shadow).await?;
         take_over(&mut client, &spec.name).await?;
         end_other_direction(&spec.authority).await?;

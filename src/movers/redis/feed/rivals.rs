@@ -86,6 +86,37 @@ pub async fn take_over(client: &mut RedisClient, feed: &str) -> Result<(), JobEr
     outlast_rivals(client, own).await
 }
 
+/// Looks, before a feed begins, for another process that keeps either server in step. One that lives and has no feed on either may be about to change the
+/// authority: its feed is on one of them a moment later. Nothing is named yet, so that it is not in that one's way.
+///
+/// # Errors
+/// [`JobError`]; also when there is such a process.
+pub async fn look_for_others(shadow: &Endpoint, authority: &Endpoint) -> Result<(), JobError> {
+    let (mut shadow, mut authority) = (connect(shadow).await?, connect(authority).await?);
+    let deadline = Instant::now() + limits::FEED_RIVAL_PATIENCE;
+    loop {
+        let mut anyone = false;
+        for client in [&mut shadow, &mut authority] {
+            let all = clients(client).await?;
+            let of_others = |one: &&Client| one.feed().is_some_and(|(_, of)| of.is_some_and(|of| of != process()));
+            if let Some(rival) = all.iter().filter(of_others).find(|rival| lives(rival, &all)) {
+                return Err(refusal(client.who(), rival));
+            }
+            anyone |= all.iter().any(watches_for_another);
+        }
+        if !anyone || Instant::now() >= deadline {
+            return Ok(());
+        }
+        sleep(limits::FEED_RIVAL_LOOK).await;
+    }
+}
+
+/// A connection of another process that has asked something lately.
+fn watches_for_another(client: &Client) -> bool {
+    client.name.strip_prefix(WATCH).is_some_and(|of| of != process())
+        && client.idle_seconds < limits::FEED_RIVAL_SILENCE_SECONDS
+}
+
 /// Ends what feeds of other processes have left of their connections to what is the authority now: this process died in a flip, and what a network
 /// has held back of such a connection must not be executed after what clients write. Those of this process have ended before.
 ///
