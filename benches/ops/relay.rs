@@ -1,7 +1,7 @@
 //! Pass-through: clients' bytes into the relay of an interlay and their replies out of it, as the data plane moves them.
 
 use ::policy::SharedPolicies;
-use base::model::{CoreId, InterlayProtocol, InterlaySpec, PlanMode};
+use base::model::{CoreId, InterlayProtocol, InterlaySpec, PlanMode, Sharing};
 use base::stdx::clock::Now;
 use proxy::contract::{Arrival, Ask, ClientKey, Relay, RelaySetup, UpstreamKey};
 
@@ -102,7 +102,12 @@ impl Stage {
 fn made() -> Box<dyn Relay> {
     let plan = setting::plan(PlanMode::PassThrough);
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let spec = InterlaySpec { name: plan.interlay.clone(), protocol: InterlayProtocol::Redis, listen, tls: None };
+    let spec = InterlaySpec {
+        name: plan.interlay.clone(),
+        protocol: InterlayProtocol::Redis(Sharing::Auto),
+        listen,
+        tls: None,
+    };
     let (core, policies) = (CoreId(0), SharedPolicies::default());
     proxy::protocols::relay(RelaySetup { spec, plan, core, cores: 1, token: 1, seed: [0; 32], policies })
 }

@@ -108,16 +108,6 @@ impl Dialogue<'_> {
                 String::new()
             }
             Busy => {
-                let mut client = self.server.connection();
-                crossfade_loadtest::wait::until("BUSY", PATIENCE, || {
-                    match try_run::<Option<String>>(&mut client, "GET x") {
-                        Err(error) if error.to_string().contains("BUSY") || error.code() == Some("BUSY") => Ok(()),
-                        other => Err(format!("{other:?}")),
-                    }
-                });
-                String::new()
-            }
-            Busy => {
                 let asked = || try_run::<Option<String>>(&mut try_connect(self.server.port)?, "GET x");
                 until("BUSY", PATIENCE, || match asked() {
                     Err(error) if error.to_string().to_lowercase().contains("busy") => Ok(()),

@@ -6,10 +6,9 @@ use std::collections::VecDeque;
 
 use super::blocked::{Blocked, BlockedState};
 use super::path::{Path, Step, Wait};
-use super::session::Session;
+use super::pushes::PushStream;
+use super::session::{InBlock, Session};
 use super::shared::Shared;
-use super::subscribe::PushStream;
-use super::transaction::InBlock;
 use super::withheld::Withheld;
 use crate::contract::{Ask, ClientKey, UpstreamKey};
 use base::model::limits;
@@ -127,8 +126,6 @@ pub struct Client {
     pub pinned: Option<UpstreamKey>,
     /// It shares no connection any more: it was told of itself what is true of its own only, or has changed it.
     pub own: bool,
-    /// It needs no log-in, or has one.
-    pub vetted: bool,
     pub pushes: PushStream,
     pub blocked: Option<Blocked>,
     /// Its output waits for confirmations.
@@ -152,7 +149,6 @@ impl Client {
             watch: Watch::default(),
             pinned: None,
             own: false,
-            vetted: false,
             pushes: PushStream::default(),
             blocked: None,
             withheld: None,

@@ -64,7 +64,7 @@ impl Client {
         if shared.plan.endpoint(shared.plan.authority.side).credentials.is_none() {
             return Ok(()); // Crossfade itself got in without a log-in.
         }
-        match shared.anonymous_allowed {
+        match shared.strangers.allowed {
             Some(true) => Ok(()),
             Some(false) => Err(self.answer(shared, b"-NOAUTH Authentication required.\r\n")),
             None => {

@@ -26,6 +26,7 @@ mod path;
 mod pinned;
 mod plans;
 mod policy;
+mod pushes;
 mod reads;
 mod replies;
 mod scripts;

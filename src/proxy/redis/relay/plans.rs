@@ -45,7 +45,7 @@ impl RedisRelay {
             confirming.stay_on_if(self.shared.plan.mode == PlanMode::Followed);
         }
         if moved {
-            self.shared.anonymous_allowed = None;
+            self.shared.strangers.allowed = None;
             self.shared.upstreams.shared.clear();
             self.shared.upstreams.idle_pinned.clear();
         }

@@ -76,7 +76,7 @@ impl RedisRelay {
         upstream.server_client_id = logged_in.client_id;
         shared.resume.append(&mut upstream.stalled);
         if current && logged_in.anonymous_allowed.is_some() {
-            shared.anonymous_allowed = logged_in.anonymous_allowed;
+            shared.strangers.allowed = logged_in.anonymous_allowed;
             shared.stranger_checked(key);
         }
         shared.upstreams.has_output(key);

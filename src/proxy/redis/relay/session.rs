@@ -25,12 +25,14 @@ pub struct Session {
     pub credentials: Option<Rc<Credentials>>,
     pub name: Vec<u8>,
     pub reply_mode: ReplyMode,
+    /// It needs no log-in, or has one.
+    pub vetted: bool,
 }
 
 impl Session {
     #[must_use]
     pub fn new(id: u64) -> Self {
-        Self { id, database: 0, resp: 2, credentials: None, name: Vec::new(), reply_mode: ReplyMode::On }
+        Self { id, database: 0, resp: 2, credentials: None, name: Vec::new(), reply_mode: ReplyMode::On, vetted: false }
     }
 
     /// Whether the reply to the command being dispatched is to be dropped.
@@ -135,6 +137,15 @@ impl Session {
 fn credentials(user: Option<&[u8]>, password: &[u8]) -> Rc<Credentials> {
     let user = user.map(|user| String::from_utf8_lossy(user).into_owned());
     Rc::new(Credentials { user, password: Secret::new(password) })
+}
+
+/// What of a block changes the session or tells of it.
+#[derive(Debug, Clone, Default)]
+pub struct InBlock {
+    /// Places in the block, and the commands there.
+    pub commands: Vec<(usize, Vec<u8>)>,
+    /// The client has asked for no reply to EXEC.
+    pub muted: bool,
 }
 
 /// Which command asked for a change.

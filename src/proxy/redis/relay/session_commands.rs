@@ -2,9 +2,9 @@
 
 use super::client::Client;
 use super::path::{Path, Step, Wait};
+use super::pushes::PushStream;
 use super::session::{ChangeKind, ReplyMode, Session, SessionChange};
 use super::shared::Shared;
-use super::subscribe::PushStream;
 use super::upstream::{Awaited, PoolKey};
 use base::model::Sharing;
 use wire::resp::command::{self, Command, Connection};
@@ -164,9 +164,9 @@ impl Client {
             }
             (b"PAUSE", 3..) => {
                 let ms = decimal(args[2]).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                shared.paused_until_us = shared.now.mono_us.saturating_add(ms.saturating_mul(1000));
+                shared.upstreams.paused_until_us = shared.now.mono_us.saturating_add(ms.saturating_mul(1000));
             }
-            (b"UNPAUSE", _) => shared.paused_until_us = 0,
+            (b"UNPAUSE", _) => shared.upstreams.paused_until_us = 0,
             _ => {}
         }
         if self.own {
@@ -292,7 +292,7 @@ impl Client {
             return Step::Wait(Wait::OwnReplies);
         }
         self.outstanding = 0;
-        self.own = shared.sharing == Sharing::Never;
+        self.own = shared.identity.sharing == Sharing::Never;
         self.session = Session::new(self.session.id);
         self.transaction = None;
         self.pushes = PushStream::default();

@@ -9,7 +9,6 @@ use super::hold::Hold;
 use super::reads::SampledReads;
 use super::scripts::Scripts;
 use super::session::Session;
-use super::strangers::Strangers;
 use super::upstream::{Awaited, PoolKey, Upstream, Upstreams};
 use super::withheld::Confirming;
 use crate::contract::{Ask, ClientKey, RelaySetup, SharedPolicies, ToCompanion, UpstreamKey};
@@ -36,6 +35,21 @@ pub struct Identity {
     pub core: CoreId,
     /// Part of the names of this process' connections.
     pub token: u64,
+    /// Whether its clients share connections.
+    pub sharing: Sharing,
+}
+
+/// What is known of clients without a log-in.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
+    pub allowed: Option<bool>,
+    /// When a connection that had just been made was seen to be allowed, or not.
+    pub checked_us: Option<u64>,
+    /// A connection that is made to see it.
+    pub checking: Option<UpstreamKey>,
+    /// Clients that wait for it.
+    pub waiting: Vec<ClientKey>,
 }
 
 /// See the head of this file.
@@ -53,13 +67,8 @@ pub struct Shared {
     pub confirming: Confirming,
     pub policies: SharedPolicies,
     pub kept: Kept,
-    /// Whether the authority lets a connection without log-in run commands; learnt when one connects.
-    pub anonymous_allowed: Option<bool>,
     pub strangers: Strangers,
-    /// Until when clients have asked the server to hold commands (CLIENT PAUSE), by our clock; 0: not.
-    pub paused_until_us: u64,
     pub identity: Identity,
-    pub sharing: Sharing,
     /// When the bytes being looked at came.
     pub now: Now,
     pub counters: CoreCounters,
@@ -70,6 +79,10 @@ pub struct Shared {
 impl Shared {
     #[must_use]
     pub fn new(setup: &RelaySetup) -> Self {
+        let sharing = match setup.spec.protocol {
+            InterlayProtocol::Redis(sharing) => sharing,
+            InterlayProtocol::Postgres(_) => Sharing::Never,
+        };
         Self {
             plan: Arc::clone(&setup.plan),
             upstreams: Upstreams::default(),
@@ -81,14 +94,8 @@ impl Shared {
             confirming: Confirming::default(),
             policies: SharedPolicies::clone(&setup.policies),
             kept: Kept::default(),
-            anonymous_allowed: None,
             strangers: Strangers::default(),
-            paused_until_us: 0,
-            identity: Identity { core: setup.core, token: setup.token },
-            sharing: match setup.spec.protocol {
-                InterlayProtocol::Redis(sharing) => sharing,
-                InterlayProtocol::Postgres(_) => Sharing::Never,
-            },
+            identity: Identity { core: setup.core, token: setup.token, sharing },
             now: Now::default(),
             counters: CoreCounters::default(),
             by_name: vec![0; command::TABLE.len() + 1],
@@ -278,7 +285,7 @@ impl Shared {
     /// Whether what a server may hold is sent apart from what it answers: a client behind it would wait for another's.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.now.mono_us < self.paused_until_us
+        self.now.mono_us < self.upstreams.paused_until_us
     }
 
     /// A reply of the authority that began with this byte.

@@ -65,7 +65,7 @@ impl RedisRelay {
         let key = self.clients.insert(Client::new(ClientKey::from_u64(0), id));
         if let Some(client) = self.clients.get_mut(key) {
             client.key = key;
-            client.own = self.shared.sharing == Sharing::Never;
+            client.own = self.shared.identity.sharing == Sharing::Never;
         }
         Some(key)
     }

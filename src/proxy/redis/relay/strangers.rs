@@ -8,27 +8,16 @@ use super::client::Client;
 use super::path::{Path, Step, Wait};
 use super::shared::Shared;
 use super::upstream::Upstream;
-use crate::contract::{ClientKey, UpstreamKey};
+use crate::contract::UpstreamKey;
 use base::model::limits;
 use wire::resp::Args;
 use wire::resp::command::{Class, Command, Session};
-
-/// What is known of clients without a log-in.
-#[derive(Debug, Default)]
-pub struct Strangers {
-    /// When a connection that had just been made was seen to be allowed, or not.
-    pub checked_us: Option<u64>,
-    /// A connection that is made to see it.
-    pub checking: Option<UpstreamKey>,
-    /// Clients that wait for it.
-    pub waiting: Vec<ClientKey>,
-}
 
 impl Client {
     /// What a client that has not logged in must do before its first command.
     pub(super) fn vet(&mut self, shared: &mut Shared, command: &Command) -> Option<Step> {
         let exempt = matches!(command.class, Class::Session(Session::Auth | Session::Quit | Session::Reset));
-        if self.vetted || self.own || self.session.credentials.is_some() || exempt {
+        if self.session.vetted || self.own || self.session.credentials.is_some() || exempt {
             return None;
         }
         let pool = shared.pool_key(&self.session);
@@ -37,9 +26,9 @@ impl Client {
             .strangers
             .checked_us
             .is_some_and(|checked_us| shared.now.mono_us.saturating_sub(checked_us) < limits::STRANGERS_CHECKED_US);
-        if is_first || (fresh && shared.anonymous_allowed != Some(false)) {
+        if is_first || (fresh && shared.strangers.allowed != Some(false)) {
             // The connection that it is the first to use is its own test.
-            self.vetted = true;
+            self.session.vetted = true;
             return None;
         }
         if fresh {

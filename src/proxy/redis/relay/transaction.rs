@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::client::{BlockPlace, Client, Transaction};
 use super::dispatch::refused_in_block;
 use super::path::{Path, Step, Wait};
-use super::session::ReplyMode;
+use super::session::{InBlock, ReplyMode};
 use super::session_commands::with_session_id;
 use super::shared::Shared;
 use super::upstream::Awaited;
@@ -14,15 +14,6 @@ use base::model::limits;
 use policy::RequestDecision;
 use wire::resp::command::{self, Class, Command, Session};
 use wire::resp::{Args, effect, encode};
-
-/// What of a block changes the session or tells of it.
-#[derive(Debug, Clone, Default)]
-pub struct InBlock {
-    /// Places in the block, and the commands there.
-    commands: Vec<(usize, Vec<u8>)>,
-    /// The client has asked for no reply to EXEC.
-    muted: bool,
-}
 
 const MONITORS: &str = "the block's replies could not be told from what it shows";
 const REPLIES: &str = "it decides whether the block is answered at all: send it outside the MULTI block";

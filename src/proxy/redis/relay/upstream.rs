@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::session::SessionChange;
-use super::subscribe::Confirmations;
-use super::transaction::InBlock;
+use super::pushes::Confirmations;
+use super::session::{InBlock, SessionChange};
 use crate::contract::{ClientKey, UpstreamKey};
 use base::model::{Credentials, Side, limits};
 use base::stdx::slab::Slab;
@@ -203,6 +202,8 @@ pub struct Upstreams {
     /// Shared connections; few, so searched from the front.
     pub shared: Vec<(PoolKey, UpstreamKey)>,
     pub idle_pinned: Vec<(PoolKey, UpstreamKey)>,
+    /// Until when clients have asked the server to hold commands (CLIENT PAUSE), by our clock; 0: not.
+    pub paused_until_us: u64,
     /// Once shared, and on which a reply is overdue.
     pub replaced: Vec<UpstreamKey>,
     /// Those with bytes to be sent.
