@@ -531,6 +531,9 @@ impl Shared {
                 }
                 self.look_at(found.absent);
                 self.spread_doubts(&at.batch);
+                if at.dialect.grace_ms == self.spec.grace_ms && !self.status().deadlines_exact {
+                    self.doubt_carried_deadlines(&at.batch);
+                }
             }
             Outcome::Refused(why) => {
                 return Err(FeedError::Refused { shadow: at.client.who().to_owned(), why });

@@ -52,6 +52,21 @@ impl Shared {
         }
     }
 
+    /// While deadlines are being corrected, key after key by SCAN: one that is moved to a name, or a database, that has been passed takes along a deadline
+    /// which is as late as those of the first copy.
+    pub(super) fn doubt_carried_deadlines(&self, batch: &Batch) {
+        let carried = batch.frames().filter(|(frame, _)| carries_deadline(Args::new(frame).next().unwrap_or_default()));
+        let mut keys: Vec<DatabaseKey> =
+            carried.flat_map(|(frame, database)| keys_with_databases(frame, database)).collect();
+        keys.retain(|(database, key)| {
+            !key.starts_with(crate::RESERVED_PREFIX) && first_of(&self.doubts.borrow(), *database, key).is_none()
+        });
+        if !keys.is_empty() {
+            let why = "it may have a deadline of the first copy";
+            self.doubt(keys.into_iter().map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
+        }
+    }
+
     /// Whether it is known that a key may differ.
     pub(super) fn is_in_doubt(&self, database: u32, key: &[u8]) -> bool {
         first_of(&self.doubts.borrow(), database, key).is_some()
@@ -109,6 +124,10 @@ fn carries(name: &[u8]) -> Carries {
     ];
     let is_listed = |names: &[&str]| names.iter().any(|word| name.eq_ignore_ascii_case(word.as_bytes()));
     TABLE.iter().find(|(_, names)| is_listed(names)).map_or(Carries::Between, |(carries, _)| *carries)
+}
+
+fn carries_deadline(name: &[u8]) -> bool {
+    ["rename", "renamenx", "move", "copy"].iter().any(|word| name.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Of the same key there may be several, each with another reason.

@@ -486,3 +486,41 @@ fn what_is_made_of_a_key_in_doubt_is_in_doubt() {
         running.abort();
     });
 }
+
+/// Renamed to a name that the correction of deadlines has passed already, or moved to a database that it has.
+#[test]
+fn what_is_renamed_while_deadlines_are_corrected_takes_none_of_the_first_copy_along() {
+    const KEYS: u32 = 3000;
+    with_each("carried", async |pair| {
+        let mut client = pair.source().await;
+        let fill = "for i = 1, ARGV[1] do redis.call('SET', 'a:'..i, 'v', 'PX', 600000 + i) end";
+        client.must(&[b"EVAL", fill.as_bytes(), b"0", KEYS.to_string().as_bytes()]).await.expect("EVAL");
+        let feed = pair.feed();
+        let running = run(&feed);
+        let mut number = 0;
+        while !feed.status().deadlines_exact {
+            number = number % KEYS + 1;
+            let line = match number % 3 {
+                0 => format!("MOVE a:{number} 1"),
+                1 => format!("RENAMENX a:{number} b:{number}"),
+                _ => format!("COPY a:{number} c:{number}"),
+            };
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            // Not there any more: it has been moved before.
+            let _ = client.call(&words).await.expect("a reply");
+        }
+        pair.in_step(&feed).await;
+        timeout(PATIENCE, feed.undoubted()).await.expect("everything is copied again");
+        let scans = "local found = {} for _, key in ipairs(redis.call('KEYS', '*')) do local at = redis.call('PEXPIRETIME', key) \
+                     if at > 0 then found[#found + 1] = key..' '..at end end table.sort(found) return found";
+        for database in [b"0", b"1"] {
+            let mut all = Vec::new();
+            for mut server in [pair.source().await, pair.shadow().await] {
+                server.must(&[b"SELECT", database]).await.expect("SELECT");
+                all.push(server.must(&[b"EVAL", scans.as_bytes(), b"0"]).await.expect("EVAL"));
+            }
+            assert_eq!(all[0], all[1], "{}: database {}", pair.name, database[0] - b'0');
+        }
+        running.abort();
+    });
+}
