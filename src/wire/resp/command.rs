@@ -56,7 +56,7 @@ pub enum Connection {
     Replicate,
     /// REPLCONF: tells what kind of replica it will be.
     Replica,
-    /// MULTI of a debugger (SCRIPT DEBUG), READONLY, READWRITE and their like: leaves something on the connection.
+    /// READONLY, READWRITE: leaves something on the connection.
     Marks,
 }
 

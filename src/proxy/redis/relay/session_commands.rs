@@ -56,7 +56,11 @@ impl Client {
         match self.session.after_hello(args) {
             // The name is kept here: the connection it would be given may be shared.
             Ok(change) if change.name.is_some() && !self.own => {
-                let at = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"SETNAME")).unwrap_or(args.len());
+                // User and password may be that word too.
+                let mut at = 2;
+                while args.get(at).is_some_and(|arg| !arg.eq_ignore_ascii_case(b"SETNAME")) {
+                    at += 3;
+                }
                 let to_server: Vec<&[u8]> =
                     args[..at].iter().chain(args.get(at + 2..).unwrap_or_default()).copied().collect();
                 self.change_session(shared, change, &encode::request(&to_server))

@@ -177,6 +177,11 @@ impl Shared {
 
     /// Forgets a connection and asks for its end. Nothing of it is outstanding, or its client needs no answer.
     pub fn close_upstream(&mut self, key: UpstreamKey) {
+        if self.strangers.checking == Some(key) {
+            // Under another plan: whoever waits asks anew.
+            self.strangers.checking = None;
+            self.resume.append(&mut self.strangers.waiting);
+        }
         if self.upstreams.remove(key).is_some() {
             self.asks.push(Ask::CloseUpstream(key));
         }

@@ -323,6 +323,23 @@ fn a_client_that_sends_no_more_gets_what_it_has_asked_for() {
 }
 
 #[test]
+fn a_stranger_that_waits_for_a_check_goes_on_under_another_plan() {
+    let mut stage = Stage::new(PlanMode::PassThrough);
+    let [first, second] = [(); 2].map(|()| stage.client());
+    stage.says(first, &["GET k"]);
+    stage.answers(0, "$-1\r\n");
+    stage.relay.shared.strangers.checked_us = None;
+    // Its connection is not made before the plan changes.
+    stage.relay.client_input(second, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", Now::default());
+    assert!(stage.relay.shared.strangers.checking.is_some(), "it waits for a fresh connection");
+    stage.relay.take_asks();
+    stage.publish(2, Authority::initial().flipped(), PlanMode::PassThrough);
+    assert_eq!(stage.relay.shared.strangers.waiting.len(), 0);
+    let pools = &stage.relay.shared.upstreams.shared;
+    assert!(pools.iter().any(|(pool, _)| pool.side == Side::Target), "it is on its way to the new authority");
+}
+
+#[test]
 fn a_browser_is_closed_before_anything_of_its_body_runs() {
     for begin in ["POST / HTTP/1.1", "GET / HTTP/1.1\r\nHost: example.com", "post", "HOST: x"] {
         let mut stage = Stage::new(PlanMode::PassThrough);
