@@ -47,6 +47,8 @@ pub struct Finding {
     pub detail: String,
     /// It concerns those that are kept in step by this feed; `None`: all.
     pub feed: Option<FeedKind>,
+    /// It can be found only before the first copy, and is true of that time: what is found later does not replace it.
+    pub before_copy: bool,
 }
 
 /// A condition of the mover's own for a change of authority.

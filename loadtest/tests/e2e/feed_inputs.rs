@@ -428,3 +428,37 @@ fn a_scan_that_a_change_of_authority_interrupts_says_so() {
         });
     });
 }
+
+/// What is changed on the source after `analyze` keeps the authority there until the target has it too; a finding alone would come too late.
+#[test]
+fn a_user_made_while_two_servers_are_in_step_keeps_the_flip_waiting_until_the_target_has_it() {
+    let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+    let rig = Rig::of(RealServer::start_with(Kind::Redis, &options), RealServer::start_with(Kind::Redis, &options));
+    let rig = Rig { feed: REPLICATION, ..rig };
+    rig.create();
+    rig.advance_to("compare");
+    let set = "ACL SETUSER app on >secret ~* +@all";
+    run::<()>(&mut connect(rig.proxy.port), set);
+    for (step, approved) in [("test", false), ("migrate", true)] {
+        if approved {
+            rig.approve("migrate");
+        }
+        rig.proxy.when_possible(&["migration", "advance", MIGRATION, "--to", step], STEP);
+    }
+    let compatibility = || {
+        let now = rig.proxy.show(MIGRATION);
+        let gates = now["gates"].as_array().cloned().unwrap_or_default();
+        gates.into_iter().find(|gate| gate["name"] == "compatibility").unwrap_or_default()
+    };
+    until("the gate names the user's finding", STEP, || {
+        let gate = compatibility();
+        let named = gate["measured"].as_str().is_some_and(|measured| measured.contains("acl-users-missing-on-target"));
+        if named && gate["met"] == false { Ok(()) } else { Err(gate.to_string()) }
+    });
+    assert_eq!(rig.proxy.show(MIGRATION)["authority"], "source");
+    run::<()>(&mut rig.target.connection(), set);
+    rig.authority("target");
+    let mut app = connect(rig.proxy.port);
+    run::<()>(&mut app, "AUTH app secret");
+    run::<()>(&mut app, "SET a 1");
+}

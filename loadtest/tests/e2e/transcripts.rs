@@ -164,9 +164,9 @@ impl Dialogue<'_> {
     }
 }
 
-/// Numbers of connections are not compared.
+/// Numbers of connections are not compared, nor how many there are.
 fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).into_owned();
+    let text = bytes.escape_ascii().to_string().replace("\\r\\n", "\r\n");
     let Some((before, rest)) = text.split_once("id\r\n:") else { return text };
     let number = rest.find('\r').unwrap_or(rest.len());
     format!("{before}id\r\n:N{}", &rest[number..])
@@ -322,6 +322,35 @@ fn dialogues() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         (
+            "and by one that has chosen a database",
+            vec![
+                Say(0, &["SET a 1"]),
+                Get(0, 1),
+                Say(2, &["SELECT 9"]),
+                Get(2, 1),
+                Raw(0, LOOP),
+                Busy,
+                Say(2, &["SCRIPT KILL"]),
+                Get(2, 1),
+                Get(0, 1),
+                Say(2, &["SET a 2", "FUNCTION STATS", "SELECT 0", "GET a"]),
+                Get(2, 4),
+            ],
+        ),
+        (
+            "what is no request",
+            vec![
+                Raw(0, b"*1\r\nfoo\r\n"),
+                End(0),
+                Raw(1, b"*2\r\n$3\r\nGET\r\n:1\r\n"),
+                End(1),
+                Raw(2, b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\nfooz\r\n"),
+                End(2),
+                Raw(3, b"*1\r\n\xe9x\r\n"),
+                End(3),
+            ],
+        ),
+        (
             "a client's caching",
             vec![
                 Say(0, &["HELLO 3", "CLIENT TRACKING ON", "GET a"]),
@@ -427,4 +456,19 @@ fn a_stranger_is_let_in_only_while_the_server_lets_it_in() {
     assert_eq!(set(&mut known), "+OK\r\n", "as on the server, it was let in before");
     redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec(&mut owner).expect("through Crossfade");
     assert_eq!(set(&mut connect()), "+OK\r\n");
+}
+
+/// As directly: it does not go on under another number.
+#[test]
+fn a_client_with_a_number_ends_with_its_connection() {
+    for sharing in ["auto", "never"] {
+        let server = server();
+        let line = format!("sharing = \"{sharing}\"\n[cores]\ncount = 1\n");
+        let proxy = Crossfade::start_with(TempDir::make("proxy"), &server.url(), None, &line);
+        let mut client = try_connect(proxy.port).expect("a client");
+        let id: u64 = run(&mut client, "CLIENT ID");
+        let killed: u64 = run(&mut server.connection(), &format!("CLIENT KILL ID {id}"));
+        assert_eq!(killed, 1, "{sharing}");
+        try_run::<String>(&mut client, "PING").expect_err("it is closed");
+    }
 }

@@ -418,6 +418,13 @@ pub const READS_INCONCLUSIVE_PER_HUNDRED_MAX: u64 = 10;
 pub const READS_INCONCLUSIVE_MIN_TRIED: u64 = 100;
 /// A lane status older than this is not used: the gates that read it are unmet. The lane sends one every 100 ms.
 pub const LANE_STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// Pieces in which one large value is compared, as a multiple of those it had when that began; and as many more.
+pub const VERIFY_PIECES_TIMES_MAX: u64 = 8;
+pub const VERIFY_PIECES_SPARE: u64 = 4096;
+/// Rounds over the deadlines of a first copy while databases are exchanged meanwhile; what is left then the comparison finds.
+pub const FEED_DEADLINE_ROUNDS_MAX: u32 = 16;
+/// How often the servers are compared again while two are kept in step, for what changed since `analyze`.
+pub const FINDINGS_PERIOD: Duration = Duration::from_secs(30);
 /// Wait before a failed job (check, backfill, verification) is retried.
 pub const JOB_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Wait between two routine comparisons of all keys; four times the length of one if that is more (so at most a fifth of the time).

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::types::{Endpoint, Event, Migration, Report};
+use super::types::{Endpoint, Event, Migration, Report, pause_in_words};
 
 /// Milliseconds since the epoch as `YYYY-MM-DD HH:MM:SS.mmm` UTC (civil-from-days, Howard Hinnant's algorithm).
 pub fn utc(at_ms: u64) -> String {
@@ -169,12 +169,14 @@ fn movement(out: &mut String, report: &Report) {
         Some(failed) if failed.is_empty() => "all passed".to_owned(),
         Some(failed) => failed.join("; "),
     };
-    let rehearsal = migration.rehearsal_pause_us.map_or_else(|| "not run".to_owned(), |us| format!("{us} us"));
+    let rehearsal = migration.rehearsal_pause_us.map_or_else(|| "not run".to_owned(), |us| pause_in_words(Some(us)));
+    let slowest =
+        if lane.source_p99_us == 0 { "not measured".to_owned() } else { format!("{} us", lane.source_p99_us) };
     let rows = [
         ("first copy", first_copy(migration)),
         ("keys copied to the shadow, in both directions", lane.copied_keys.to_string()),
         ("values that the shadow cannot hold as the authority does", lane.losses.to_string()),
-        ("slowest hundredth of the source's answers during the last copy", format!("{} us", lane.source_p99_us)),
+        ("slowest hundredth of the source's answers during the last copy", slowest),
         ("bytes copied by the backfill", report.bytes_copied.to_string()),
         ("effects applied", lane.effects.to_string()),
         ("keys kept by the target (conflict policy skip)", lane.excluded.kept.to_string()),
@@ -198,7 +200,7 @@ fn movement(out: &mut String, report: &Report) {
 fn flips(out: &mut String, migration: &Migration) {
     let _ = writeln!(out, "\n## Changes of authority\n\n| at (UTC) | to | epoch | writes held |\n|---|---|---|---|");
     for flip in &migration.flips {
-        let pause = flip.pause_us.map_or_else(|| "unknown".to_owned(), |us| format!("{us} us"));
+        let pause = pause_in_words(flip.pause_us);
         let _ = writeln!(out, "| {} | {} | {} | {pause} |", utc(flip.at), flip.to, flip.epoch);
     }
 }

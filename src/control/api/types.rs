@@ -146,8 +146,18 @@ pub struct Flip {
     pub at: u64,
     pub to: String,
     pub epoch: u64,
-    /// Unknown when the process ended between the durable record and the release.
+    /// Unknown when the process ended between the durable record and the release; 0 when no client had to wait.
     pub pause_us: Option<u64>,
+}
+
+/// A pause in words.
+#[must_use]
+pub fn pause_in_words(pause_us: Option<u64>) -> String {
+    match pause_us {
+        None => "unknown".to_owned(),
+        Some(0) => "no client had to wait".to_owned(),
+        Some(us) => format!("{us} us"),
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -86,15 +86,20 @@ impl Control {
         let (control, migration) = (Rc::clone(self), Rc::clone(migration));
         migration.seen.borrow_mut().findings.comparing = true;
         tokio::task::spawn_local(async move {
+            let began_at = now();
             let dual = is_dual(&migration.record.borrow());
             let writes = if dual { WriteProbe::Forbidden } else { WriteProbe::Allowed };
             let found = control.movers.compatibility(&migration.source, &migration.target, writes).await;
-            let feeds = control.movers.feeds(&migration.source, &migration.target).await;
+            // Which feed it is was decided when the first copy began.
+            let feeds =
+                if dual { None } else { Some(control.movers.feeds(&migration.source, &migration.target).await) };
             let findings = &mut migration.seen.borrow_mut().findings;
-            findings.feeds = feeds.map_err(|error| error.to_string());
-            findings.found = found.map_err(|error| error.to_string());
+            if let Some(feeds) = feeds {
+                findings.feeds = feeds.map_err(|error| error.to_string());
+            }
+            findings.compared(writes, found.map_err(|error| error.to_string()));
             findings.comparing = false;
-            findings.at = Some(Instant::now());
+            findings.at = Some(began_at);
         });
     }
 

@@ -25,6 +25,7 @@ impl Control {
             target_exercised: seen.servers.exercised.clone(),
             workload: self.workload(migration),
             findings: seen.findings.found.clone(),
+            findings_at: seen.findings.at,
             feeds: offered(&seen.findings.feeds, &record.decisions, [&record.policies, own_policies.unwrap_or(&none)]),
             target_keys: seen.servers.target_keys.clone(),
             shadow,

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::workflow::{FirstCopy, Phase, PolicyWord, Verification};
-use base::model::{Authority, Epoch, Ledger, Timestamp, limits};
+use crate::workflow::{FirstCopy, MigrationRecord, Phase, PolicyWord, Verification};
+use base::model::{Authority, Epoch, Ledger, Side, Timestamp, limits};
 use bus::counters::SideCounters;
-use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ReadsCompared, ShadowFacts};
+use movers::{Check, Feeds, Finding, FreshFacts, PassKind, Progress, ReadsCompared, ShadowFacts, WriteProbe};
 
 pub(super) fn not_yet<T>() -> Result<T, String> {
     Err("not measured yet".to_owned())
@@ -36,8 +36,39 @@ pub struct Findings {
     pub found: Result<Vec<Finding>, String>,
     /// As the servers offer them; which policies are chosen is not considered here.
     pub feeds: Result<Feeds, String>,
-    pub at: Option<Instant>,
+    /// When the newest comparison began.
+    pub at: Option<Timestamp>,
     pub comparing: bool,
+}
+
+impl Findings {
+    /// Takes the outcome of a comparison; one that may not write says nothing of what only the first copy concerns.
+    pub fn compared(&mut self, writes: WriteProbe, found: Result<Vec<Finding>, String>) {
+        let kept = match &self.found {
+            Ok(before) if writes == WriteProbe::Forbidden => {
+                before.iter().filter(|finding| finding.before_copy).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        self.found = found.map(|newer| kept.into_iter().chain(newer).collect());
+    }
+
+    /// Whether the servers are compared now: again and again while clients are on the source, since users and settings change there, and at the
+    /// beginning of the phase that takes them to the target.
+    #[must_use]
+    pub fn are_due(&self, record: &MigrationRecord, early: bool, now: Timestamp) -> bool {
+        let Some(at) = self.at else { return true };
+        if record.authority.side == Side::Target {
+            return false;
+        }
+        let pause = match &self.found {
+            Err(_) => 2 * limits::JOB_RETRY_PAUSE,
+            Ok(_) if early => 10 * limits::JOB_RETRY_PAUSE,
+            Ok(_) => limits::FINDINGS_PERIOD,
+        };
+        let unseen = record.phase == Phase::Migrate && at < record.phase_since;
+        unseen || u128::from(now.0.saturating_sub(at.0)) >= pause.as_millis()
+    }
 }
 
 /// Where the phase began, to tell what came after. By `change`.
@@ -290,5 +321,34 @@ impl Holds {
 impl Attempts {
     pub fn may_begin(&self) -> bool {
         !self.running && Instant::now() >= self.not_before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use movers::Severity;
+
+    #[test]
+    fn what_only_the_first_copy_concerns_is_kept_by_comparisons_that_may_not_write() {
+        let one = |name: &str, before_copy| Finding {
+            name: name.to_owned(),
+            severity: Severity::Info,
+            detail: String::new(),
+            feed: None,
+            before_copy,
+        };
+        let mut findings = Findings { found: not_yet(), feeds: not_yet(), at: None, comparing: false };
+        let names = |findings: &Findings| match &findings.found {
+            Ok(found) => found.iter().map(|finding| finding.name.clone()).collect::<Vec<_>>().join(" "),
+            Err(why) => why.clone(),
+        };
+        findings.compared(WriteProbe::Allowed, Ok(vec![one("not-empty", true), one("settings", false)]));
+        findings.compared(WriteProbe::Forbidden, Ok(vec![one("users", false)]));
+        assert_eq!(names(&findings), "not-empty users");
+        findings.compared(WriteProbe::Allowed, Ok(vec![one("users", false)]));
+        assert_eq!(names(&findings), "users", "it has been looked for again");
+        findings.compared(WriteProbe::Forbidden, Err("away".to_owned()));
+        assert_eq!(names(&findings), "away");
     }
 }

@@ -10,6 +10,12 @@ use base::model::MigrationId;
 impl Control {
     pub(super) async fn report(&self, id: &MigrationId) -> Result<ReportView, ControlError> {
         let migration = self.migration(id)?;
+        for endpoint in [&migration.source, &migration.target] {
+            // A server that is gone stands in the report as it was.
+            if let Ok(facts) = self.movers.look(endpoint).await {
+                self.facts.borrow_mut().insert(endpoint.name.clone(), Ok((facts, now())));
+            }
+        }
         let journal = self.journal_of(id).await?;
         let seen = migration.seen.borrow();
         Ok(ReportView {

@@ -261,6 +261,7 @@ impl Rig {
         seen.verification.clean_since = Some(at);
         seen.policy.word = PolicyWord::GoesOn;
         seen.servers.source = Check::Passed(String::new());
+        (seen.findings.found, seen.findings.at) = (Ok(Vec::new()), Some(at));
     }
 
     fn stored_side(&self) -> Side {

@@ -91,7 +91,7 @@ impl Control {
             let check =
                 !servers.checking && if early { old(servers.checked_at, 2) } else { servers.checked_at.is_none() };
             let compare = !findings.comparing
-                && if early { old(findings.at, 10) } else { findings.at.is_none() }
+                && findings.are_due(record, early, now())
                 // Without both servers there is nothing to compare, and the reason is known already.
                 && matches!((&servers.source, &servers.target), (Check::Passed(_), Check::Passed(_)));
             (check, compare)

@@ -315,7 +315,7 @@ fn findings(seen: &Observed) -> Result<Vec<Finding>, String> {
              authority such a command reads what the other server holds under the excluded key"
         );
         let name = "commands-mix-excluded-keys".to_owned();
-        found.push(Finding { name, severity: Severity::Warning, detail, feed: None });
+        found.push(Finding { name, severity: Severity::Warning, detail, feed: None, before_copy: false });
     }
     let losses = seen.shadow.facts.map_or(0, |fresh| fresh.facts.losses);
     if losses > 0 {
@@ -324,7 +324,13 @@ fn findings(seen: &Observed) -> Result<Vec<Finding>, String> {
              as it can",
             limits::FEED_LOSSES_TOLD_MAX
         );
-        found.push(Finding { name: "shadow-lacks-values".to_owned(), severity: Severity::Warning, detail, feed: None });
+        found.push(Finding {
+            name: "shadow-lacks-values".to_owned(),
+            severity: Severity::Warning,
+            detail,
+            feed: None,
+            before_copy: false,
+        });
     }
     Ok(found)
 }

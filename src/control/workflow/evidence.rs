@@ -49,6 +49,8 @@ pub struct Evidence {
     pub workload: Result<Workload, String>,
     /// `Err`: why it is not known.
     pub findings: Result<Vec<Finding>, String>,
+    /// When the comparison that found them began.
+    pub findings_at: Option<Timestamp>,
     /// What can keep the two servers in step, with the policies that are chosen. `Err`: why it is not known.
     pub feeds: Result<Feeds, String>,
     /// Keys the target holds. `Err`: why it is not known.
@@ -83,6 +85,7 @@ impl Default for Evidence {
             target_exercised: unknown_check(),
             workload: unknown(),
             findings: unknown(),
+            findings_at: None,
             feeds: unknown(),
             target_keys: unknown(),
             shadow: unknown(),

@@ -143,6 +143,9 @@ fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     const NAME: &str = "compatibility";
     const THRESHOLD: &str = "no critical finding that is not waived";
     let findings = match &evidence.findings {
+        Ok(_) if record.phase == Phase::Migrate && evidence.findings_at < Some(record.phase_since) => {
+            return unknown(NAME, "the servers have not been compared since this phase began", THRESHOLD);
+        }
         Ok(findings) => findings,
         Err(why) => return unknown(NAME, why, THRESHOLD),
     };
@@ -158,7 +161,9 @@ fn compatibility_gate(record: &MigrationRecord, evidence: &Evidence) -> Gate {
     if open.is_empty() {
         gate(NAME, true, format!("{} findings, none critical and open", findings.len()), THRESHOLD)
     } else {
-        gate(NAME, false, format!("critical: {}", open.join(", ")), THRESHOLD)
+        let fix =
+            format!("each says its fix; or `migration waive {} --finding NAME --by NAME --reason WHY`", record.id);
+        gate(NAME, false, format!("critical: {} ({fix})", open.join(", ")), THRESHOLD)
     }
 }
 
@@ -367,7 +372,10 @@ fn approval_gate(record: &MigrationRecord, scope: ApprovalScope) -> Gate {
     let threshold = format!("given in run {}", record.run);
     match record.approvals.iter().rev().find(|approval| approval.scope == scope && approval.run == record.run) {
         Some(approval) => gate(name, true, format!("given by {}", approval.by), threshold),
-        None => gate(name, false, "not given", threshold),
+        None => {
+            let command = format!("migration approve {} --scope {scope} --by NAME --reason WHY", record.id);
+            gate(name, false, format!("not given: `{command}`"), threshold)
+        }
     }
 }
 
@@ -408,6 +416,8 @@ pub fn flip_gates(record: &MigrationRecord, evidence: &Evidence, now: Timestamp)
         gates.extend(unseen_gate(record, evidence));
         return gates;
     }
+    // Users and settings may have changed since `analyze`.
+    gates.push(compatibility_gate(record, evidence));
     gates.extend(policy_gate(evidence));
     gates.extend(evidence.own_gates.iter().map(|own| check_gate(own.name, &own.check, own.threshold)));
     gates.push(verification_gate(record, evidence, now));

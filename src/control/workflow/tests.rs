@@ -45,6 +45,7 @@ pub(super) fn good(record: &MigrationRecord, now: Timestamp) -> Evidence {
         target_exercised: passed(),
         workload: Ok(Workload { commands: 1_000_000, seconds: 1_000 }),
         findings: Ok(Vec::new()),
+        findings_at: Some(now),
         feeds: Ok(Feeds { usable: vec![kind(PlanMode::Dual)], refused: Vec::new() }),
         target_keys: Ok(0),
         shadow: Ok(ShadowFacts {
@@ -259,6 +260,7 @@ fn with_nothing_known_each_step_names_its_gates() {
         "dirty",
         "both_sides_connected",
         "lag",
+        "compatibility",
         "rollback_policy",
         "records_unaltered",
         "verification",
@@ -299,14 +301,50 @@ fn a_target_with_keys_is_refused_by_number_unless_it_may_be_replaced() {
 #[test]
 fn a_critical_finding_blocks_until_it_is_waived_by_name() {
     let at = advance(&record(|_| {}));
-    let finding =
-        Finding { name: "missing-commands".into(), severity: Severity::Critical, detail: "GETEX".into(), feed: None };
+    let finding = Finding {
+        name: "missing-commands".into(),
+        severity: Severity::Critical,
+        detail: "GETEX".into(),
+        feed: None,
+        before_copy: false,
+    };
     let evidence = Evidence { findings: Ok(vec![finding]), ..good(&at, Timestamp(9)) };
     let refusal = transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9));
     assert_eq!(refused_gates(refusal), ["compatibility"]);
     let waive = Command::Waive { finding: "missing-commands".into(), by: "bo".into(), reason: "unused".into() };
     let at = go(&at, waive);
     assert!(transition(&at, Command::Advance { to: None }, &evidence, Timestamp(9)).is_ok());
+}
+
+/// Users and settings of the source change after `analyze`, and what clients would find on the target with them.
+#[test]
+fn a_finding_keeps_the_authority_where_it_is_and_is_looked_for_in_the_phase_of_the_flip() {
+    let at = advance(&checked(&advance(&advance(&advance(&record(|_| {}))))));
+    let now = Timestamp(at.phase_since.0 + 100);
+    let finding = Finding {
+        name: "acl-users-missing".into(),
+        severity: Severity::Critical,
+        detail: "app".into(),
+        feed: None,
+        before_copy: false,
+    };
+    assert!(transition(&at, Command::Flip, &good(&at, now), now).is_ok());
+    let found = Evidence { findings: Ok(vec![finding]), ..good(&at, now) };
+    assert_eq!(refused_gates(transition(&at, Command::Flip, &found, now)), ["compatibility"]);
+    for findings_at in [None, Some(Timestamp(at.phase_since.0 - 1))] {
+        let older = Evidence { findings_at, ..good(&at, now) };
+        assert_eq!(refused_gates(transition(&at, Command::Flip, &older, now)), ["compatibility"], "{findings_at:?}");
+    }
+}
+
+#[test]
+fn a_run_after_a_rollback_names_the_commands_that_begin_the_next_try() {
+    let at = go(&advance(&advance(&record(|_| {}))), Command::Rollback { reason: "slow".into() });
+    for auto in [AutoThrough::Nothing, AutoThrough::Flip] {
+        let refusal = transition(&at, Command::Run { auto }, &nothing_known(), Timestamp(9)).expect_err("no run");
+        let text = refusal.to_string();
+        assert!(text.contains("--to compare") && text.contains("migration abandon"), "{text}");
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ pub fn transition(
     }
     let mut next = record.clone();
     let events = match command {
-        Command::Run { auto } => run(&mut next, auto),
+        Command::Run { auto } => run(&mut next, auto)?,
         Command::Advance { to } => advance(&mut next, to, evidence, now)?,
         Command::Approve { scope, by, reason } => approve(&mut next, scope, by, reason, now)?,
         Command::Waive { finding, by, reason } => waive(&mut next, finding, by, reason, now)?,
@@ -181,12 +181,21 @@ fn enter(
     Ok(events)
 }
 
-fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<MigrationEvent> {
+fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Result<Vec<MigrationEvent>, Refusal> {
+    if record.phase == Phase::Rollback {
+        let id = &record.id;
+        return wrong(match record.authority.side {
+            Side::Target => format!("migration {id} is on its way back to the source: wait for that first"),
+            Side::Source => format!(
+                "migration {id} was rolled back, and a run does not begin the next try: `migration advance {id} --to compare` does (or test, or \
+                 migrate), then run it; `migration abandon {id}` ends it"
+            ),
+        });
+    }
     let mut events = Vec::new();
     match record.status {
         MigrationStatus::Pending | MigrationStatus::Ready | MigrationStatus::Paused => {
-            record.status =
-                if record.phase == Phase::Rollback { MigrationStatus::RolledBack } else { MigrationStatus::Running };
+            record.status = MigrationStatus::Running;
             events.push(MigrationEvent::RunStarted { run: record.run, phase: record.phase });
         }
         MigrationStatus::Running
@@ -199,7 +208,7 @@ fn run(record: &mut MigrationRecord, auto: AutoThrough) -> Vec<MigrationEvent> {
         record.auto = auto;
         events.push(MigrationEvent::RunDrivesItself { through: auto });
     }
-    events
+    Ok(events)
 }
 
 fn advance(

@@ -81,10 +81,10 @@ pub enum Top {
 
 #[derive(Debug, Subcommand)]
 pub enum FilterCommand {
+    /// The filters that are loaded, and where each is used.
     List,
-    Show {
-        name: String,
-    },
+    /// One filter: its module, its settings, its statistics.
+    Show { name: String },
     /// Load a module, or replace the one of this name, under traffic. If that fails, the old one stays in use.
     Load {
         name: String,
@@ -95,9 +95,7 @@ pub enum FilterCommand {
         cases: Option<PathBuf>,
     },
     /// Unload a filter. The built-in default then decides in its slots; records are not copied.
-    Unload {
-        name: String,
-    },
+    Unload { name: String },
     /// Run a module's recorded cases, without a proxy; exit 1 when one fails.
     Test {
         file: PathBuf,
@@ -116,22 +114,20 @@ pub enum FilterCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum EndpointCommand {
+    /// The configured servers and how each is.
     List,
-    Show {
-        name: String,
-    },
+    /// One server: version, memory, modules, keys.
+    Show { name: String },
     /// Check the server now.
-    Check {
-        name: String,
-    },
+    Check { name: String },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum InterlayCommand {
+    /// The interlays, what each listens on and which server is authoritative.
     List,
-    Show {
-        name: String,
-    },
+    /// One interlay.
+    Show { name: String },
     /// PostgreSQL: hold every client at its next statement; returns when nothing is outstanding at the server.
     Pause {
         name: String,
@@ -143,17 +139,11 @@ pub enum InterlayCommand {
         hold: Option<Duration>,
     },
     /// PostgreSQL: release the clients that a pause holds.
-    Resume {
-        name: String,
-    },
+    Resume { name: String },
     /// Redis: the filter in each slot, who chose it, and its statistics.
-    Policies {
-        name: String,
-    },
+    Policies { name: String },
     /// PostgreSQL: the connected clients and what each is doing.
-    Sessions {
-        name: String,
-    },
+    Sessions { name: String },
     /// PostgreSQL: the statements that applications run, and findings that matter for a move.
     Analyze {
         name: String,
@@ -170,10 +160,10 @@ pub enum InterlayCommand {
 pub enum MigrationCommand {
     /// Record a migration; nothing moves yet.
     Create(Box<CreateArgs>),
+    /// Every migration, those that have ended too: phase, authority, lag, unmet gates.
     List,
-    Show {
-        id: String,
-    },
+    /// One migration: the gates of its next step, how far it is, what was found.
+    Show { id: String },
     /// Start a run; with --auto it advances automatically as its gates are met.
     Run {
         #[arg(long)]
@@ -216,12 +206,10 @@ pub enum MigrationCommand {
         #[arg(long)]
         reason: String,
     },
-    Pause {
-        id: String,
-    },
-    Resume {
-        id: String,
-    },
+    /// Stop advancing, copying and changing the authority; both sides stay in step.
+    Pause { id: String },
+    /// Go on with a migration that is paused.
+    Resume { id: String },
     /// Return to the source without losing a write.
     Rollback {
         id: String,
@@ -243,7 +231,7 @@ pub enum MigrationCommand {
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
-    /// End the migration on the source.
+    /// End the migration on the source; the target is no longer kept in step and keeps what it holds.
     Abandon {
         id: String,
         #[arg(long)]
@@ -252,9 +240,8 @@ pub enum MigrationCommand {
     /// Choose the policy for one slot of a migration: a filter, none, or the interlay's.
     Policy(PolicyArgs),
     /// The evidence report: Markdown, or JSON with --output json.
-    Report {
-        id: String,
-    },
+    Report { id: String },
+    /// The journal of a migration: every change of phase and authority, approvals, faults.
     Events {
         id: String,
         /// Keep printing events as they happen.
@@ -264,9 +251,8 @@ pub enum MigrationCommand {
         #[arg(long, default_value_t = 0)]
         after: u64,
     },
-    Divergences {
-        id: String,
-    },
+    /// The keys that were found to differ, and which of them still do.
+    Divergences { id: String },
     /// Wait until this side is authoritative, after the flip in `migrate` or in `rollback`.
     Wait {
         id: String,

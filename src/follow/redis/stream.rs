@@ -31,7 +31,7 @@ pub enum Item<'a> {
 /// The source sent what no primary sends. The stream cannot be read any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokenStream {
-    NotRequests(&'static str),
+    NotRequests(String),
     /// A line of words, where only arrays are sent.
     Inline,
     /// `SELECT` of something that is no database.
@@ -115,7 +115,10 @@ impl StreamReader {
         let begin = self.begin;
         let len = match scan_request(&mut self.progress, &self.buffer[begin..]) {
             RequestScan::NeedMore { .. } => return Ok(None),
-            RequestScan::Invalid(why) => return Err(BrokenStream::NotRequests(why)),
+            bad @ (RequestScan::Invalid(_) | RequestScan::NoArgument { .. }) => {
+                let why = bad.protocol_error().unwrap_or_default();
+                return Err(BrokenStream::NotRequests(String::from_utf8_lossy(&why).into_owned()));
+            }
             RequestScan::Frame { inline: true, .. } => return Err(BrokenStream::Inline),
             RequestScan::Empty { len } => {
                 self.pass(len);

@@ -35,7 +35,7 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, name: &str, severity: Severity, detail: impl Into<String>) {
-        self.0.push(Finding { name: name.to_owned(), severity, detail: detail.into(), feed: None });
+        self.0.push(Finding { name: name.to_owned(), severity, detail: detail.into(), feed: None, before_copy: false });
     }
 }
 

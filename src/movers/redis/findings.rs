@@ -30,27 +30,39 @@ use wire::resp::value::Value;
 pub async fn compatibility(source: &Endpoint, target: &Endpoint, writes: WriteProbe) -> Result<Vec<Finding>, JobError> {
     let (from, to) = (check_endpoint(source).await?, check_endpoint(target).await?);
     let mut findings = judge(&from, &to);
+    if writes == WriteProbe::Allowed {
+        findings.extend(keys_on_target(&to));
+        findings.extend(payloads(source, target, [&from, &to]).await?);
+    }
     findings.extend(access::access(source, target).await?);
     let (theirs, ours) = (Settings::read(source).await?, Settings::read(target).await?);
     findings.extend(settings::judge(&settings::Pair { source: (&from, &theirs), target: (&to, &ours) }));
     findings.extend(scripting::functions(source, target).await?);
-    // On one and the same server, or on one that takes no writes, a test of payloads says nothing.
-    if writes == WriteProbe::Allowed && from.run_id != to.run_id && from.role == "master" && to.role == "master" {
-        for (side, producer, other, consumer) in
-            [("source", source, "target", target), ("target", target, "source", source)]
-        {
-            match refused_payloads(producer, consumer).await? {
-                Ok(refused) => {
-                    findings.extend(payload_finding(&format!("restore-refused-by-{other}"), consumer, &refused));
-                }
-                Err(error) => {
-                    let detail = format!("the {side} refused a write to a reserved key: {error}");
-                    findings.push(finding(&format!("{side}-refuses-writes"), Severity::Critical, detail));
-                }
+    Ok(findings)
+}
+
+/// What each server refuses of the other's payloads. On one and the same server, or on one that takes no writes, such a test says nothing.
+async fn payloads(source: &Endpoint, target: &Endpoint, facts: [&EndpointFacts; 2]) -> Result<Vec<Finding>, JobError> {
+    let mut findings = Vec::new();
+    if facts[0].run_id == facts[1].run_id || facts.iter().any(|side| side.role != "master") {
+        return Ok(findings);
+    }
+    for (side, producer, other, consumer) in
+        [("source", source, "target", target), ("target", target, "source", source)]
+    {
+        match refused_payloads(producer, consumer).await? {
+            Ok(refused) => findings.extend(payload_finding(&format!("restore-refused-by-{other}"), consumer, &refused)),
+            Err(error) => {
+                let detail = format!("the {side} refused a write to a reserved key: {error}");
+                findings.push(before_copy(finding(&format!("{side}-refuses-writes"), Severity::Critical, detail)));
             }
         }
     }
     Ok(findings)
+}
+
+fn before_copy(finding: Finding) -> Finding {
+    Finding { before_copy: true, ..finding }
 }
 
 /// The findings two sets of facts imply. Pure.
@@ -133,11 +145,12 @@ fn memory(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Fin
             findings.push(finding(&format!("{side}-evicts"), Severity::Warning, detail));
         }
     }
+}
+
+fn keys_on_target(target: &EndpointFacts) -> Option<Finding> {
     let keys: u64 = target.databases.iter().map(|(_, keys, _)| keys).sum();
-    if keys > 0 {
-        let detail = format!("the target holds {keys} keys: the migration's conflict_policy says what becomes of them");
-        findings.push(finding("target-not-empty", Severity::Info, detail));
-    }
+    let detail = format!("the target holds {keys} keys: the migration's conflict_policy says what becomes of them");
+    (keys > 0).then(|| before_copy(finding("target-not-empty", Severity::Info, detail)))
 }
 
 fn standing(source: &EndpointFacts, target: &EndpointFacts, findings: &mut Vec<Finding>) {
@@ -202,7 +215,7 @@ fn payload_finding(name: &str, consumer: &Endpoint, refused: &[(String, String)]
         consumer.name,
         list(&types)
     );
-    Some(finding(name, Severity::Info, detail))
+    Some(before_copy(finding(name, Severity::Info, detail)))
 }
 
 #[cfg(test)]
@@ -244,7 +257,8 @@ mod tests {
         for (name, severity, change) in table {
             let mut target = facts("b");
             change(&mut target);
-            let found = judge(&source, &target);
+            let mut found = judge(&source, &target);
+            found.extend(keys_on_target(&target));
             assert!(found.iter().any(|f| f.name == *name && f.severity == *severity), "{name}: {found:?}");
         }
         let with_users = EndpointFacts { acl_users: vec!["app".into()], modules: vec!["search".into()], ..facts("a") };

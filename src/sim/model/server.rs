@@ -246,7 +246,7 @@ fn next_request(input: &mut Vec<u8>) -> Option<Words> {
                 return Some(words);
             }
             RequestScan::Empty { len } => drop(input.drain(..len)),
-            RequestScan::NeedMore { .. } | RequestScan::Invalid(_) => return None,
+            RequestScan::NeedMore { .. } | RequestScan::Invalid(_) | RequestScan::NoArgument { .. } => return None,
         }
     }
 }

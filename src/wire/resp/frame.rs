@@ -35,6 +35,24 @@ pub enum RequestScan {
     NeedMore { at_least: usize },
     /// Not RESP. The text is what Redis itself answers before it closes the connection.
     Invalid(&'static str),
+    /// Not RESP: where an argument should begin there is this byte, which Redis repeats.
+    NoArgument { got: u8 },
+}
+
+impl RequestScan {
+    /// What Redis answers before it closes the connection; `None` for RESP.
+    #[must_use]
+    pub fn protocol_error(&self) -> Option<Vec<u8>> {
+        match *self {
+            Self::Invalid(why) => Some(why.into()),
+            Self::NoArgument { got } => {
+                // As any error: it is one line.
+                let got = if matches!(got, b'\r' | b'\n') { b' ' } else { got };
+                Some([b"Protocol error: expected '$', got '".as_slice(), &[got], b"'"].concat())
+            }
+            Self::Frame { .. } | Self::Empty { .. } | Self::NeedMore { .. } => None,
+        }
+    }
 }
 
 /// Scans one request at the start of `bytes`.
@@ -67,7 +85,7 @@ pub fn scan_request(progress: &mut RequestProgress, bytes: &[u8]) -> RequestScan
             return RequestScan::NeedMore { at_least: progress.at + 5 };
         };
         if kind != b'$' {
-            return RequestScan::Invalid("Protocol error: expected '$'");
+            return RequestScan::NoArgument { got: kind };
         }
         let (end, len) = match header(bytes, progress.at, "Protocol error: too big bulk count string") {
             Header::NeedMore => return RequestScan::NeedMore { at_least: bytes.len() + 1 },
@@ -366,13 +384,15 @@ mod tests {
         assert_eq!(scan(b"*0\r\n"), RequestScan::Empty { len: 4 });
         assert_eq!(scan(b"*-1\r\n"), RequestScan::Empty { len: 5 });
         for (bad, why) in [
-            (&b"*2\r\n:3\r\n"[..], "expected '$'"),
+            (&b"*2\r\n:3\r\n"[..], "expected '$', got ':'"),
+            (b"*1\r\n\rx", "expected '$', got ' '"),
             (b"*x\r\n", "invalid multibulk length"),
             (b"*99999999\r\n", "invalid multibulk length"),
             (b"*1\r\n$-1\r\n", "invalid bulk length"),
             (b"*1\r\n$999999999999\r\n", "invalid bulk length"),
         ] {
-            assert!(matches!(scan(bad), RequestScan::Invalid(text) if text.contains(why)), "{why}: {:?}", scan(bad));
+            let text = scan(bad).protocol_error().map(|text| String::from_utf8(text).expect("text"));
+            assert!(text.as_ref().is_some_and(|text| text.contains(why)), "{why}: {text:?}");
         }
         let endless = vec![b'a'; limits::LINE_BYTES_MAX + 1];
         assert!(matches!(scan(&endless), RequestScan::Invalid(_)));

@@ -4,7 +4,7 @@ mod filters;
 mod sessions;
 mod table;
 
-use control::api::types::{Divergences, Endpoint, Event, Interlay, Migration, Status};
+use control::api::types::{Divergences, Endpoint, Event, Interlay, Migration, Status, pause_in_words};
 use filters::policies;
 pub use filters::{checked_filters, filter, filter_bench, filter_test, filters, interlay_policies, unloaded};
 pub use sessions::{analysis, paused, resumed, session_table, sessions};
@@ -138,8 +138,8 @@ pub fn migration(migration: &Migration) -> String {
     parts.extend(copying(migration));
     parts.extend(excluded(migration));
     for flip in &migration.flips {
-        let pause = flip.pause_us.map_or_else(|| "unknown".to_owned(), |us| format!("{us} us"));
-        parts.push(format!("authority changed to the {} (epoch {}), writes held {pause}", flip.to, flip.epoch));
+        let pause = pause_in_words(flip.pause_us);
+        parts.push(format!("authority changed to the {} (epoch {}), writes held: {pause}", flip.to, flip.epoch));
     }
     if !migration.findings.is_empty() {
         parts.push(findings(&migration.findings));

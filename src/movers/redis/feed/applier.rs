@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
 use super::dialect::{Dialect, Translated};
+use super::doubts::swapped;
 use super::exclusions::Exclusions;
 use super::lag::{Lag, watch_presence};
 use super::rivals::{end_other_direction, look_for_others, take_over};
@@ -30,7 +31,6 @@ use follow::redis::follower::{FollowSpec, Following, Resumed, resume};
 use follow::redis::position::Position;
 use follow::redis::stream::{Item, StreamReader};
 use wire::rdb::Sizes;
-use wire::resp::args::Args;
 
 /// See the head of this file. Clones share everything.
 #[derive(Debug, Clone)]
@@ -531,6 +531,7 @@ impl Shared {
                 }
                 self.look_at(found.absent);
                 self.spread_doubts(&at.batch);
+                self.follow_swaps(&at.batch);
                 if at.dialect.grace_ms == self.spec.grace_ms && !self.status().deadlines_exact {
                     self.doubt_carried_deadlines(&at.batch);
                 }
@@ -548,13 +549,8 @@ impl Shared {
 
 /// The database that the position moves to when this command exchanges it with database 0.
 fn swapped_with_0(frame: &[u8]) -> Option<u32> {
-    let mut args = Args::new(frame);
-    if !args.next()?.eq_ignore_ascii_case(b"SWAPDB") {
-        return None;
-    }
-    let mut number = || std::str::from_utf8(args.next()?).ok()?.parse::<u32>().ok();
-    match (number()?, number()?) {
-        (0, other) | (other, 0) if other != 0 => Some(other),
+    match swapped(frame)? {
+        (0, other) | (other, 0) => Some(other),
         _ => None,
     }
 }

@@ -22,14 +22,21 @@ impl Shared {
     pub(super) async fn correct_deadlines(&self, events: &mpsc::Sender<FeedEvent>) -> Result<(), FeedError> {
         // With what had arrived when it began: under a lasting load there is always something more.
         self.applied(self.status().received).await;
-        if self.follows_a_flip() {
-            self.take_off_grace().await?;
-            self.end_outlived().await?;
+        for _ in 0..limits::FEED_DEADLINE_ROUNDS_MAX {
+            let swaps = self.status().swaps;
+            if self.follows_a_flip() {
+                self.take_off_grace().await?;
+                self.end_outlived().await?;
+            }
+            let (done, tightened) = oneshot::channel();
+            self.push(Work::Tighten { done });
+            let _ = tightened.await;
+            self.every_deadline().await?;
+            // Two databases that were exchanged meanwhile: one may have been looked at twice and the other not at all.
+            if self.status().swaps == swaps {
+                break;
+            }
         }
-        let (done, tightened) = oneshot::channel();
-        self.push(Work::Tighten { done });
-        let _ = tightened.await;
-        self.every_deadline().await?;
         self.note(|status| (status.deadlines_exact, status.exact_since) = (true, Some(Instant::now())));
         let _ = events.send(FeedEvent::DeadlinesExact).await;
         std::future::pending().await

@@ -52,6 +52,28 @@ impl Shared {
         }
     }
 
+    /// What may differ in one of two databases may differ in the other once they are exchanged: it was named before or behind that.
+    pub(super) fn follow_swaps(&self, batch: &Batch) {
+        for (one, other) in batch.frames().filter_map(|(frame, _)| swapped(frame)) {
+            self.note(|status| status.swaps += 1);
+            let across = |(database, key): &DatabaseKey| match *database {
+                from if from == one => Some((other, key.clone())),
+                from if from == other => Some((one, key.clone())),
+                _ => None,
+            };
+            let doubts = self.doubts.borrow();
+            let named = doubts.iter().filter_map(|doubt| across(&(doubt.database, doubt.key.clone()?)));
+            let mut keys: BTreeSet<DatabaseKey> = named.collect();
+            drop(doubts);
+            keys.extend(self.absent.borrow().keys().filter_map(across));
+            let why = "its database was exchanged with one where it may differ";
+            self.doubt(keys.into_iter().map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
+            let mut anew = self.made_anew.borrow_mut();
+            let moved: Vec<_> = anew.iter().filter_map(|(key, until)| Some((across(key)?, *until))).collect();
+            anew.extend(moved);
+        }
+    }
+
     /// While deadlines are being corrected, key after key by SCAN: one that is moved to a name, or a database, that has been passed takes along a deadline
     /// which is as late as those of the first copy.
     pub(super) fn doubt_carried_deadlines(&self, batch: &Batch) {
@@ -72,6 +94,16 @@ impl Shared {
         first_of(&self.doubts.borrow(), database, key).is_some()
             || self.absent.borrow().contains_key(&(database, key.to_vec()))
     }
+}
+
+/// The databases that this command exchanges.
+pub(super) fn swapped(frame: &[u8]) -> Option<(u32, u32)> {
+    let mut args = Args::new(frame);
+    if !args.next()?.eq_ignore_ascii_case(b"SWAPDB") {
+        return None;
+    }
+    let mut number = || std::str::from_utf8(args.next()?).ok()?.parse::<u32>().ok();
+    Some((number()?, number()?)).filter(|(one, other)| one != other)
 }
 
 /// Which keys of a command with several make others.

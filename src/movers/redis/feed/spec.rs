@@ -149,6 +149,8 @@ pub struct FeedStatus {
     pub commands: u64,
     /// Times a key was found that may differ.
     pub doubted: u64,
+    /// Times two databases were exchanged.
+    pub swaps: u64,
     /// Times the shadow was filled from a snapshot.
     pub full_syncs: u64,
     pub excluded: Excluded,

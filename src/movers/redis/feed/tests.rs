@@ -497,10 +497,14 @@ fn what_is_renamed_while_deadlines_are_corrected_takes_none_of_the_first_copy_al
         client.must(&[b"EVAL", fill.as_bytes(), b"0", KEYS.to_string().as_bytes()]).await.expect("EVAL");
         let feed = pair.feed();
         let running = run(&feed);
-        let mut number = 0;
+        let (mut number, mut swaps) = (0, 0);
         while !feed.status().deadlines_exact {
             number = number % KEYS + 1;
-            let line = match number % 3 {
+            let line = match number % 4 {
+                3 if number % 400 == 3 && swaps < 4 => {
+                    swaps += 1;
+                    "SWAPDB 0 2".to_owned()
+                }
                 0 => format!("MOVE a:{number} 1"),
                 1 => format!("RENAMENX a:{number} b:{number}"),
                 _ => format!("COPY a:{number} c:{number}"),
@@ -513,7 +517,7 @@ fn what_is_renamed_while_deadlines_are_corrected_takes_none_of_the_first_copy_al
         timeout(PATIENCE, feed.undoubted()).await.expect("everything is copied again");
         let scans = "local found = {} for _, key in ipairs(redis.call('KEYS', '*')) do local at = redis.call('PEXPIRETIME', key) \
                      if at > 0 then found[#found + 1] = key..' '..at end end table.sort(found) return found";
-        for database in [b"0", b"1"] {
+        for database in [b"0", b"1", b"2"] {
             let mut all = Vec::new();
             for mut server in [pair.source().await, pair.shadow().await] {
                 server.must(&[b"SELECT", database]).await.expect("SELECT");

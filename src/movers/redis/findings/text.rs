@@ -4,7 +4,7 @@ use crate::contract::{Finding, Severity};
 use base::model::limits;
 
 pub(super) fn finding(name: &str, severity: Severity, detail: impl Into<String>) -> Finding {
-    Finding { name: name.to_owned(), severity, detail: detail.into(), feed: None }
+    Finding { name: name.to_owned(), severity, detail: detail.into(), feed: None, before_copy: false }
 }
 
 pub(super) fn missing<'a>(from: &'a [String], to: &[String]) -> Vec<&'a str> {

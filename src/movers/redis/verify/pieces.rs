@@ -20,6 +20,8 @@ pub(super) struct Pieces<'a> {
     place: Place,
     /// Times a list was begun again because it had moved too far.
     lost: u8,
+    /// Pieces that may still be read: a value that grows faster than it is read has no end.
+    left: u64,
     done: bool,
 }
 
@@ -44,7 +46,7 @@ struct Window {
     back: u64,
 }
 
-/// The list moved too fast to be followed.
+/// The list moved, or the value grew, too fast to be followed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lost;
 
@@ -79,7 +81,10 @@ impl<'a> Pieces<'a> {
                 (fit as usize).clamp(limits::VERIFY_PIECE_ELEMENTS_MIN, limits::VERIFY_PIECE_ELEMENTS_MAX)
             }
         };
-        Self { key, kind, at_once, place, lost: 0, done: false }
+        let whole = if let Place::Byte(_) = place { bytes.max(count) } else { count };
+        let left =
+            (whole / at_once as u64).saturating_mul(limits::VERIFY_PIECES_TIMES_MAX) + limits::VERIFY_PIECES_SPARE;
+        Self { key, kind, at_once, place, lost: 0, left, done: false }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -174,6 +179,7 @@ impl<'a> Pieces<'a> {
     /// # Errors
     /// [`Lost`].
     pub(super) fn go_on(&mut self, replies: &[Value]) -> Result<(), Lost> {
+        self.left = self.left.checked_sub(1).ok_or(Lost)?;
         let count = replies.first().and_then(Value::integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
         match &mut self.place {
             Place::Byte(from) => {
@@ -276,6 +282,20 @@ mod tests {
 
     fn elements(range: std::ops::Range<u32>) -> Vec<String> {
         range.map(|n| format!("element:{n}")).collect()
+    }
+
+    #[test]
+    fn a_value_that_grows_faster_than_it_is_read_is_given_up() {
+        let mut pieces = Pieces::of(b"log", Kind::String, 1, 1);
+        let mut read = 0;
+        while !pieces.is_done() {
+            let length = Value::Integer(i64::try_from((read + 2) * limits::VERIFY_PIECE_BYTES).expect("a length"));
+            if pieces.go_on(&[length]).is_err() {
+                break;
+            }
+            read += 1;
+        }
+        assert!(!pieces.is_done() && read as u64 == limits::VERIFY_PIECES_SPARE, "{read}");
     }
 
     #[test]

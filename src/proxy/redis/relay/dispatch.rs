@@ -46,7 +46,7 @@ impl Client {
                 RequestScan::Frame { len, inline: false } => (len, self.dispatch(shared, &rest[..len])),
                 RequestScan::Frame { len, inline: true } => (len, self.dispatch_inline(shared, &rest[..len])),
                 RequestScan::NeedMore { at_least } if at_least > limits::REQUEST_BYTES_MAX => {
-                    (rest.len(), self.protocol_error(shared, "Protocol error: too big request"))
+                    (rest.len(), self.protocol_error(shared, b"Protocol error: too big request"))
                 }
                 RequestScan::NeedMore { at_least } if at_least > limits::STREAM_REQUEST_BYTES => {
                     match self.begin_large(shared, rest) {
@@ -56,7 +56,9 @@ impl Client {
                     }
                 }
                 RequestScan::NeedMore { .. } => break,
-                RequestScan::Invalid(why) => (rest.len(), self.protocol_error(shared, why)),
+                bad @ (RequestScan::Invalid(_) | RequestScan::NoArgument { .. }) => {
+                    (rest.len(), self.protocol_error(shared, &bad.protocol_error().unwrap_or_default()))
+                }
             };
             match step {
                 Step::Done => used += frame_len,
@@ -131,7 +133,7 @@ impl Client {
             }
             shared.count(command);
             if command.name.starts_with("eval") {
-                shared.kept.scripts.note(&rest[..len]);
+                shared.note_script(&rest[..len]);
             }
             reads &= command.class == Class::Read;
             used += len;
@@ -154,20 +156,20 @@ impl Client {
     }
 
     /// Answers as Redis does and closes once that is sent.
-    fn protocol_error(&mut self, shared: &mut Shared, why: &str) -> Step {
+    fn protocol_error(&mut self, shared: &mut Shared, why: &[u8]) -> Step {
         if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
         shared.counters.protocol_errors += 1;
         self.closing = true;
-        self.tell(shared, &encode::error(&format!("ERR {why}")));
+        self.tell(shared, &[b"-ERR ", why, b"\r\n"].concat());
         Step::Close
     }
 
     fn dispatch_inline(&mut self, shared: &mut Shared, line: &[u8]) -> Step {
         match args::inline_to_array(line) {
             Ok(frame) => self.dispatch(shared, &frame),
-            Err(why) => self.protocol_error(shared, why),
+            Err(why) => self.protocol_error(shared, why.as_bytes()),
         }
     }
 
@@ -194,7 +196,7 @@ impl Client {
             shared.count(command);
             shared.strangers_may_change(command, frame);
             if command.class == Class::Library || command.name.starts_with("eval") {
-                shared.kept.scripts.note(frame);
+                shared.note_script(frame);
             }
         }
         step
@@ -241,7 +243,9 @@ impl Client {
             Class::ServerChange if dual => self.refuse(shared, command, CHANGES_ONE_SERVER),
             Class::Unknown if dual => self.refuse_unknown(shared, frame),
             Class::Read | Class::Write | Class::Server | Class::ServerChange | Class::Library | Class::Unknown => {
-                let step = if command.class != Class::Read && shared.is_paused() {
+                let step = if ends_a_script(command, frame) {
+                    self.send_beside(shared, frame)
+                } else if command.class != Class::Read && shared.is_paused() {
                     self.send_alone(shared, frame)
                 } else {
                     self.send_shared(shared, frame)
@@ -402,6 +406,13 @@ fn begins_debugging(command: &Command, frame: &[u8]) -> bool {
     let mut args = Args::new(frame).skip(1);
     let mut is = |word: &[u8]| args.next().is_some_and(|arg| arg.eq_ignore_ascii_case(word));
     command.name == "script" && is(b"DEBUG") && !is(b"NO")
+}
+
+/// SCRIPT KILL, FUNCTION KILL and SHUTDOWN, and FUNCTION STATS, which tells what runs.
+fn ends_a_script(command: &Command, frame: &[u8]) -> bool {
+    let word = Args::new(frame).nth(1).unwrap_or_default();
+    let ends = word.eq_ignore_ascii_case(b"KILL") || word.eq_ignore_ascii_case(b"STATS");
+    command.name == "shutdown" || (command.class == Class::Library && ends)
 }
 
 /// A browser that was made to speak to a database: its body may hold lines that are commands (Redis `server.c`, `securityWarningCommand`).

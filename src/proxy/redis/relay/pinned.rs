@@ -5,7 +5,7 @@ use super::client::Client;
 use super::path::{Path, Step, Wait};
 use super::session::ReplyMode;
 use super::shared::Shared;
-use super::upstream::{Awaited, Upstream};
+use super::upstream::{Awaited, PoolKey, Upstream};
 use crate::contract::UpstreamKey;
 use crate::redis::lane::request::LaneItem;
 use wire::resp::command::{Class, Command};
@@ -79,6 +79,22 @@ impl Client {
             Err(step) => step,
             Ok(()) => self.send_pinned(shared, frame),
         }
+    }
+
+    /// What ends a script that holds up the server, on a connection that needs nothing else: a busy server refuses SELECT.
+    pub(super) fn send_beside(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {
+        if self.keeps_its_connection() {
+            return self.send_alone(shared, frame);
+        }
+        if self.outstanding > 0 {
+            return Step::Wait(Wait::OwnReplies);
+        }
+        if let Some(old) = self.pinned.take() {
+            shared.leave_pinned(old);
+        }
+        let pool = PoolKey { database: 0, ..shared.pool_key(&self.session) };
+        self.pinned = Some(shared.connect(Upstream::new(pool, Some(self.key))));
+        self.send_pinned(shared, frame)
     }
 
     pub(super) fn send_pinned(&mut self, shared: &mut Shared, frame: &[u8]) -> Step {

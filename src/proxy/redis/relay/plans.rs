@@ -38,6 +38,7 @@ impl RedisRelay {
         let old = std::mem::replace(&mut self.shared.plan, plan);
         let changes = Changes::between(&old, &self.shared.plan);
         let moved = changes.side || changes.mode || changes.endpoint;
+        let new_shadow = moved || old.mode != self.shared.plan.mode;
         if changes.side || self.shared.plan.mode != PlanMode::Followed {
             // At a change of authority both sides are equal; a plan without a feed confirms nothing.
             self.deliver_withheld();
@@ -65,6 +66,13 @@ impl RedisRelay {
                 waiting_for.extend(self.shared.load_scripts());
             }
             self.moving = self.clients_to_move();
+        }
+        if changes.side {
+            // The shadow was the authority, where they ran.
+            let _ = self.shared.kept.scripts.take_unsent();
+        } else if new_shadow {
+            self.shared.kept.scripts.send_all_again();
+            self.shared.preload_scripts();
         }
         self.barrier = Some(Barrier::new(self.shared.plan.generation, waiting_for));
         self.ask_unblocks();

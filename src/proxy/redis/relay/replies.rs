@@ -294,6 +294,7 @@ impl RedisRelay {
         if self.shared.strangers.checking == Some(key) {
             self.shared.stranger_checked(key);
         }
+        self.shared.preloading_ends(key);
         self.shared.asks.push(Ask::CloseUpstream(key));
         let side = upstream.key.side;
         self.close_withheld_of(key);
@@ -324,8 +325,12 @@ impl RedisRelay {
             if owner.pinned == Some(key) {
                 owner.pinned = None;
             }
-            // State (a subscription, a WATCH, an open block) is lost with the connection.
-            if owner.has_state_on_server() {
+            if matches!(failure, Failure::Refused(_)) {
+                // The server has seen nothing of it, and each command has been told so.
+                owner.forget_unsent_block();
+            }
+            // State (a subscription, a WATCH, an open block) is lost with the connection; a client with a connection of its own ends with it.
+            if owner.has_state_on_server() || (owner.own && matches!(failure, Failure::Lost(_))) {
                 self.shared.asks.push(Ask::CloseClient(owner.key));
             }
         }

@@ -1,7 +1,8 @@
 //! Scripts that clients have loaded, kept so that a new authority has them too: the stream of changes does not say them, and a client that has
 //! once loaded a script, or run it by EVAL, calls it by its digest for ever.
 //!
-//! Lives on one core: each core keeps those of its own clients, and all load them at a change of authority. Pure.
+//! Lives on one core: each core keeps those of its own clients, and all load them at a change of authority. The shadow is given them before:
+//! while clients are held only what it does not know yet has to be compiled. Pure.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -14,6 +15,8 @@ use wire::resp::{Args, encode};
 pub struct Scripts {
     bodies: VecDeque<Box<[u8]>>,
     bytes: usize,
+    /// How many of the newest the shadow has not been given.
+    unsent: usize,
     /// Of the bodies: EVAL says them again each time.
     known: HashSet<u64>,
     hasher: RandomState,
@@ -49,19 +52,38 @@ impl Scripts {
         }
         self.bodies.push_back(body.into());
         self.bytes += body.len();
+        self.unsent += 1;
         while self.bodies.len() > limits::SCRIPTS_KEPT_MAX || self.bytes > limits::SCRIPTS_KEPT_BYTES_MAX {
             let Some(oldest) = self.bodies.pop_front() else { return };
             self.bytes -= oldest.len();
             self.known.remove(&self.hasher.hash_one(&*oldest));
+            self.unsent = self.unsent.min(self.bodies.len());
         }
     }
 
-    /// The requests that load them, and how many.
+    /// The requests that load them all, and how many.
     #[must_use]
     pub fn loads(&self) -> (Vec<u8>, usize) {
+        self.newest(self.bodies.len())
+    }
+
+    /// The requests that load what the shadow has not been given, and how many; it has been given them then.
+    #[must_use]
+    pub fn take_unsent(&mut self) -> (Vec<u8>, usize) {
+        let count = std::mem::take(&mut self.unsent);
+        self.newest(count)
+    }
+
+    /// The shadow is another, or has had no time to be given any.
+    pub fn send_all_again(&mut self) {
+        self.unsent = self.bodies.len();
+    }
+
+    fn newest(&self, count: usize) -> (Vec<u8>, usize) {
         let mut requests = Vec::new();
-        self.bodies.iter().for_each(|body| encode::push_request(&mut requests, &[b"SCRIPT", b"LOAD", body]));
-        (requests, self.bodies.len())
+        let newest = self.bodies.iter().skip(self.bodies.len().saturating_sub(count));
+        newest.for_each(|body| encode::push_request(&mut requests, &[b"SCRIPT", b"LOAD", body]));
+        (requests, count)
     }
 }
 
@@ -88,6 +110,22 @@ mod tests {
         );
         assert_eq!(kept(&[load, &[b"SCRIPT", b"FLUSH"]]), 0);
         assert_eq!(kept(&[&[b"SCRIPT", b"EXISTS", b"x"], &[b"FUNCTION", b"LOAD", b"x"], &[b"SCRIPT", b"LOAD"]]), 0);
+    }
+
+    #[test]
+    fn the_shadow_is_given_each_once() {
+        let mut scripts = Scripts::default();
+        scripts.keep(b"a");
+        scripts.keep(b"b");
+        let load = |body: &[u8]| encode::request(&[b"SCRIPT", b"LOAD", body]);
+        assert_eq!(scripts.take_unsent(), ([load(b"a"), load(b"b")].concat(), 2));
+        scripts.keep(b"a");
+        assert_eq!(scripts.take_unsent(), (Vec::new(), 0));
+        scripts.keep(b"c");
+        assert_eq!(scripts.take_unsent(), (load(b"c"), 1));
+        scripts.send_all_again();
+        scripts.keep(&vec![b'x'; limits::SCRIPTS_KEPT_BYTES_MAX]);
+        assert_eq!(scripts.take_unsent().1, 1, "what gave way is not sent");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Kept {
     pub reads: SampledReads,
     /// For a new authority.
     pub scripts: Scripts,
+    /// The connection on which the shadow is given some.
+    pub preloading: Option<UpstreamKey>,
 }
 
 /// Which relay this is.
@@ -119,10 +121,36 @@ impl Shared {
     /// Loads the scripts that clients have loaded on the present authority; the connection for it.
     pub fn load_scripts(&mut self) -> Option<UpstreamKey> {
         let (requests, count) = self.kept.scripts.loads();
+        self.load_on(self.plan.authority.side, requests, count)
+    }
+
+    /// SCRIPT, EVAL or EVAL_RO of a client has been sent.
+    pub fn note_script(&mut self, frame: &[u8]) {
+        self.kept.scripts.note(frame);
+        self.preload_scripts();
+    }
+
+    /// Gives the shadow the scripts it has not been given, on one connection at a time. Nothing depends on it: should it fail, the flip takes longer.
+    pub fn preload_scripts(&mut self) {
+        if self.plan.mode == PlanMode::PassThrough || self.kept.preloading.is_some() {
+            return;
+        }
+        let (requests, count) = self.kept.scripts.take_unsent();
+        self.kept.preloading = self.load_on(self.plan.authority.side.other(), requests, count);
+    }
+
+    /// A connection of the relay's own is gone: when scripts went over it, others may follow.
+    pub fn preloading_ends(&mut self, key: UpstreamKey) {
+        if self.kept.preloading == Some(key) {
+            self.kept.preloading = None;
+            self.preload_scripts();
+        }
+    }
+
+    fn load_on(&mut self, side: Side, requests: Vec<u8>, count: usize) -> Option<UpstreamKey> {
         if count == 0 {
             return None;
         }
-        let side = self.plan.authority.side;
         let credentials = self.plan.endpoint(side).credentials.clone().map(Rc::new);
         let mut upstream = Upstream::new(PoolKey { side, credentials, database: 0, resp: 2 }, None);
         upstream.output = requests;
@@ -185,6 +213,7 @@ impl Shared {
         if self.upstreams.remove(key).is_some() {
             self.asks.push(Ask::CloseUpstream(key));
         }
+        self.preloading_ends(key);
     }
 
     /// The client of this pinned connection is gone. Whatever state the connection has must not leak to another client. Commands that it

@@ -52,6 +52,8 @@ struct Stage {
     upstreams: Vec<UpstreamKey>,
     unblocks: usize,
     lists: usize,
+    /// What was loaded on connections of the relay's own.
+    loaded: Vec<String>,
     /// The flags of connections in the server's list, or its refusal to list them.
     lists_as: Result<&'static str, &'static str>,
     closed_clients: Vec<ClientKey>,
@@ -78,7 +80,8 @@ impl Stage {
         let (upstreams, closed_clients, unconnected) = (Vec::new(), Vec::new(), Vec::new());
         let now = Now::default();
         let (unblocks, lists, lists_as) = (0, 0, Ok("b"));
-        Self { relay, policies, upstreams, unblocks, lists, lists_as, closed_clients, slow: false, unconnected, now }
+        let (loaded, slow) = (Vec::new(), false);
+        Self { relay, policies, upstreams, unblocks, lists, loaded, lists_as, closed_clients, slow, unconnected, now }
     }
 
     fn client(&mut self) -> ClientKey {
@@ -122,6 +125,9 @@ impl Stage {
                 let answer = if let Some(numbers) = line.strip_prefix("CLIENT LIST ID ") {
                     self.lists += 1;
                     self.list_of(numbers)
+                } else if line.starts_with("SCRIPT LOAD ") {
+                    self.loaded.push(line);
+                    "$3\r\nsha\r\n".to_owned()
                 } else {
                     assert!(line.starts_with("CLIENT UNBLOCK 7") && line.ends_with(" ERROR"), "{line}");
                     self.unblocks += 1;
@@ -290,7 +296,7 @@ fn half_a_frame_waits_and_garbage_is_answered_as_redis_does() {
     stage.relay.client_input(a, b"*2\r\n$3\r\nGE", Now::default());
     assert_eq!(stage.upstreams.len(), 0);
     stage.relay.client_input(b, b"*1\r\n:1\r\n", Now::default());
-    assert_eq!(stage.gets(b), "-ERR Protocol error: expected '$'\r\n");
+    assert_eq!(stage.gets(b), "-ERR Protocol error: expected '$', got ':'\r\n");
     assert!(stage.relay.client_written(b), "closed once that is sent");
     stage.relay.client_input(a, b"T\r\n$1\r\nk\r\n", Now::default());
     stage.perform();
@@ -337,6 +343,33 @@ fn a_stranger_that_waits_for_a_check_goes_on_under_another_plan() {
     assert_eq!(stage.relay.shared.strangers.waiting.len(), 0);
     let pools = &stage.relay.shared.upstreams.shared;
     assert!(pools.iter().any(|(pool, _)| pool.side == Side::Target), "it is on its way to the new authority");
+}
+
+#[test]
+fn the_shadow_is_given_scripts_before_a_flip_needs_them() {
+    let mut stage = Stage::new(PlanMode::Followed);
+    stage.slow = true;
+    let client = stage.client();
+    stage.says(client, &["EVAL one 0", "EVAL two 0", "EVAL one 0"]);
+    for expected in [&["SCRIPT LOAD one"][..], &["SCRIPT LOAD one", "SCRIPT LOAD two"]] {
+        let at = stage.unconnected.iter().position(|(_, side)| *side == Side::Target).expect("one to the shadow");
+        let (preload, _) = stage.unconnected.remove(at);
+        assert!(stage.unconnected.iter().all(|(_, side)| *side == Side::Source), "one at a time");
+        stage.connect(preload);
+        stage.perform();
+        assert_eq!(stage.loaded, expected);
+    }
+    stage.says(client, &["EVAL three 0"]);
+    let (preload, side) = stage.unconnected.pop().expect("one more");
+    assert_eq!(side, Side::Target);
+    // The shadow is away: the flip loads what is missing, and clients lose nothing.
+    stage.relay.upstream_failed(preload, &Failure::Unreachable("no route".to_owned()));
+    stage.perform();
+    assert!(stage.relay.shared.kept.preloading.is_none() && stage.closed_clients.is_empty());
+    stage.loaded.clear();
+    stage.slow = false;
+    stage.publish(2, Authority::initial().flipped(), PlanMode::Followed);
+    assert_eq!(stage.loaded, ["SCRIPT LOAD one", "SCRIPT LOAD two", "SCRIPT LOAD three"]);
 }
 
 #[test]
