@@ -30,7 +30,8 @@ def run(mode, files, limit):
         report = servers.place / "report.json"
         log = servers.place / "suite.log"
         command = ["node", str(folder.parent / "node_modules/mocha/bin/mocha.js"), "--exit", "--no-experimental-strip-types"]
-        command += ["--require", str(HERE / "redirect-6379.js"), "--reporter", "json", "--reporter-option", f"output={report}", "test/helpers/*.ts", *(files or ["test/functional/**/*.ts"])]
+        command += ["--require", str(HERE / "redirect-6379.js"), "--reporter", "json", "--reporter-option", f"output={report}"]
+        command += ["test/helpers/*.ts", *(files or ["test/functional/**/*.ts"])]
         environment = {**os.environ, "SUITE_PORT": str(servers.port), "TS_NODE_TRANSPILE_ONLY": "true", "NODE_ENV": "test"}
         code = rig.run_limited(command, max(limit, 420), log, cwd=folder, env=environment)
         if report.exists():

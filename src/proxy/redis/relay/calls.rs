@@ -38,7 +38,11 @@ impl Relay for RedisRelay {
         self.shared.spares.give(recycled);
         let client = self.clients.get_mut(key)?;
         client.output.listed = false;
+        let waited = client.is_behind();
         let output = client.take_output()?;
+        if waited {
+            self.shared.asks.extend(client.pinned.map(Ask::ReadUpstream));
+        }
         self.shared.counters.bytes_to_clients += if counters::ON { output.len() as u64 } else { 0 };
         Some(output)
     }
@@ -52,12 +56,30 @@ impl Relay for RedisRelay {
         self.log_in(key);
     }
 
+    fn may_read_upstream(&self, key: UpstreamKey) -> bool {
+        let Some(upstream) = self.shared.upstreams.get(key) else { return true };
+        let owner = upstream.owner.and_then(|owner| self.clients.get(owner));
+        // Replies are taken in any case: a flip waits for them.
+        !upstream.awaited.is_empty() || !owner.is_some_and(Client::is_behind)
+    }
+
     fn upstream_ready(&self, key: UpstreamKey) -> bool {
         self.shared.upstreams.get(key).is_none_or(|upstream| upstream.connected)
     }
 
     fn upstream_failed(&mut self, key: UpstreamKey, failure: &Failure) {
-        self.lose_upstream(key, failure);
+        let logging_in = self.shared.upstreams.get(key).and_then(|upstream| upstream.log_in.as_ref());
+        match logging_in.and_then(|logging_in| logging_in.dialogue.refusal()).cloned() {
+            Some(said) => {
+                let owner = self.shared.upstreams.get(key).and_then(|upstream| upstream.owner);
+                self.lose_upstream(key, &Failure::Refused(said));
+                if let Some(owner) = owner.and_then(|owner| self.clients.get_mut(owner)) {
+                    // As the server does behind such an error.
+                    owner.closing |= owner.own;
+                }
+            }
+            None => self.lose_upstream(key, failure),
+        }
     }
 
     fn upstream_input(&mut self, key: UpstreamKey, bytes: &[u8], now: Now) -> Result<(), String> {

@@ -175,6 +175,13 @@ impl Client {
 
     // ---- output -------------------------------------------------------------------------------------------------------
 
+    /// It does not read what comes without having been asked for. Then its server connection is not read either, so that the server's own limits
+    /// (`client-output-buffer-limit`) end it.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.output.bytes.len() > limits::CLIENT_OUTPUT_SOFT_BYTES && self.pushes.is_open()
+    }
+
     /// Appends to its output.
     #[inline]
     pub fn tell(&mut self, shared: &mut Shared, bytes: &[u8]) {

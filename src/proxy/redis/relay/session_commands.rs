@@ -83,10 +83,15 @@ impl Client {
         if self.outstanding > 0 {
             return Step::Wait(Wait::OwnReplies);
         }
-        if self.keeps_its_connection()
-            && let Err(step) = self.pin(shared)
-        {
-            return step;
+        // Another user may not be allowed to choose the database that this one has chosen, and keeps it.
+        let keeps_database = change.credentials != self.session.credentials
+            && self.session.credentials.is_some()
+            && self.session.database != 0;
+        if keeps_database || self.keeps_its_connection() {
+            if let Err(step) = self.pin(shared) {
+                return step;
+            }
+            self.own |= keeps_database;
         }
         let change = SessionChange { muted: self.session.mute_this(), ..change };
         let own = self.pinned.filter(|_| self.keeps_its_connection());
@@ -209,7 +214,12 @@ impl Client {
         let muted = self.session.reply_mode != ReplyMode::On;
         let step = self.send_alone(shared, frame);
         let tracking = args[2].eq_ignore_ascii_case(b"ON").then(|| frame.to_vec());
-        let last = self.pinned.and_then(|key| shared.upstreams.get_mut(key)).and_then(|own| own.awaited.back_mut());
+        let own = self.pinned.and_then(|key| shared.upstreams.get_mut(key));
+        // The server goes on telling it of what was read there, also after CLIENT TRACKING OFF (Redis `tracking.c`).
+        let last = own.and_then(|own| {
+            own.marked = true;
+            own.awaited.back_mut()
+        });
         if step == Step::Done
             && !muted
             && let Some(last) = last
