@@ -12,9 +12,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases};
+use super::batch::{Batch, DatabaseKey, Doubt, Outcome, doubts, keys_with_databases, swapped};
 use super::dialect::{Dialect, Translated};
-use super::doubts::swapped;
 use super::exclusions::Exclusions;
 use super::lag::{Lag, watch_presence};
 use super::rivals::{end_other_direction, look_for_others, take_over};

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+use wire::resp::args::Args;
 use wire::resp::command;
 use wire::resp::encode::push_request;
 use wire::resp::value::{brief_bytes, elements};
@@ -265,4 +266,13 @@ pub fn doubts(database: u32, frame: &[u8], why: &str) -> Vec<Doubt> {
         return vec![Doubt { database, key: None, why }];
     }
     keys.into_iter().map(|key| Doubt { database, key: Some(key.to_vec()), why: why.clone() }).collect()
+}
+/// The databases that this command exchanges.
+pub fn swapped(frame: &[u8]) -> Option<(u32, u32)> {
+    let mut args = Args::new(frame);
+    if !args.next()?.eq_ignore_ascii_case(b"SWAPDB") {
+        return None;
+    }
+    let mut number = || std::str::from_utf8(args.next()?).ok()?.parse::<u32>().ok();
+    Some((number()?, number()?)).filter(|(one, other)| one != other)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::applier::Shared;
-use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases};
+use super::batch::{Batch, DatabaseKey, Doubt, keys_with_databases, swapped};
 use wire::resp::args::Args;
 
 impl Shared {
@@ -63,9 +63,10 @@ impl Shared {
             };
             let doubts = self.doubts.borrow();
             let named = doubts.iter().filter_map(|doubt| across(&(doubt.database, doubt.key.clone()?)));
-            let mut keys: BTreeSet<DatabaseKey> = named.collect();
+            let keys: BTreeSet<DatabaseKey> = named.collect();
             drop(doubts);
-            keys.extend(self.absent.borrow().keys().filter_map(across));
+            let looked_at: Vec<DatabaseKey> = self.absent.borrow().keys().filter_map(across).collect();
+            self.look_at(looked_at.into_iter().map(|key| (key, Vec::new())));
             let why = "its database was exchanged with one where it may differ";
             self.doubt(keys.into_iter().map(|(database, key)| Doubt { database, key: Some(key), why: why.to_owned() }));
             let mut anew = self.made_anew.borrow_mut();
@@ -94,16 +95,6 @@ impl Shared {
         first_of(&self.doubts.borrow(), database, key).is_some()
             || self.absent.borrow().contains_key(&(database, key.to_vec()))
     }
-}
-
-/// The databases that this command exchanges.
-pub(super) fn swapped(frame: &[u8]) -> Option<(u32, u32)> {
-    let mut args = Args::new(frame);
-    if !args.next()?.eq_ignore_ascii_case(b"SWAPDB") {
-        return None;
-    }
-    let mut number = || std::str::from_utf8(args.next()?).ok()?.parse::<u32>().ok();
-    Some((number()?, number()?)).filter(|(one, other)| one != other)
 }
 
 /// Which keys of a command with several make others.

@@ -238,7 +238,8 @@ fn history_and_stream_make_the_shadow_equal() {
         client.pipeline(&block.concat(), 5).await.expect("a transaction");
         pair.in_step(&feed).await;
         pair.assert_equal().await;
-        assert_eq!(feed.doubts(), Vec::<Doubt>::new(), "{}", pair.name);
+        // On a busy machine the shadow may be late, and then keys are looked at that it may have lost.
+        timeout(PATIENCE, feed.undoubted()).await.expect("nothing stays in doubt");
         assert_eq!(feed.status().full_syncs, 1);
         let none = shadow.must(&[b"EXISTS", b"only-here"]).await.expect("EXISTS");
         assert_eq!(none.integer(), Some(0), "what only the shadow had is gone");
