@@ -266,14 +266,16 @@ class Rig(Place):
         self.cli("migration", "create", "--id", "m", "--interlay", "suite", "--feed", "replication", *gates)
         for phase in ("analyze", "compare"):
             until(f"phase {phase}", STEP_SECONDS, lambda phase=phase: self.cli("migration", "advance", "m", "--to", phase) or True)
-        until("a target in step", STEP_SECONDS, lambda: self._followed("a" + os.urandom(4).hex()))
-
-    def _followed(self, value):
-        ask(self.port, "SET", "suite:probe", value)
-        time.sleep(0.2)
-        followed = ask(self.target, "GET", "suite:probe") == value.encode()
+        ask(self.port, "SET", "suite:probe", "in step")
+        until("a target in step", STEP_SECONDS, lambda: ask(self.target, "GET", "suite:probe") == b"in step")
         ask(self.port, "DEL", "suite:probe")
-        return followed
+
+    def finish(self, outcome, file):
+        """After the last test of a file."""
+        wrong = self.verdict()
+        if wrong:
+            outcome.add(file, "(after the file)", "failed", wrong)
+        self.keep(outcome, file)
 
     def verdict(self):
         """For a run with two servers: None when both hold the same at the end, else what is wrong."""

@@ -45,10 +45,7 @@ def run(mode, files, limit):
             command += ["--baseport", str(rig.free_port())]
             code = rig.run_limited(command, limit, log, cwd=folder)
             judge(outcome, file, log.read_text(errors="replace"), code, limit)
-            wrong = servers.verdict()
-            if wrong:
-                outcome.add(file, "(after the file)", "failed", wrong)
-            servers.keep(outcome, file)
+            servers.finish(outcome, file)
         rig.say(f"{file}: {outcome.counts.get(file) or 'nothing ran'}")
     return outcome
 

@@ -48,10 +48,7 @@ def run(mode, files, limit):
                 read(outcome, file, report)
             elif code != 5:
                 outcome.add(file, "(the whole file)", "failed", f"pytest ended with {code}: {log.read_text(errors='replace')[-150:]}")
-            wrong = servers.verdict()
-            if wrong:
-                outcome.add(file, "(after the file)", "failed", wrong)
-            servers.keep(outcome, file)
+            servers.finish(outcome, file)
         rig.say(f"{file}: {outcome.counts.get(file) or 'nothing ran'}")
     return outcome
 

@@ -164,7 +164,7 @@ impl Dialogue<'_> {
     }
 }
 
-/// Numbers of connections are not compared, nor how many there are.
+/// Numbers of connections are not compared. Bytes that are no text are shown by number, so that they are.
 fn text(bytes: &[u8]) -> String {
     let text = bytes.escape_ascii().to_string().replace("\\r\\n", "\r\n");
     let Some((before, rest)) = text.split_once("id\r\n:") else { return text };

@@ -325,10 +325,6 @@ impl RedisRelay {
             if owner.pinned == Some(key) {
                 owner.pinned = None;
             }
-            if matches!(failure, Failure::Refused(_)) {
-                // The server has seen nothing of it, and each command has been told so.
-                owner.forget_unsent_block();
-            }
             // State (a subscription, a WATCH, an open block) is lost with the connection; a client with a connection of its own ends with it.
             if owner.has_state_on_server() || (owner.own && matches!(failure, Failure::Lost(_))) {
                 self.shared.asks.push(Ask::CloseClient(owner.key));

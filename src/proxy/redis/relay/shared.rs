@@ -221,7 +221,11 @@ impl Shared {
     /// not necessarily run them yet, and until then they are outstanding. A blocked one ends with its connection.
     pub fn leave_pinned(&mut self, key: UpstreamKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        if upstream.awaited.iter().any(|awaited| !awaited.ends_with_its_client()) {
+        if upstream.key.resp == 3 {
+            // Answered by pushes, which nobody counts any more.
+            upstream.awaited.retain(|awaited| !matches!(awaited, Awaited::Confirmations(..)));
+        }
+        if upstream.awaited.iter().any(|awaited| !matches!(awaited, Awaited::Blocking(_))) {
             upstream.owner = None;
             upstream.retired = true;
         } else {

@@ -1,5 +1,6 @@
 //! Scripted dialogues with a relay: what a client and a server send, and what each must get. No sockets, no time.
 
+mod connections;
 mod histories;
 mod hold;
 mod moves;

@@ -63,14 +63,6 @@ impl Client {
         step
     }
 
-    /// The connection on which it was to begin was refused by the server.
-    pub(super) fn forget_unsent_block(&mut self) {
-        if self.transaction.as_ref().is_some_and(|block| block.place == BlockPlace::OnServer) {
-            self.transaction = None;
-        }
-        self.watch.active = false;
-    }
-
     /// Any command while a MULTI block is open.
     pub(super) fn dispatch_in_transaction(
         &mut self,
